@@ -1,0 +1,610 @@
+//! Answers repeated inputs from a store instead of running the workflow again.
+//!
+//! The key is a hash over everything that can change the answer; without a key nothing is cached. Of
+//! many callers who miss on one key, one runs the workflow and the others wait for its answer. Errors are
+//! never stored. A store that is slow or gone is passed by: it never fails a run.
+//!
+//! Use it around work that is dear and gives the same answer to the same question. It belongs on the
+//! outside, around router and timeouts.
+//!
+//! ```
+//! use std::time::Duration;
+//! use throughline::{CacheConfig, Context, JsonCaching, Memory, workflow};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let slow = workflow("square", |n: u64| async move { Ok(n * n) });
+//! let flow = slow.cache(
+//!     CacheConfig::new("square", Duration::from_secs(60))?,
+//!     JsonCaching::keyed(|n: &u64, _, key| key.json(n)).saves(|_| Some(0.01)),
+//!     Memory::new(1 << 20)?,
+//! );
+//!
+//! let cx = Context::new();
+//! assert_eq!(flow.run(7, &cx).await?, 49);
+//! assert_eq!(flow.run(7, &cx).await?, 49);
+//! let stats = flow.stage().stats();
+//! assert_eq!((stats.hits, stats.misses), (1, 1));
+//! assert_eq!(stats.savings_usd, 0.01);
+//! # Ok(()) }
+//! ```
+//!
+//! Do not use it where the same question may have another answer a moment later, or where the answer
+//! depends on something that is not in the key: that is how one user gets another's answer.
+//!
+//! # Cancellation
+//! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
+
+mod flight;
+mod guard;
+mod json;
+mod key;
+mod memory;
+mod store;
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::context::Context;
+use crate::error::{ConfigError, Error, Kind, Result};
+use crate::graph::Node;
+use crate::labels;
+use crate::primitive::Primitive;
+use crate::telemetry::{
+    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run, Sink,
+    Stage,
+};
+use crate::workflow::Workflow;
+use flight::{Flights, Joined, Landing, Lead};
+use guard::Guarded;
+pub use json::JsonCaching;
+pub use key::{Key, KeyBuilder};
+pub use memory::Memory;
+pub use store::{Found, Lifetime, Store};
+
+static HITS: Family =
+    Family::counter("cache_hits", "Answers given without running the workflow (hit, stale, coalesced)", &["operation"]);
+static MISSES: Family = Family::counter(
+    "cache_misses",
+    "Lookups that found nothing to use, so that the workflow ran (miss, corrupt)",
+    &["operation"],
+);
+static HIT_RATE: Family = Family::rate(
+    "cache_hit_rate",
+    "Share of hits in hits and misses, last five minutes in this process",
+    &["operation"],
+);
+static LATENCY: Family = Family::histogram(
+    "cache_latency_seconds",
+    "The cache's own work for one run, in seconds: the wrapped workflow is not in it",
+    &["operation", "hit"],
+    OWN_SECONDS,
+);
+static SAVINGS: Family = Family::amount(
+    "cache_cost_savings_usd",
+    "What answers from the cache would have cost, in USD; only where that is known",
+    &["operation"],
+);
+static OUTCOMES: Family =
+    Family::counter("cache_outcomes", "Runs by what the cache did for them", &["operation", "outcome"]);
+
+pub(crate) static FAMILIES: &[&Family] = &[&HITS, &MISSES, &HIT_RATE, &LATENCY, &SAVINGS, &OUTCOMES];
+
+labels! {
+    /// What the cache did for a run. Left in [`Context::state`].
+    pub enum CacheOutcome {
+        /// A fresh value was served.
+        Hit = "hit",
+        /// There was no value and the workflow ran.
+        Miss = "miss",
+        /// An old value was served, while it is refreshed or because the workflow failed.
+        Stale = "stale",
+        /// Another run's answer was waited for.
+        Coalesced = "coalesced",
+        /// There is no key for this input, or the store is being left alone.
+        Bypass = "bypass",
+        /// The stored value could not be read: it was deleted and the workflow ran.
+        Corrupt = "corrupt",
+        /// The store failed and the workflow ran.
+        Error = "error",
+    }
+}
+
+labels! {
+    /// What can happen while the cache works.
+    pub enum CacheEvent {
+        /// A value was stored.
+        Stored = "stored",
+        /// A value was too large to store.
+        TooLarge = "too_large",
+        /// The store failed to take a value.
+        StoreFailed = "store_failed",
+        /// The answer is not one to be cached.
+        NotCacheable = "not_cacheable",
+        /// The key function panicked.
+        KeyPanicked = "key_panicked",
+        /// A value is being refreshed in the background.
+        RefreshStarted = "refresh_started",
+        /// An old value was served because the workflow failed.
+        ServedOnError = "served_on_error",
+    }
+}
+
+/// The longest a refresh in the background may take.
+const REFRESH_LIMIT: Duration = Duration::from_secs(300);
+
+/// How values are cached.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CacheConfig {
+    operation: String,
+    ttl: Duration,
+    jitter: f64,
+    stale_while_revalidate: Duration,
+    stale_if_error: Duration,
+    store_deadline: Duration,
+    schema: u32,
+}
+
+/// What a cache must know about inputs and outputs.
+pub trait Caching<In, Out>: Send + Sync {
+    /// The key for `input`: everything that can change the answer goes into `key`, the tenant included.
+    /// `None`: this input is not to be cached.
+    fn key(&self, input: &In, cx: &Context, key: KeyBuilder) -> Option<Key>;
+
+    /// The bytes to store. `None`: this output is not to be cached.
+    fn encode(&self, output: &Out) -> Option<Bytes>;
+
+    /// The output from stored bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not what [`Caching::encode`] made.
+    fn decode(&self, value: Bytes) -> Result<Out>;
+
+    /// What it would have cost to make `output` again, in USD; `None` when unknown.
+    fn saved_usd(&self, output: &Out) -> Option<f64> {
+        let _ = output;
+        None
+    }
+}
+
+/// Answers from a store. Made by [`Workflow::cache`].
+pub struct Cache<P, C, S> {
+    config: CacheConfig,
+    seed: KeyBuilder,
+    work: Arc<Work<P, C, S>>,
+    counts: Counts,
+}
+
+/// What a refresh in the background shares with the cache.
+struct Work<P, C, S> {
+    inner: P,
+    caching: C,
+    store: Guarded<S>,
+    flights: Arc<Flights>,
+    ttl: Duration,
+    jitter: f64,
+    kept: Duration,
+}
+
+/// What a [`Cache`] has seen since it was built, with telemetry on or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Answers given without running the workflow: fresh, stale and coalesced.
+    pub hits: u64,
+    /// Lookups that found nothing to use.
+    pub misses: u64,
+    /// Runs without a key, or past a store that is being left alone.
+    pub bypassed: u64,
+    /// Stored values that could not be read. They count as misses too.
+    pub corrupt: u64,
+    /// Runs for which the store failed.
+    pub store_errors: u64,
+    /// What the hits would have cost, in USD, where that is known.
+    pub savings_usd: f64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    outcomes: [AtomicU64; 7],
+    /// Billionths of a US dollar.
+    saved_nanos: AtomicU64,
+}
+
+/// What a run of the cache writes down.
+#[derive(Debug, Default)]
+pub struct CacheNote {
+    outcome: Option<CacheOutcome>,
+    saved_usd: Option<f64>,
+}
+
+/// Handles to the families of [`Cache`].
+#[derive(Debug)]
+pub struct CacheSignals {
+    hits: Counter,
+    misses: Counter,
+    hit_rate: Rate,
+    latency_hit: Histogram,
+    latency_miss: Histogram,
+    savings: Amount,
+    outcomes: Vec<Counter>,
+}
+
+impl<P: Primitive + 'static> Workflow<P> {
+    /// Caches the workflow's answers in `store`.
+    pub fn cache<C, S>(self, config: CacheConfig, caching: C, store: S) -> Workflow<Observed<Cache<P, C, S>>>
+    where
+        P::In: 'static,
+        P::Out: 'static,
+        C: Caching<P::In, P::Out> + 'static,
+        S: Store + 'static,
+    {
+        let work = Work {
+            inner: self.into_inner(),
+            caching,
+            store: Guarded::new(store, config.store_deadline),
+            flights: Arc::default(),
+            ttl: config.ttl,
+            jitter: config.jitter,
+            kept: config.stale_while_revalidate.max(config.stale_if_error),
+        };
+        let seed = KeyBuilder::new(&config.operation, config.schema);
+        Workflow::from_stage(Cache { config, seed, work: Arc::new(work), counts: Counts::default() })
+    }
+}
+
+// === impl CacheConfig ===
+
+impl CacheConfig {
+    /// Serves the values of `operation` for `ttl`. The operation is part of every key, so that two caches
+    /// on one store do not meet.
+    ///
+    /// # Errors
+    /// When `ttl` is shorter than a millisecond.
+    pub fn new(operation: impl Into<String>, ttl: Duration) -> Result<Self, ConfigError> {
+        if ttl < Duration::from_millis(1) {
+            return Err(ConfigError::new(format!("cache ttl is {ttl:?}: it must be at least 1ms")));
+        }
+        Ok(Self {
+            operation: operation.into(),
+            ttl,
+            jitter: 0.1,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            store_deadline: Duration::from_millis(20),
+            schema: 0,
+        })
+    }
+
+    /// Shortens each value's time by a random share of up to this much, so that values stored together
+    /// do not expire together. Default: 0.1.
+    ///
+    /// # Errors
+    /// When it is not between 0 and 0.5.
+    pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
+        if !(0.0..=0.5).contains(&share) {
+            return Err(ConfigError::new(format!("cache jitter is {share}: it must be from 0 to 0.5")));
+        }
+        self.jitter = share;
+        Ok(self)
+    }
+
+    /// Serves a value for this long after its time, while it is refreshed in the background (RFC 5861).
+    /// Default: 0s.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = window;
+        self
+    }
+
+    /// Serves a value for this long after its time when the workflow fails in a way that may pass
+    /// (RFC 5861). Default: 0s.
+    #[must_use]
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = window;
+        self
+    }
+
+    /// How long one call to the store may take. Default: 20ms.
+    ///
+    /// # Errors
+    /// When it is zero.
+    pub fn store_deadline(mut self, deadline: Duration) -> Result<Self, ConfigError> {
+        if deadline.is_zero() {
+            return Err(ConfigError::new("cache store deadline is 0s: it must be more"));
+        }
+        self.store_deadline = deadline;
+        Ok(self)
+    }
+
+    /// Part of every key. Change it when the meaning of stored values changes. Default: 0.
+    #[must_use]
+    pub fn schema(mut self, version: u32) -> Self {
+        self.schema = version;
+        self
+    }
+}
+
+// === impl Cache ===
+
+impl<P, C, S> Cache<P, C, S> {
+    /// What it has seen so far.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        let count = |outcome: CacheOutcome| self.counts.outcomes[outcome as usize].load(Ordering::Relaxed);
+        CacheStats {
+            hits: count(CacheOutcome::Hit) + count(CacheOutcome::Stale) + count(CacheOutcome::Coalesced),
+            misses: count(CacheOutcome::Miss) + count(CacheOutcome::Corrupt),
+            bypassed: count(CacheOutcome::Bypass),
+            corrupt: count(CacheOutcome::Corrupt),
+            store_errors: count(CacheOutcome::Error),
+            savings_usd: self.counts.saved_nanos.load(Ordering::Relaxed) as f64 / 1e9,
+        }
+    }
+}
+
+impl CacheStats {
+    /// The share of hits in hits and misses, 0 to 1; `None` before the first lookup.
+    #[must_use]
+    pub fn hit_rate(&self) -> Option<f64> {
+        let lookups = self.hits + self.misses;
+        (lookups > 0).then(|| self.hits as f64 / lookups as f64)
+    }
+}
+
+impl<P, C, S> Cache<P, C, S>
+where
+    P: Primitive + 'static,
+    P::In: 'static,
+    P::Out: 'static,
+    C: Caching<P::In, P::Out> + 'static,
+    S: Store + 'static,
+{
+    fn key(&self, input: &P::In, cx: &Context, run: &mut Run<'_, Self>) -> Option<Key> {
+        let key = || self.work.caching.key(input, cx, self.seed.copy());
+        std::panic::catch_unwind(AssertUnwindSafe(key)).unwrap_or_else(|_| {
+            run.event(CacheEvent::KeyPanicked);
+            None
+        })
+    }
+
+    /// Writes down what the cache did, for the metrics and for whoever holds the context.
+    fn note(cx: &Context, run: &mut Run<'_, Self>, outcome: CacheOutcome) {
+        run.note.outcome = Some(outcome);
+        run.attribute("throughline.cache", outcome.as_str());
+        cx.state().insert(outcome);
+    }
+
+    fn serve(&self, output: P::Out, outcome: CacheOutcome, cx: &Context, run: &mut Run<'_, Self>) -> P::Out {
+        run.note.saved_usd = self.work.caching.saved_usd(&output);
+        Self::note(cx, run, outcome);
+        output
+    }
+
+    async fn pass(
+        &self,
+        outcome: CacheOutcome,
+        input: P::In,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<P::Out> {
+        Self::note(cx, run, outcome);
+        run.outside(self.work.inner.execute(input, cx)).await
+    }
+
+    /// No value can be served as it is: lead the flight, or wait for its leader.
+    async fn fetch(
+        &self,
+        key: Key,
+        outcome: CacheOutcome,
+        expired: Option<Bytes>,
+        input: P::In,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<P::Out> {
+        match run.outside(self.work.flights.join(key)).await {
+            Joined::Landed(Landing::Value(value)) => {
+                let output = self.work.caching.decode(value)?;
+                Ok(self.serve(output, CacheOutcome::Coalesced, cx, run))
+            }
+            Joined::Landed(Landing::Fatal(error)) => {
+                Self::note(cx, run, CacheOutcome::Coalesced);
+                Err(error)
+            }
+            Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
+            Joined::Leader(lead) => {
+                Self::note(cx, run, outcome);
+                let result = run.outside(self.work.inner.execute(input, cx)).await;
+                let (result, event) = self.work.settle(lead, key, result, cx).await;
+                if let Some(event) = event {
+                    run.event(event);
+                }
+                match (result, expired) {
+                    (Err(error), Some(value)) if error.is_retryable() => {
+                        let output = self.work.caching.decode(value).map_err(|_| error)?;
+                        run.event(CacheEvent::ServedOnError);
+                        Ok(self.serve(output, CacheOutcome::Stale, cx, run))
+                    }
+                    (result, _) => result,
+                }
+            }
+        }
+    }
+
+    /// Replaces an old value in the background, unless that is under way already.
+    fn refresh(&self, key: Key, input: P::In, cx: &Context, run: &mut Run<'_, Self>) {
+        if let Some(lead) = self.work.flights.try_lead(key) {
+            run.event(CacheEvent::RefreshStarted);
+            let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
+            tokio::spawn(async move {
+                let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
+                if let Ok(result) = refresh.await {
+                    // Nobody waits for a refresh; its failure leaves the old value in place.
+                    let _ = work.settle(lead, key, result, &cx).await;
+                }
+            });
+        }
+    }
+}
+
+impl<P, C, S> Work<P, C, S>
+where
+    P: Primitive,
+    C: Caching<P::In, P::Out>,
+    S: Store,
+{
+    /// Stores what the leader has computed and tells those who wait.
+    async fn settle(
+        &self,
+        lead: Lead,
+        key: Key,
+        result: Result<P::Out>,
+        cx: &Context,
+    ) -> (Result<P::Out>, Option<CacheEvent>) {
+        let output = match result {
+            Ok(output) => output,
+            Err(error) => {
+                if !error.is_retryable() && error.kind() != Kind::Cancelled {
+                    lead.land(Landing::Fatal(error.clone()));
+                }
+                return (Err(error), None);
+            }
+        };
+        let Some(value) = self.caching.encode(&output) else {
+            lead.land(Landing::Private);
+            return (Ok(output), Some(CacheEvent::NotCacheable));
+        };
+        lead.land(Landing::Value(value.clone()));
+        let event = match self.store.put(key, value, self.lifetime(), cx.clock().now()).await {
+            Ok(true) => CacheEvent::Stored,
+            Ok(false) => CacheEvent::TooLarge,
+            Err(_) => CacheEvent::StoreFailed,
+        };
+        (Ok(output), Some(event))
+    }
+
+    fn lifetime(&self) -> Lifetime {
+        let fresh = self.ttl.mul_f64(1.0 - self.jitter * fastrand::f64());
+        Lifetime { fresh, kept: fresh + self.kept }
+    }
+}
+
+impl<P, C, S> Stage for Cache<P, C, S>
+where
+    P: Primitive + 'static,
+    P::In: 'static,
+    P::Out: 'static,
+    C: Caching<P::In, P::Out> + 'static,
+    S: Store + 'static,
+{
+    type In = P::In;
+    type Out = P::Out;
+    type Outcome = Ended;
+    type Event = CacheEvent;
+    type Signals = CacheSignals;
+    type Note = CacheNote;
+
+    const PRIMITIVE: &'static str = "cache";
+
+    fn operation(&self) -> &str {
+        &self.config.operation
+    }
+
+    fn declare(&self, registry: &Registry) -> CacheSignals {
+        let name = self.config.operation.as_str();
+        CacheSignals {
+            hits: registry.counter(&HITS, &[name]),
+            misses: registry.counter(&MISSES, &[name]),
+            hit_rate: registry.rate(&HIT_RATE, &[name]),
+            latency_hit: registry.histogram(&LATENCY, &[name, "true"]),
+            latency_miss: registry.histogram(&LATENCY, &[name, "false"]),
+            savings: registry.amount(&SAVINGS, &[name]),
+            outcomes: CacheOutcome::ALL
+                .iter()
+                .map(|outcome| registry.counter(&OUTCOMES, &[name, outcome.as_str()]))
+                .collect(),
+        }
+    }
+
+    async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
+        let Some(key) = self.key(&input, cx, run) else {
+            return self.pass(CacheOutcome::Bypass, input, cx, run).await;
+        };
+        let now = cx.clock().now();
+        let found = match self.work.store.get(&key, now).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
+            Err(error) => return self.pass(without_store(&error), input, cx, run).await,
+        };
+        let Lifetime { fresh, .. } = found.lifetime;
+        if found.age >= fresh + self.config.stale_while_revalidate {
+            return self.fetch(key, CacheOutcome::Miss, Some(found.value), input, cx, run).await;
+        }
+        let Ok(output) = self.work.caching.decode(found.value) else {
+            // Whether the deletion works or not, the new value takes the place of the bad one.
+            let _ = self.work.store.delete(&key, now).await;
+            return self.fetch(key, CacheOutcome::Corrupt, None, input, cx, run).await;
+        };
+        if found.age < fresh {
+            return Ok(self.serve(output, CacheOutcome::Hit, cx, run));
+        }
+        self.refresh(key, input, cx, run);
+        Ok(self.serve(output, CacheOutcome::Stale, cx, run))
+    }
+
+    fn ended(&self, end: &End<'_, Self>) {
+        let Some(outcome) = end.note.outcome else { return };
+        let saved = end.note.saved_usd;
+        self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.saved_nanos.fetch_add(nanos(saved), Ordering::Relaxed);
+        let Some(seen) = &end.seen else { return };
+        let signals = seen.signals;
+        signals.outcomes[outcome as usize].inc();
+        match outcome {
+            CacheOutcome::Hit | CacheOutcome::Stale | CacheOutcome::Coalesced => {
+                signals.hits.inc();
+                signals.hit_rate.record(seen.at, true);
+                signals.latency_hit.observe(seen.own.as_secs_f64(), seen.trace);
+                signals.savings.add(saved.unwrap_or_default());
+            }
+            CacheOutcome::Miss | CacheOutcome::Corrupt => {
+                signals.misses.inc();
+                signals.hit_rate.record(seen.at, false);
+                signals.latency_miss.observe(seen.own.as_secs_f64(), seen.trace);
+            }
+            CacheOutcome::Bypass | CacheOutcome::Error => {}
+        }
+    }
+
+    fn describe(&self) -> Node {
+        Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.work.inner.describe())
+    }
+
+    fn bind(&self, sink: &Sink) {
+        self.work.inner.bind(sink);
+    }
+}
+
+/// A store that is being left alone is a bypass; one that just failed is an error.
+fn without_store(error: &Error) -> CacheOutcome {
+    if error.kind() == Kind::CircuitOpen { CacheOutcome::Bypass } else { CacheOutcome::Error }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to zero and above; a cast saturates")]
+fn nanos(usd: Option<f64>) -> u64 {
+    (usd.unwrap_or_default().max(0.0) * 1e9).round() as u64
+}
+
+impl<P, C, S> fmt::Debug for Cache<P, C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        let rate = stats.hit_rate().map_or("no lookups".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
+        write!(f, "Cache({}, ttl {:?}, {rate}, ", self.config.operation, self.config.ttl)?;
+        write!(f, "{} hits, {} misses)", stats.hits, stats.misses)
+    }
+}

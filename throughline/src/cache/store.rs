@@ -1,0 +1,57 @@
+//! Where cached values live.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::key::Key;
+use crate::error::Result;
+use crate::telemetry::Tick;
+
+/// How long a value may be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Until this age it is served as it is.
+    pub fresh: Duration,
+    /// Until this age it is kept, to be served stale.
+    pub kept: Duration,
+}
+
+/// A stored value.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What was stored.
+    pub value: Bytes,
+    /// Since when.
+    pub age: Duration,
+    /// For how long.
+    pub lifetime: Lifetime,
+}
+
+/// A place for values under keys. It may lose any of them at any time.
+pub trait Store: Send + Sync {
+    /// The value under `key`, unless it is older than it may be kept.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    fn get(&self, key: &Key, now: Tick) -> impl Future<Output = Result<Option<Found>>> + Send;
+
+    /// Stores `value`; `false` when it is too large for this store.
+    ///
+    /// # Errors
+    /// When the store failed.
+    fn put(
+        &self,
+        key: Key,
+        value: Bytes,
+        lifetime: Lifetime,
+        now: Tick,
+    ) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Removes the value under `key`, if there is one.
+    ///
+    /// # Errors
+    /// When the store failed.
+    fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+}

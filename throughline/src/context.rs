@@ -1,0 +1,448 @@
+//! What travels with a request through every stage of a workflow.
+//!
+//! A [`Context`] says who asked (workflow, correlation, session and user id, tags, baggage), where the
+//! work stands in a trace, how long it may take, and whether it should stop. It also carries the
+//! [`Sink`] that stages report to and the [`State`] that they share. Cloning is cheap.
+//!
+//! ```
+//! use std::time::Duration;
+//! use throughline::Context;
+//!
+//! let cx = Context::builder().workflow_id("answer").tag("tier", "gold").time_limit(Duration::from_secs(30)).build();
+//! let shorter = cx.with_time_limit(Duration::from_secs(5));
+//! let longer = shorter.with_time_limit(Duration::from_secs(60));
+//! assert_eq!(longer.deadline(), shorter.deadline(), "a deadline only ever shrinks");
+//! assert_eq!(longer.tag("tier"), Some("gold"));
+//! ```
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::{Clock, Sink};
+
+/// Tags or baggage entries a context may hold; what comes after is left out.
+const MAX_ENTRIES: usize = 64;
+
+/// Identity, time limit, cancellation, trace and shared state of one request. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    request: Arc<Request>,
+    state: State,
+    span: SpanContext,
+    deadline: Option<Instant>,
+    cancellation: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Request {
+    ids: Ids,
+    tags: BTreeMap<String, String>,
+    baggage: BTreeMap<String, String>,
+    sink: Option<Sink>,
+    upstream_nanos: AtomicU64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Ids {
+    workflow: Option<String>,
+    correlation: String,
+    session: Option<String>,
+    user: Option<String>,
+}
+
+/// Builds a [`Context`].
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ContextBuilder {
+    request: Request,
+    span: Option<SpanContext>,
+    limit: Option<Duration>,
+}
+
+/// Values that the stages of one request share, one per type.
+///
+/// Along a pipe the state is one; each branch of a parallel stage works on a copy made when the branch
+/// starts, so that branches cannot disturb each other.
+#[derive(Clone, Debug, Default)]
+pub struct State(Arc<Mutex<Values>>);
+
+type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
+// === impl Context ===
+
+impl Context {
+    /// A context with a correlation id of its own that reports to [`Sink::current`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts a context with more to say.
+    pub fn builder() -> ContextBuilder {
+        ContextBuilder::default()
+    }
+
+    /// The name of the workflow that this request runs, if it was given.
+    #[must_use]
+    pub fn workflow_id(&self) -> Option<&str> {
+        self.request.ids.workflow.as_deref()
+    }
+
+    /// Ties together what belongs to one request, also across processes.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        &self.request.ids.correlation
+    }
+
+    /// The session, if it was given.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&str> {
+        self.request.ids.session.as_deref()
+    }
+
+    /// The user, if it was given. Never a metric label.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.request.ids.user.as_deref()
+    }
+
+    /// The tag called `name`.
+    #[must_use]
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.request.tags.get(name).map(String::as_str)
+    }
+
+    /// The baggage entry called `name`.
+    #[must_use]
+    pub fn baggage(&self, name: &str) -> Option<&str> {
+        self.request.baggage.get(name).map(String::as_str)
+    }
+
+    /// What stages of this request share.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where stages of this request report to.
+    #[must_use]
+    pub fn sink(&self) -> &Sink {
+        self.request.sink.as_ref().expect("a built context has a sink")
+    }
+
+    /// The clock of this request's telemetry.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.sink().clock()
+    }
+
+    /// The trace this request belongs to, if it has one.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.span.is_valid().then(|| self.span.trace_id())
+    }
+
+    /// The span that is open now.
+    #[must_use]
+    pub fn span(&self) -> &SpanContext {
+        &self.span
+    }
+
+    /// The W3C `traceparent` to send along with a call made now.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        self.span.is_valid().then(|| {
+            let flags = self.span.trace_flags() & TraceFlags::SAMPLED;
+            format!("00-{}-{}-{:02x}", self.span.trace_id(), self.span.span_id(), flags.to_u8())
+        })
+    }
+
+    /// When the work must be done.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What is left until the deadline; zero when it has passed.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether the work was asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
+    }
+
+    /// Completes when the work is asked to stop.
+    pub async fn cancelled(&self) {
+        self.cancellation.cancelled().await;
+    }
+
+    /// The same request, to be done within `limit` from now, or earlier if it already had to be.
+    #[must_use]
+    pub fn with_time_limit(&self, limit: Duration) -> Self {
+        let mut cx = self.clone();
+        cx.shrink(limit);
+        cx
+    }
+
+    /// As [`Context::with_time_limit`], with a stop signal of its own; it also stops when this one does.
+    pub(crate) fn bounded(&self, limit: Duration) -> (Self, CancellationToken) {
+        let stop = self.cancellation.child_token();
+        let mut cx = Self { cancellation: stop.clone(), ..self.clone() };
+        cx.shrink(limit);
+        (cx, stop)
+    }
+
+    /// The same request on a copy of the state.
+    pub(crate) fn fork(&self) -> Self {
+        Self { state: self.state.fork(), ..self.clone() }
+    }
+
+    /// The same identity and trace, for work that goes on after the caller is answered: it has no
+    /// deadline, is not stopped with the caller, and shares no state and no time account with it.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        let request = Request {
+            ids: self.request.ids.clone(),
+            tags: self.request.tags.clone(),
+            baggage: self.request.baggage.clone(),
+            sink: self.request.sink.clone(),
+            upstream_nanos: AtomicU64::new(0),
+        };
+        Self {
+            request: Arc::new(request),
+            state: State::default(),
+            span: self.span.clone(),
+            deadline: None,
+            cancellation: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn with_span(&self, span: SpanContext) -> Self {
+        Self { span, ..self.clone() }
+    }
+
+    /// Time that calls to other services took, summed over this request.
+    #[must_use]
+    pub fn upstream_time(&self) -> Duration {
+        Duration::from_nanos(self.request.upstream_nanos.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn add_upstream_time(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.request.upstream_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    fn shrink(&mut self, limit: Duration) {
+        if let Some(end) = Instant::now().checked_add(limit) {
+            self.deadline = Some(self.deadline.map_or(end, |old| old.min(end)));
+        }
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// === impl ContextBuilder ===
+
+impl ContextBuilder {
+    /// The name of the workflow.
+    pub fn workflow_id(mut self, id: impl Into<String>) -> Self {
+        self.request.ids.workflow = Some(id.into());
+        self
+    }
+
+    /// Ties this request to others. A random one is made if none is given.
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.request.ids.correlation = id.into();
+        self
+    }
+
+    /// The session.
+    pub fn session_id(mut self, id: impl Into<String>) -> Self {
+        self.request.ids.session = Some(id.into());
+        self
+    }
+
+    /// The user.
+    pub fn user_id(mut self, id: impl Into<String>) -> Self {
+        self.request.ids.user = Some(id.into());
+        self
+    }
+
+    /// Adds a tag; at most 64 are kept.
+    pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        keep(&mut self.request.tags, name.into(), value.into());
+        self
+    }
+
+    /// Adds a baggage entry; at most 64 are kept.
+    pub fn baggage(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        keep(&mut self.request.baggage, name.into(), value.into());
+        self
+    }
+
+    /// Continues the trace of a W3C `traceparent` and `tracestate`; malformed ones start a new trace.
+    pub fn trace_parent(mut self, traceparent: &str, tracestate: Option<&str>) -> Self {
+        use opentelemetry::propagation::TextMapPropagator;
+        let mut carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+        carrier.extend(tracestate.map(|state| ("tracestate".to_owned(), state.to_owned())));
+        let parent = TraceContextPropagator::new().extract(&carrier);
+        self.span = Some(parent.span().span_context().clone()).filter(SpanContext::is_valid);
+        self
+    }
+
+    /// Gives the request a trace id even where nothing records it, unless it continues a trace.
+    pub fn new_trace(mut self) -> Self {
+        if self.span.is_none() {
+            let trace = TraceId::from(fastrand::u128(1..));
+            let span = SpanId::from(fastrand::u64(1..));
+            self.span = Some(SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, false, TraceState::NONE));
+        }
+        self
+    }
+
+    /// The work must be done within `limit` from the moment of `build`.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Reports to `sink` instead of [`Sink::current`].
+    pub fn sink(mut self, sink: &Sink) -> Self {
+        self.request.sink = Some(sink.clone());
+        self
+    }
+
+    /// The context.
+    #[must_use]
+    pub fn build(mut self) -> Context {
+        self.request.sink.get_or_insert_with(Sink::current);
+        if self.request.ids.correlation.is_empty() {
+            self.request.ids.correlation = format!("{:032x}", fastrand::u128(..));
+        }
+        let mut cx = Context {
+            request: Arc::new(self.request),
+            state: State::default(),
+            span: self.span.unwrap_or(SpanContext::NONE),
+            deadline: None,
+            cancellation: CancellationToken::new(),
+        };
+        if let Some(limit) = self.limit {
+            cx.shrink(limit);
+        }
+        cx
+    }
+}
+
+fn keep(entries: &mut BTreeMap<String, String>, name: String, value: String) {
+    if entries.len() < MAX_ENTRIES || entries.contains_key(&name) {
+        entries.insert(name, value);
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Keeps `value` in place of an earlier one of its type.
+    pub fn insert<T: Send + Sync + 'static>(&self, value: T) {
+        self.values().insert(TypeId::of::<T>(), Arc::new(value));
+    }
+
+    /// The value of type `T`, if a stage has left one.
+    #[must_use]
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.values().get(&TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
+    }
+
+    /// Changes the value of type `T`, starting from its default.
+    pub fn update<T: Clone + Default + Send + Sync + 'static>(&self, change: impl FnOnce(&mut T)) {
+        let mut values = self.values();
+        let old = values.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref::<T>());
+        let mut value = old.cloned().unwrap_or_default();
+        change(&mut value);
+        values.insert(TypeId::of::<T>(), Arc::new(value));
+    }
+
+    fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.values().clone())))
+    }
+
+    fn values(&self) -> MutexGuard<'_, Values> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continues_a_well_formed_trace_and_its_sampling_flag() {
+        let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let cx = Context::builder().trace_parent(header, None).new_trace().build();
+        assert_eq!(cx.traceparent().as_deref(), Some(header), "the flag is inherited, not set");
+    }
+
+    #[test]
+    fn starts_anew_where_the_parent_is_malformed() {
+        for header in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        ] {
+            let cx = Context::builder().trace_parent(header, None).build();
+            assert_eq!(cx.trace_id(), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn every_request_has_a_correlation_id_of_its_own() {
+        assert_ne!(Context::new().correlation_id(), Context::new().correlation_id());
+        let cx = Context::builder().correlation_id("c-1").build();
+        assert_eq!(cx.clone().fork().detach().correlation_id(), "c-1");
+    }
+
+    #[test]
+    fn state_is_shared_along_a_pipe_and_forked_per_branch() {
+        let cx = Context::new();
+        cx.state().update::<u32>(|count| *count += 1);
+        cx.clone().state().update::<u32>(|count| *count += 1);
+        let branch = cx.fork();
+        branch.state().update::<u32>(|count| *count += 10);
+        assert_eq!(cx.state().get::<u32>().as_deref(), Some(&2));
+        assert_eq!(branch.state().get::<u32>().as_deref(), Some(&12));
+    }
+
+    #[test]
+    fn holds_a_bounded_number_of_tags() {
+        let builder = (0..100).fold(Context::builder(), |b, n| b.tag(format!("t{n}"), "x"));
+        assert_eq!(builder.build().request.tags.len(), MAX_ENTRIES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_reaches_inward_and_never_outward() {
+        let outer = Context::new();
+        let (inner, stop) = outer.bounded(Duration::from_secs(1));
+        stop.cancel();
+        assert!(inner.is_cancelled());
+        assert!(!outer.is_cancelled());
+    }
+}

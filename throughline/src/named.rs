@@ -1,0 +1,86 @@
+//! Gives a whole workflow a name: one span and one duration for all of it.
+//!
+//! Use it on the outside of what a caller runs, so that a trace begins with `invoke_workflow {name}`.
+//!
+//! ```
+//! use throughline::{Context, workflow};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> throughline::Result<()> {
+//! let trim = workflow("trim", |s: String| async move { Ok(s.trim().to_owned()) });
+//! let len = workflow("len", |s: String| async move { Ok(s.len()) });
+//! let flow = (trim >> len).named("measure");
+//! assert_eq!(flow.run(" four ".to_owned(), &Context::new()).await?, 4);
+//! assert_eq!(flow.describe().operation(), "measure");
+//! # Ok(()) }
+//! ```
+//!
+//! Do not use it for a single stage: that has its name already.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::graph::Node;
+use crate::primitive::Primitive;
+use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Sink, Stage};
+use crate::workflow::Workflow;
+
+/// A workflow with a name. Made by [`Workflow::named`].
+pub struct Named<P> {
+    name: String,
+    inner: P,
+}
+
+impl<P: Primitive> Workflow<P> {
+    /// Names the workflow: `name` becomes the `operation` label, so it must come from code or
+    /// configuration.
+    pub fn named(self, name: impl Into<String>) -> Workflow<Observed<Named<P>>> {
+        Workflow::from_stage(Named { name: name.into(), inner: self.into_inner() })
+    }
+}
+
+// === impl Named ===
+
+impl<P: Primitive> Stage for Named<P> {
+    type In = P::In;
+    type Out = P::Out;
+    type Outcome = Ended;
+    type Event = NoEvents;
+    type Signals = ();
+    type Note = ();
+
+    const PRIMITIVE: &'static str = "workflow";
+
+    fn operation(&self) -> &str {
+        &self.name
+    }
+
+    fn span_name(&self) -> Cow<'static, str> {
+        format!("invoke_workflow {}", self.name).into()
+    }
+
+    fn declare(&self, _: &Registry) {}
+
+    async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
+        run.attribute("gen_ai.operation.name", "invoke_workflow");
+        run.attribute("gen_ai.workflow.name", self.name.clone());
+        self.inner.execute(input, cx).await
+    }
+
+    fn ended(&self, _: &End<'_, Self>) {}
+
+    fn describe(&self) -> Node {
+        Node::leaf(Self::PRIMITIVE, &self.name).holding(self.inner.describe())
+    }
+
+    fn bind(&self, sink: &Sink) {
+        self.inner.bind(sink);
+    }
+}
+
+impl<P> fmt::Debug for Named<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Named({})", self.name)
+    }
+}

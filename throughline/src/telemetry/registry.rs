@@ -1,0 +1,353 @@
+//! The metrics of one telemetry instance: families, series and their cells.
+//!
+//! Handles are resolved once and then cost a few nanoseconds an update. A family holds at most a fixed
+//! number of series; what comes after that is counted in one series whose labels are all `other`, and
+//! in `telemetry_series_overflow_total`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use prometheus_client::metrics::gauge;
+
+use super::clock::{Clock, Tick};
+use super::family::{Family, Shape};
+use super::window::Window;
+
+/// Series a family may hold before the rest is folded into `other`.
+pub(super) const DEFAULT_SERIES_CAP: usize = 2_000;
+
+static OVERFLOW: Family = Family::counter(
+    "telemetry_series_overflow",
+    "Label sets folded into `other` because the family was full",
+    &["family"],
+);
+
+pub(super) static FAMILIES: &[&Family] = &[&OVERFLOW];
+
+/// A counter of whole events.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(counter::Counter<u64, AtomicU64>);
+
+/// A growing amount, such as US dollars.
+#[derive(Clone, Debug, Default)]
+pub struct Amount(counter::Counter<f64, AtomicU64>);
+
+/// A value that goes up and down.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(gauge::Gauge);
+
+/// A distribution.
+#[derive(Clone, Debug)]
+pub struct Histogram(HistogramWithExemplars<Exemplar>);
+
+/// A share of the last five minutes.
+#[derive(Clone, Debug)]
+pub struct Rate(Arc<Window>);
+
+type Exemplar = [(&'static str, String); 1];
+
+/// Hands out the cells of a telemetry instance.
+pub struct Registry {
+    families: Mutex<BTreeMap<&'static str, Arc<Series>>>,
+    cap: usize,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Series {
+    family: &'static Family,
+    clock: Clock,
+    cells: Mutex<BTreeMap<Vec<String>, Cell>>,
+}
+
+#[derive(Clone, Debug)]
+enum Cell {
+    Counter(Counter),
+    Amount(Amount),
+    Gauge(Gauge),
+    Rate(Rate),
+    Histogram(Histogram),
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub(super) fn new(clock: Clock, cap: usize) -> Self {
+        Self { families: Mutex::default(), cap, clock }
+    }
+
+    /// The counter of `family` with these label values, in the family's order.
+    ///
+    /// # Panics
+    /// When the family is not a counter or the number of values is not the number of labels: a mistake
+    /// in the declaration that the first test of a primitive shows.
+    #[must_use]
+    pub fn counter(&self, family: &'static Family, values: &[&str]) -> Counter {
+        match self.cell(family, values) {
+            Cell::Counter(cell) => cell,
+            _ => panic!("{} is not a counter", family.name),
+        }
+    }
+
+    /// The amount of `family` with these label values.
+    ///
+    /// # Panics
+    /// As [`Registry::counter`].
+    #[must_use]
+    pub fn amount(&self, family: &'static Family, values: &[&str]) -> Amount {
+        match self.cell(family, values) {
+            Cell::Amount(cell) => cell,
+            _ => panic!("{} is not an amount", family.name),
+        }
+    }
+
+    /// The gauge of `family` with these label values.
+    ///
+    /// # Panics
+    /// As [`Registry::counter`].
+    #[must_use]
+    pub fn gauge(&self, family: &'static Family, values: &[&str]) -> Gauge {
+        match self.cell(family, values) {
+            Cell::Gauge(cell) => cell,
+            _ => panic!("{} is not a gauge", family.name),
+        }
+    }
+
+    /// The rate of `family` with these label values.
+    ///
+    /// # Panics
+    /// As [`Registry::counter`].
+    #[must_use]
+    pub fn rate(&self, family: &'static Family, values: &[&str]) -> Rate {
+        match self.cell(family, values) {
+            Cell::Rate(cell) => cell,
+            _ => panic!("{} is not a rate", family.name),
+        }
+    }
+
+    /// The histogram of `family` with these label values.
+    ///
+    /// # Panics
+    /// As [`Registry::counter`].
+    #[must_use]
+    pub fn histogram(&self, family: &'static Family, values: &[&str]) -> Histogram {
+        match self.cell(family, values) {
+            Cell::Histogram(cell) => cell,
+            _ => panic!("{} is not a histogram", family.name),
+        }
+    }
+
+    /// Everything in the OpenMetrics 1.0 text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let families: Vec<_> = lock(&self.families).values().cloned().collect();
+        let mut exposition = prometheus_client::registry::Registry::default();
+        for family in families {
+            exposition.register_collector(Box::new(family));
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &exposition)
+            .expect("writing to a string cannot fail");
+        text
+    }
+
+    fn cell(&self, family: &'static Family, values: &[&str]) -> Cell {
+        assert_eq!(values.len(), family.labels.len(), "label values of {}", family.name);
+        let series = self.series(family);
+        let mut cells = lock(&series.cells);
+        if let Some(cell) = cells.get(values_as_key(values).as_slice()) {
+            return cell.clone();
+        }
+        let full = cells.len() >= self.cap;
+        let key: Vec<String> =
+            if full { vec!["other".to_owned(); values.len()] } else { values_as_key(values) };
+        let cell = cells.entry(key).or_insert_with(|| Cell::new(family.shape)).clone();
+        drop(cells);
+        if full {
+            self.counter(&OVERFLOW, &[family.name]).inc();
+        }
+        cell
+    }
+
+    fn series(&self, family: &'static Family) -> Arc<Series> {
+        let new = || Arc::new(Series { family, clock: self.clock, cells: Mutex::default() });
+        let series = lock(&self.families).entry(family.name).or_insert_with(new).clone();
+        assert!(
+            std::ptr::eq(series.family, family) || series.family.labels == family.labels,
+            "two families are named {}",
+            family.name
+        );
+        series
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(lock(&self.families).keys()).finish()
+    }
+}
+
+fn values_as_key(values: &[&str]) -> Vec<String> {
+    values.iter().map(|&value| value.to_owned()).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Series ===
+
+impl Collector for Series {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let cells = lock(&self.cells).clone();
+        if cells.is_empty() {
+            return Ok(());
+        }
+        let kind = match self.family.shape {
+            Shape::Counter | Shape::Amount => MetricType::Counter,
+            Shape::Gauge | Shape::Rate => MetricType::Gauge,
+            Shape::Histogram(_) => MetricType::Histogram,
+        };
+        let mut metrics = encoder.encode_descriptor(self.family.name, self.family.help, None, kind)?;
+        let now = self.clock.now();
+        for (values, cell) in &cells {
+            let labels: Vec<_> =
+                self.family.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
+            let mut metric = metrics.encode_family(&labels)?;
+            match cell {
+                Cell::Counter(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None)?,
+                Cell::Amount(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None)?,
+                Cell::Gauge(cell) => metric.encode_gauge(&cell.0.get())?,
+                Cell::Rate(cell) => match cell.0.ratio(now) {
+                    Some(ratio) => metric.encode_gauge(&ratio)?,
+                    None => continue,
+                },
+                Cell::Histogram(cell) => cell.0.encode(metric)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Cell ===
+
+impl Cell {
+    fn new(shape: Shape) -> Self {
+        match shape {
+            Shape::Counter => Self::Counter(Counter::default()),
+            Shape::Amount => Self::Amount(Amount::default()),
+            Shape::Gauge => Self::Gauge(Gauge::default()),
+            Shape::Rate => Self::Rate(Rate(Arc::new(Window::new()))),
+            Shape::Histogram(buckets) => {
+                Self::Histogram(Histogram(HistogramWithExemplars::new(buckets.iter().copied())))
+            }
+        }
+    }
+}
+
+// === impl handles ===
+
+impl Counter {
+    /// Counts one event.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+}
+
+impl Amount {
+    /// Adds `value`; a negative or non-finite one is ignored, for a counter cannot take it back.
+    pub fn add(&self, value: f64) {
+        if value.is_finite() && value > 0.0 {
+            self.0.inc_by(value);
+        }
+    }
+}
+
+impl Gauge {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// Takes one off.
+    pub fn dec(&self) {
+        self.0.dec();
+    }
+
+    /// Sets the value.
+    pub fn set(&self, value: i64) {
+        self.0.set(value);
+    }
+}
+
+impl Histogram {
+    /// Records `value`, with the trace it belongs to when that trace is sampled.
+    pub fn observe(&self, value: f64, trace: Option<opentelemetry::TraceId>) {
+        self.0.observe(value, trace.map(|id| [("trace_id", id.to_string())]), None);
+    }
+}
+
+impl Rate {
+    /// Counts one event at `now`; `hit` says whether it has the property that the rate measures.
+    pub fn record(&self, now: Tick, hit: bool) {
+        self.0.record(now, hit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static CALLS: Family = Family::counter("calls", "Calls", &["operation"]);
+
+    #[test]
+    fn folds_what_exceeds_the_cap_into_one_series() {
+        let registry = Registry::new(Clock::default(), 2);
+        for name in ["a", "b", "c", "d", "a"] {
+            registry.counter(&CALLS, &[name]).inc();
+        }
+        let text = registry.render();
+        assert!(text.contains("calls_total{operation=\"a\"} 2\n"), "{text}");
+        assert!(text.contains("calls_total{operation=\"other\"} 2\n"), "{text}");
+        assert!(!text.contains("operation=\"c\""), "{text}");
+        assert!(text.contains("telemetry_series_overflow_total{family=\"calls\"} 2\n"), "{text}");
+    }
+
+    #[test]
+    fn escapes_label_values() {
+        let registry = Registry::new(Clock::default(), 10);
+        registry.counter(&CALLS, &["a\"b\\c\nd"]).inc();
+        assert!(registry.render().contains(r#"calls_total{operation="a\"b\\c\nd"} 1"#));
+    }
+
+    #[test]
+    fn shows_two_instances_of_one_family_as_two_series() {
+        static RATE: Family = Family::rate("hit_rate", "Hits", &["operation"]);
+        let registry = Registry::new(Clock::default(), 10);
+        registry.rate(&RATE, &["a"]).record(registry.clock.now(), true);
+        registry.rate(&RATE, &["b"]).record(registry.clock.now(), false);
+        let _untouched = registry.rate(&RATE, &["c"]);
+        let text = registry.render();
+        assert!(text.contains("hit_rate{operation=\"a\"} 1.0\n"), "{text}");
+        assert!(text.contains("hit_rate{operation=\"b\"} 0.0\n"), "{text}");
+        assert!(!text.contains("operation=\"c\""), "a rate is absent before its first event: {text}");
+    }
+
+    #[test]
+    fn an_amount_never_goes_down() {
+        static SPENT: Family = Family::amount("spent_usd", "Spent", &[]);
+        let registry = Registry::new(Clock::default(), 10);
+        let spent = registry.amount(&SPENT, &[]);
+        for value in [0.5, -3.0, f64::NAN, f64::INFINITY, 0.25] {
+            spent.add(value);
+        }
+        assert!(registry.render().contains("spent_usd_total 0.75\n"));
+    }
+}

@@ -1,0 +1,105 @@
+//! The port that stages report to.
+//!
+//! A [`Sink`] is what a running stage needs of telemetry: a clock, the metrics, a tracer. It travels in
+//! the [`Context`](crate::Context), so a primitive is bound to telemetry when it runs and not when it is
+//! built, and several telemetry instances live side by side in one process.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use arc_swap::ArcSwap;
+use opentelemetry_sdk::trace::SdkTracer;
+
+use super::clock::Clock;
+use super::registry::Registry;
+
+/// Where stages report what they did. Cheap to clone.
+#[derive(Clone)]
+pub struct Sink(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    clock: Clock,
+    on: Option<On>,
+}
+
+struct On {
+    registry: Registry,
+    tracer: Option<SdkTracer>,
+}
+
+static OFF: LazyLock<Sink> = LazyLock::new(|| Sink::without_telemetry(Clock::default()));
+static CURRENT: LazyLock<ArcSwap<Inner>> = LazyLock::new(|| ArcSwap::new(Arc::clone(&OFF.0)));
+
+// === impl Sink ===
+
+impl Sink {
+    pub(super) fn new(clock: Clock, registry: Registry, tracer: Option<SdkTracer>) -> Self {
+        Self(Arc::new(Inner { id: next_id(), clock, on: Some(On { registry, tracer }) }))
+    }
+
+    /// A sink that records nothing but still tells the time by `clock`.
+    #[must_use]
+    pub fn without_telemetry(clock: Clock) -> Self {
+        Self(Arc::new(Inner { id: next_id(), clock, on: None }))
+    }
+
+    /// The sink that new contexts report to: that of the telemetry initialised last, or none.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(CURRENT.load_full())
+    }
+
+    pub(super) fn make_current(&self) {
+        CURRENT.store(Arc::clone(&self.0));
+    }
+
+    /// New contexts report nowhere, unless another instance has taken over since.
+    pub(super) fn retire(&self) {
+        let current = CURRENT.load_full();
+        if current.id == self.0.id {
+            CURRENT.compare_and_swap(&current, Arc::clone(&OFF.0));
+        }
+    }
+
+    /// Tells one telemetry instance from another.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The clock of this instance.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+
+    /// The metrics, unless telemetry is off.
+    #[must_use]
+    pub fn registry(&self) -> Option<&Registry> {
+        self.0.on.as_ref().map(|on| &on.registry)
+    }
+
+    pub(super) fn tracer(&self) -> Option<&SdkTracer> {
+        self.0.on.as_ref().and_then(|on| on.tracer.as_ref())
+    }
+
+    /// Everything recorded so far in the OpenMetrics text format; empty when telemetry is off.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.registry().map(Registry::render).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tracing = self.tracer().is_some();
+        f.debug_struct("Sink").field("on", &self.0.on.is_some()).field("traces", &tracing).finish()
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,398 @@
+//! Bounds how long a workflow may take.
+//!
+//! At `limit` the work is asked to stop, through [`Context::cancelled`]; it may still answer within
+//! `grace`. At `limit + grace` it is dropped and the caller gets [`Kind::Timeout`].
+//!
+//! Use it around every call that leaves the process. In a stack of wrappers it stands innermost, around
+//! one attempt, and again near the outside, around everything.
+//!
+//! ```
+//! use std::time::Duration;
+//! use throughline::{Context, Kind, TimeoutConfig, workflow};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let never = workflow("never", |(): ()| std::future::pending::<throughline::Result<()>>());
+//! let bounded = never.timeout(TimeoutConfig::new("never", Duration::from_millis(10))?);
+//!
+//! let error = bounded.run((), &Context::new()).await.unwrap_err();
+//! assert_eq!(error.kind(), Kind::Timeout);
+//! assert_eq!(error.to_string(), "no answer within 10ms");
+//! assert_eq!(bounded.stage().stats().timeouts, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! Do not use it to bound work that blocks its thread: nothing can interrupt that. Use
+//! [`Workflow::timeout_detached`], which lets the caller go while the work runs on.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::context::Context;
+use crate::error::{ConfigError, Error, Kind, Result};
+use crate::graph::Node;
+use crate::labels;
+use crate::primitive::Primitive;
+use crate::telemetry::{
+    Counter, End, Family, Histogram, Observed, Outcome as _, Rate, Registry, Run, Sink, Stage, WORK_SECONDS,
+};
+use crate::workflow::Workflow;
+
+static SUCCESSES: Family =
+    Family::counter("timeout_successes", "Runs that answered, in time or within the grace", &["operation"]);
+static FAILURES: Family =
+    Family::counter("timeout_failures", "Runs dropped because limit and grace were over", &["operation"]);
+static EXECUTION: Family = Family::histogram(
+    "timeout_execution_seconds",
+    "How long a guarded run took, in seconds, however it ended",
+    &["operation"],
+    WORK_SECONDS,
+);
+static RATE: Family = Family::rate(
+    "timeout_rate",
+    "Share of answered or timed out runs that timed out, last five minutes in this process",
+    &["operation"],
+);
+
+pub(crate) static FAMILIES: &[&Family] = &[&SUCCESSES, &FAILURES, &EXECUTION, &RATE];
+
+labels! {
+    /// How a guarded run ended.
+    pub enum TimeoutOutcome {
+        /// It answered within the limit.
+        Success = "success",
+        /// It failed by itself, an inner timeout included.
+        InnerError = "inner_error",
+        /// The caller went away.
+        Cancelled = "cancelled",
+        /// It answered after the limit.
+        Late = "late",
+        /// It was dropped because limit and grace were over.
+        Timeout = "timeout",
+    }
+}
+
+labels! {
+    /// What can happen while a guarded run is under way.
+    pub enum TimeoutEvent {
+        /// The limit passed and the work was asked to stop.
+        StopRequested = "stop_requested",
+        /// The work held its thread beyond limit and grace and answered all the same.
+        Overrun = "overrun",
+    }
+}
+
+/// The longest limit or grace: a day.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a run may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TimeoutConfig {
+    operation: String,
+    limit: Duration,
+    grace: Duration,
+}
+
+/// Bounds a workflow in time. Made by [`Workflow::timeout`].
+pub struct Timeout<P> {
+    inner: P,
+    config: TimeoutConfig,
+    counts: Counts,
+}
+
+/// What a [`Timeout`] has seen since it was built, with telemetry on or off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TimeoutStats {
+    /// Runs that answered within the limit.
+    pub successes: u64,
+    /// Runs that answered after it.
+    pub late: u64,
+    /// Runs that were dropped because limit and grace were over.
+    pub timeouts: u64,
+    /// Runs that failed by themselves.
+    pub inner_errors: u64,
+    /// Runs whose caller went away.
+    pub cancelled: u64,
+}
+
+/// Runs a workflow as a task of its own. Made by [`Workflow::timeout_detached`].
+pub struct Detached<P>(Arc<P>);
+
+#[derive(Debug, Default)]
+struct Counts([AtomicU64; 5]);
+
+/// Handles to the families of [`Timeout`].
+#[derive(Debug)]
+pub struct TimeoutSignals {
+    successes: Counter,
+    failures: Counter,
+    execution: Histogram,
+    rate: Rate,
+}
+
+impl<P: Primitive> Workflow<P> {
+    /// Bounds the workflow in time.
+    pub fn timeout(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<P>>> {
+        let inner = self.into_inner();
+        Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
+    }
+
+    /// As [`Workflow::timeout`], with the work in a task of its own, so that the caller is let go on time
+    /// even while the work blocks its thread. Needs a runtime with several threads to be of use.
+    ///
+    /// # Cancellation
+    /// The task is aborted at its next await; work that blocks runs on until then.
+    pub fn timeout_detached(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<Detached<P>>>>
+    where
+        P: 'static,
+        P::In: 'static,
+        P::Out: 'static,
+    {
+        let inner = Detached(Arc::new(self.into_inner()));
+        Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
+    }
+}
+
+// === impl TimeoutConfig ===
+
+impl TimeoutConfig {
+    /// Limits the runs of `operation` to `limit`, without grace.
+    ///
+    /// # Errors
+    /// When `limit` is zero or longer than a day.
+    pub fn new(operation: impl Into<String>, limit: Duration) -> Result<Self, ConfigError> {
+        if limit.is_zero() || limit > LONGEST {
+            return Err(refused("limit", limit, "more than 0s and at most 24h"));
+        }
+        Ok(Self { operation: operation.into(), limit, grace: Duration::ZERO })
+    }
+
+    /// As [`TimeoutConfig::new`], with the limit in seconds.
+    ///
+    /// # Errors
+    /// When `seconds` is not a number, not above zero or more than a day.
+    pub fn from_secs(operation: impl Into<String>, seconds: f64) -> Result<Self, ConfigError> {
+        Self::new(operation, duration("limit", seconds)?)
+    }
+
+    /// Leaves work that was asked to stop this long before it is dropped. Default: 0s.
+    ///
+    /// # Errors
+    /// When `grace` is longer than a day.
+    pub fn grace(mut self, grace: Duration) -> Result<Self, ConfigError> {
+        if grace > LONGEST {
+            return Err(refused("grace", grace, "at most 24h"));
+        }
+        self.grace = grace;
+        Ok(self)
+    }
+
+    /// As [`TimeoutConfig::grace`], in seconds.
+    ///
+    /// # Errors
+    /// When `seconds` is not a number, negative or more than a day.
+    pub fn grace_secs(self, seconds: f64) -> Result<Self, ConfigError> {
+        let grace = duration("grace", seconds)?;
+        self.grace(grace)
+    }
+}
+
+fn duration(field: &str, seconds: f64) -> Result<Duration, ConfigError> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        ConfigError::new(format!("timeout {field} is {seconds} s: it must be a number of seconds from 0 to 86400"))
+    })
+}
+
+fn refused(field: &str, value: Duration, allowed: &str) -> ConfigError {
+    ConfigError::new(format!("timeout {field} is {value:?}: it must be {allowed}"))
+}
+
+// === impl Timeout ===
+
+impl<P> Timeout<P> {
+    /// What it has seen so far.
+    #[must_use]
+    pub fn stats(&self) -> TimeoutStats {
+        let count = |outcome: TimeoutOutcome| self.counts.0[outcome as usize].load(Ordering::Relaxed);
+        TimeoutStats {
+            successes: count(TimeoutOutcome::Success),
+            late: count(TimeoutOutcome::Late),
+            timeouts: count(TimeoutOutcome::Timeout),
+            inner_errors: count(TimeoutOutcome::InnerError),
+            cancelled: count(TimeoutOutcome::Cancelled),
+        }
+    }
+
+    /// The bounds it enforces.
+    #[must_use]
+    pub fn config(&self) -> &TimeoutConfig {
+        &self.config
+    }
+}
+
+impl TimeoutConfig {
+    /// When the work is asked to stop.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+}
+
+impl TimeoutStats {
+    /// Every run that has ended.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.successes + self.late + self.timeouts + self.inner_errors + self.cancelled
+    }
+
+    /// The share of answered or timed out runs that timed out, 0 to 1; `None` before the first.
+    #[must_use]
+    pub fn timeout_rate(&self) -> Option<f64> {
+        let decided = self.successes + self.late + self.timeouts;
+        (decided > 0).then(|| self.timeouts as f64 / decided as f64)
+    }
+}
+
+impl<P: Primitive> Stage for Timeout<P> {
+    type In = P::In;
+    type Out = P::Out;
+    type Outcome = TimeoutOutcome;
+    type Event = TimeoutEvent;
+    type Signals = TimeoutSignals;
+    type Note = ();
+
+    const PRIMITIVE: &'static str = "timeout";
+
+    fn operation(&self) -> &str {
+        &self.config.operation
+    }
+
+    fn declare(&self, registry: &Registry) -> TimeoutSignals {
+        let labels = [self.config.operation.as_str()];
+        TimeoutSignals {
+            successes: registry.counter(&SUCCESSES, &labels),
+            failures: registry.counter(&FAILURES, &labels),
+            execution: registry.histogram(&EXECUTION, &labels),
+            rate: registry.rate(&RATE, &labels),
+        }
+    }
+
+    async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
+        let TimeoutConfig { limit, grace, .. } = self.config;
+        let start = Instant::now();
+        let (inner, stop) = cx.bounded(limit + grace);
+        let mut work = pin!(self.inner.execute(input, &inner));
+
+        let result = tokio::select! {
+            biased;
+            result = &mut work => Some(result),
+            () = sleep_until(start + limit) => {
+                stop.cancel();
+                run.event(TimeoutEvent::StopRequested);
+                within(start + limit + grace, work).await
+            }
+        };
+        let took = start.elapsed();
+        match result {
+            None => {
+                run.outcome(TimeoutOutcome::Timeout);
+                Err(Error::new(Kind::Timeout, format!("no answer within {:?}", limit + grace)))
+            }
+            Some(Ok(value)) => {
+                run.outcome(if took > limit { TimeoutOutcome::Late } else { TimeoutOutcome::Success });
+                if took > limit + grace {
+                    run.event(TimeoutEvent::Overrun);
+                }
+                Ok(value)
+            }
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    fn ended(&self, end: &End<'_, Self>) {
+        self.counts.0[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        let Some(seen) = &end.seen else { return };
+        match end.outcome {
+            TimeoutOutcome::Success | TimeoutOutcome::Late => {
+                seen.signals.successes.inc();
+                seen.signals.rate.record(seen.at, false);
+            }
+            TimeoutOutcome::Timeout => {
+                seen.signals.failures.inc();
+                seen.signals.rate.record(seen.at, true);
+            }
+            TimeoutOutcome::InnerError | TimeoutOutcome::Cancelled => {}
+        }
+        if end.outcome != TimeoutOutcome::CANCELLED {
+            seen.signals.execution.observe(seen.elapsed.as_secs_f64(), seen.trace);
+        }
+    }
+
+    fn describe(&self) -> Node {
+        Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.inner.describe())
+    }
+
+    fn bind(&self, sink: &Sink) {
+        self.inner.bind(sink);
+    }
+}
+
+async fn within<F: Future>(end: Instant, work: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = work => Some(output),
+        () = sleep_until(end) => None,
+    }
+}
+
+impl<P> fmt::Debug for Timeout<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TimeoutConfig { operation, limit, grace } = &self.config;
+        let stats = self.stats();
+        write!(f, "Timeout({operation}, limit {limit:?}, grace {grace:?}, ")?;
+        write!(f, "{} of {} timed out)", stats.timeouts, stats.total())
+    }
+}
+
+// === impl Outcome ===
+
+impl crate::telemetry::Outcome for TimeoutOutcome {
+    const SUCCESS: Self = Self::Success;
+    const ERROR: Self = Self::InnerError;
+    const CANCELLED: Self = Self::Cancelled;
+}
+
+// === impl Detached ===
+
+impl<P> Primitive for Detached<P>
+where
+    P: Primitive + 'static,
+    P::In: 'static,
+    P::Out: 'static,
+{
+    type In = P::In;
+    type Out = P::Out;
+
+    async fn execute(&self, input: P::In, cx: &Context) -> Result<P::Out> {
+        let (inner, cx) = (Arc::clone(&self.0), cx.clone());
+        let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+            inner.execute(input, &cx).await
+        }));
+        task.await.unwrap_or_else(|error| Err(Error::new(Kind::Internal, "the detached work panicked").because(error)))
+    }
+
+    fn describe(&self) -> Node {
+        self.0.describe()
+    }
+
+    fn bind(&self, sink: &Sink) {
+        self.0.bind(sink);
+    }
+}
