@@ -55,8 +55,8 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::telemetry::{
-    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run, Sink,
-    Stage,
+    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
+    Sink, Stage,
 };
 use crate::workflow::Workflow;
 use flight::{Flights, Joined, Landing, Lead};
@@ -66,8 +66,11 @@ pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Store};
 
-static HITS: Family =
-    Family::counter("cache_hits", "Answers given without running the workflow (hit, stale, coalesced)", &["operation"]);
+static HITS: Family = Family::counter(
+    "cache_hits",
+    "Answers given without running the workflow (hit, stale, coalesced)",
+    &["operation"],
+);
 static MISSES: Family = Family::counter(
     "cache_misses",
     "Lookups that found nothing to use, so that the workflow ran (miss, corrupt)",
@@ -595,7 +598,11 @@ fn without_store(error: &Error) -> CacheOutcome {
     if error.kind() == Kind::CircuitOpen { CacheOutcome::Bypass } else { CacheOutcome::Error }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to zero and above; a cast saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to zero and above; a cast saturates"
+)]
 fn nanos(usd: Option<f64>) -> u64 {
     (usd.unwrap_or_default().max(0.0) * 1e9).round() as u64
 }
@@ -603,7 +610,8 @@ fn nanos(usd: Option<f64>) -> u64 {
 impl<P, C, S> fmt::Debug for Cache<P, C, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
-        let rate = stats.hit_rate().map_or("no lookups".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
+        let rate =
+            stats.hit_rate().map_or("no lookups".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
         write!(f, "Cache({}, ttl {:?}, {rate}, ", self.config.operation, self.config.ttl)?;
         write!(f, "{} hits, {} misses)", stats.hits, stats.misses)
     }

@@ -10,10 +10,10 @@ pub(crate) const PIPE: &str = "sequential";
 /// A stage of a workflow and what it holds.
 ///
 /// ```
-/// use throughline::{Context, Primitive, workflow};
+/// use throughline::workflow;
 ///
-/// let flow = workflow("trim", async |s: String, _| Ok(s.trim().to_owned()))
-///     >> workflow("count", async |s: String, _| Ok(s.len()));
+/// let flow = workflow("trim", |s: String| async move { Ok(s.trim().to_owned()) })
+///     >> workflow("count", |s: String| async move { Ok(s.len()) });
 /// let names: Vec<_> = flow.describe().children().iter().map(|node| node.operation().to_owned()).collect();
 /// assert_eq!(names, ["trim", "count"]);
 /// ```
@@ -94,7 +94,8 @@ impl Node {
         for child in &self.children {
             let to = child.draw(text, next);
             let label = child.edge.as_ref().map(|edge| format!("|\"{}\"|", edge.replace('"', "#quot;")));
-            writeln!(text, "  n{id} -->{} n{to}", label.unwrap_or_default()).expect("writing to a string cannot fail");
+            writeln!(text, "  n{id} -->{} n{to}", label.unwrap_or_default())
+                .expect("writing to a string cannot fail");
         }
         id
     }

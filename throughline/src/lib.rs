@@ -9,6 +9,8 @@ mod primitive;
 mod router;
 mod step;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timeout;
 mod workflow;
 
@@ -22,8 +24,8 @@ pub use graph::Node;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
 pub use router::{
-    Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats, router,
-    weighted,
+    Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
+    router, weighted,
 };
 pub use step::{Step, StepWith, workflow, workflow_with};
 pub use telemetry::Clock;

@@ -43,7 +43,8 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::telemetry::{
-    Amount, Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
+    Amount, Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage,
+    WORK_SECONDS,
 };
 use crate::workflow::Workflow;
 
@@ -209,7 +210,9 @@ struct Books {
 ///
 /// # Errors
 /// When there is no route, no selector, a name twice, or a default or baseline that is not a route.
-pub fn router<In, Out>(config: RouterConfig<In, Out>) -> Result<Workflow<Observed<Router<In, Out>>>, ConfigError>
+pub fn router<In, Out>(
+    config: RouterConfig<In, Out>,
+) -> Result<Workflow<Observed<Router<In, Out>>>, ConfigError>
 where
     In: Send + Sync + 'static,
     Out: Send + 'static,
@@ -315,21 +318,27 @@ impl<In, Out> Router<In, Out> {
     fn new(config: RouterConfig<In, Out>) -> Result<Self, ConfigError> {
         let names: Vec<&str> = config.routes.iter().map(|(name, _)| name.as_str()).collect();
         let Some(first) = names.first() else {
-            return Err(ConfigError::new(format!("router `{}` has no routes: add at least one", config.operation)));
+            return Err(ConfigError::new(format!(
+                "router `{}` has no routes: add at least one",
+                config.operation
+            )));
         };
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             return Err(ConfigError::new(format!("route `{}` is given twice", twice.1)));
         }
         let find = |role: &str, name: &str| {
             names.iter().position(|known| *known == name).ok_or_else(|| {
-                ConfigError::new(format!("{role} route `{name}` does not exist: routes are {}", names.join(", ")))
+                ConfigError::new(format!(
+                    "{role} route `{name}` does not exist: routes are {}",
+                    names.join(", ")
+                ))
             })
         };
         let default_route = find("default", config.default_route.as_deref().unwrap_or(first))?;
         let baseline = config.baseline.as_deref().map(|name| find("baseline", name)).transpose()?;
-        let selector = config
-            .selector
-            .ok_or_else(|| ConfigError::new(format!("router `{}` has no selector: call `select`", config.operation)))?;
+        let selector = config.selector.ok_or_else(|| {
+            ConfigError::new(format!("router `{}` has no selector: call `select`", config.operation))
+        })?;
         Ok(Self {
             operation: config.operation,
             counts: config.routes.iter().map(|_| Arc::default()).collect(),
@@ -383,7 +392,9 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Router<In, Out> {
     async fn select(&self, input: &In, cx: &Context, run: &mut Run<'_, Self>) -> Result<Cow<'static, str>> {
         let selected = match &self.selector {
             Selector::Sync(select) => std::panic::catch_unwind(AssertUnwindSafe(|| select(input, cx))),
-            Selector::Async(select) => AssertUnwindSafe(async { select(input, cx).await }).catch_unwind().await,
+            Selector::Async(select) => {
+                AssertUnwindSafe(async { select(input, cx).await }).catch_unwind().await
+            }
         };
         selected.unwrap_or_else(|_| {
             run.event(RouterEvent::SelectorPanicked);
@@ -550,7 +561,11 @@ impl Drop for Bill {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to zero and above; a cast saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to zero and above; a cast saturates"
+)]
 fn nanos(usd: f64) -> u64 {
     (usd.max(0.0) * 1e9).round() as u64
 }

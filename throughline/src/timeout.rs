@@ -206,7 +206,9 @@ impl TimeoutConfig {
 
 fn duration(field: &str, seconds: f64) -> Result<Duration, ConfigError> {
     Duration::try_from_secs_f64(seconds).map_err(|_| {
-        ConfigError::new(format!("timeout {field} is {seconds} s: it must be a number of seconds from 0 to 86400"))
+        ConfigError::new(format!(
+            "timeout {field} is {seconds} s: it must be a number of seconds from 0 to 86400"
+        ))
     })
 }
 
@@ -382,10 +384,13 @@ where
 
     async fn execute(&self, input: P::In, cx: &Context) -> Result<P::Out> {
         let (inner, cx) = (Arc::clone(&self.0), cx.clone());
-        let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
-            inner.execute(input, &cx).await
-        }));
-        task.await.unwrap_or_else(|error| Err(Error::new(Kind::Internal, "the detached work panicked").because(error)))
+        let task =
+            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
+                async move { inner.execute(input, &cx).await },
+            ));
+        task.await.unwrap_or_else(|error| {
+            Err(Error::new(Kind::Internal, "the detached work panicked").because(error))
+        })
     }
 
     fn describe(&self) -> Node {

@@ -212,7 +212,9 @@ mod tests {
         tokio::task::yield_now().await;
         lead.land(Landing::Value(Bytes::from_static(b"42")));
         for follower in followers {
-            assert!(matches!(follower.await.unwrap(), Joined::Landed(Landing::Value(value)) if value == "42"));
+            assert!(
+                matches!(follower.await.unwrap(), Joined::Landed(Landing::Value(value)) if value == "42")
+            );
         }
         assert_eq!(flights.len(), 0);
     }

@@ -55,7 +55,9 @@ impl<S: Store> Guarded<S> {
         self.admit(now)?;
         let result = match tokio::time::timeout(self.deadline, call).await {
             Ok(result) => result,
-            Err(_) => Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline))),
+            Err(_) => {
+                Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)))
+            }
         };
         self.learn(now, result.is_ok());
         result

@@ -42,7 +42,9 @@ impl Memory {
     /// When `capacity` is below 64 KiB.
     pub fn new(capacity: u64) -> Result<Self, ConfigError> {
         if capacity < 64 << 10 {
-            return Err(ConfigError::new(format!("memory store of {capacity} bytes: it must have at least 65536")));
+            return Err(ConfigError::new(format!(
+                "memory store of {capacity} bytes: it must have at least 65536"
+            )));
         }
         let shards = usize::try_from((capacity / SHARD_BYTES).clamp(1, 64)).expect("64 fits");
         let shards = 1 << shards.ilog2();

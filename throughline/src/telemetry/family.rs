@@ -15,8 +15,25 @@ pub const WORK_SECONDS: &[f64] = &[
 
 /// Seconds of our own work, such as a cache lookup: 1 us to 1 s.
 pub const OWN_SECONDS: &[f64] = &[
-    0.000_001, 0.000_002_5, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001,
-    0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
 ];
 
 /// A metric family: name, help, labels and type.
@@ -49,11 +66,7 @@ pub enum Shape {
 impl Family {
     /// Whole events; `name` without `_total`.
     #[must_use]
-    pub const fn counter(
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str],
-    ) -> Self {
+    pub const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
         Self { name, help, labels, shape: Shape::Counter }
     }
 

@@ -1,20 +1,64 @@
 //! How workflows are seen: metrics, traces and their lifecycle.
+//!
+//! Three layers: [`Sink`] is the port that stages report to, [`Observed`] the wrapper that is the only
+//! code to time, count and open spans, and [`Telemetry`] owns the exporters.
+//!
+//! ```
+//! use throughline::telemetry::{Status, Telemetry};
+//! use throughline::{Context, workflow};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> throughline::Result<()> {
+//! let mut telemetry = Telemetry::builder().without_endpoint().init();
+//! assert_eq!(telemetry.status(), Status::Enabled);
+//!
+//! let greet = workflow("greet", |name: String| async move { Ok(format!("hello {name}")) });
+//! greet.run("you".to_owned(), &Context::new()).await?;
+//!
+//! assert!(telemetry.sink().render().contains(r#"primitive="step",operation="greet",outcome="success"} 1"#));
+//! telemetry.shutdown(std::time::Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
 
 mod clock;
+#[cfg(feature = "endpoint")]
+mod endpoint;
+mod export;
 mod family;
 mod label;
+mod lifecycle;
 mod observed;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod registry;
 mod scrape;
+mod settings;
 mod sink;
 mod text;
 mod window;
+mod worker;
 
 pub use clock::{Clock, Tick};
 pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
 pub use label::{Ended, Label, NoEvents, Outcome};
+pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::{Deferred, End, Observed, Run, Seen, Stage};
 pub use registry::{Amount, Counter, Gauge, Histogram, Rate, Registry};
 pub use scrape::{Sample, Scrape};
+pub use settings::Traces;
 pub use sink::Sink;
 pub use text::{OPENMETRICS, TEXT, to_text, wants_openmetrics};
+
+/// Every family that this library declares, a list a file.
+#[must_use]
+pub fn catalogue() -> Vec<&'static Family> {
+    [
+        observed::FAMILIES,
+        lifecycle::FAMILIES,
+        export::FAMILIES,
+        registry::FAMILIES,
+        crate::router::FAMILIES,
+        crate::cache::FAMILIES,
+        crate::timeout::FAMILIES,
+    ]
+    .concat()
+}

@@ -251,7 +251,14 @@ impl<S: Stage> Core<S> {
         binding
     }
 
-    fn end(&self, cx: &Context, open: Open<S>, note: &S::Note, outcome: S::Outcome, error_type: Option<&'static str>) {
+    fn end(
+        &self,
+        cx: &Context,
+        open: Open<S>,
+        note: &S::Note,
+        outcome: S::Outcome,
+        error_type: Option<&'static str>,
+    ) {
         let Some(mut live) = open.live else {
             self.stage.ended(&End { outcome, note, seen: None });
             return;
@@ -320,7 +327,10 @@ impl<'a, S: Stage> Run<'a, S> {
     fn start(core: &'a Arc<Core<S>>, cx: &'a Context) -> (Self, Option<Context>) {
         let sink = cx.sink();
         let Some(registry) = sink.registry() else {
-            return (Self { core, cx, open: Some(Open { outcome: None, live: None }), note: S::Note::default() }, None);
+            return (
+                Self { core, cx, open: Some(Open { outcome: None, live: None }), note: S::Note::default() },
+                None,
+            );
         };
         let binding = core.binding(sink.id(), registry);
         let (span, inner) = match open_span::<S>(sink, &binding, cx) {
@@ -330,7 +340,10 @@ impl<'a, S: Stage> Run<'a, S> {
         binding.registry_handles.in_flight.inc();
         let started = sink.clock().now();
         let live = Live { binding, started, outside: Duration::ZERO, span };
-        (Self { core, cx, open: Some(Open { outcome: None, live: Some(live) }), note: S::Note::default() }, inner)
+        (
+            Self { core, cx, open: Some(Open { outcome: None, live: Some(live) }), note: S::Note::default() },
+            inner,
+        )
     }
 
     /// Says how the run ends. Without it the outcome follows from the result.
@@ -391,7 +404,13 @@ impl<'a, S: Stage> Run<'a, S> {
         let Some(open) = self.open.take() else { return };
         let fallback = if result.is_ok() { S::Outcome::SUCCESS } else { S::Outcome::ERROR };
         let outcome = open.outcome.unwrap_or(fallback);
-        self.core.end(self.cx, open, &self.note, outcome, result.as_ref().err().map(|error| error.kind().as_str()));
+        self.core.end(
+            self.cx,
+            open,
+            &self.note,
+            outcome,
+            result.as_ref().err().map(|error| error.kind().as_str()),
+        );
     }
 }
 
@@ -416,7 +435,10 @@ fn open_span<S: Stage>(
     if parent.is_valid() && !parent.is_sampled() {
         return None;
     }
-    let under = opentelemetry::Context::new().with_remote_span_context(parent.clone());
+    let mut under = opentelemetry::Context::new();
+    if parent.is_valid() {
+        under = under.with_remote_span_context(parent.clone());
+    }
     let span = tracer
         .span_builder(binding.span_name.clone())
         .with_kind(S::SPAN_KIND)

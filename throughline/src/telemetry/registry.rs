@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
@@ -220,17 +220,10 @@ impl Collector for Series {
         for (values, cell) in &cells {
             let labels: Vec<_> =
                 self.family.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
-            let mut metric = metrics.encode_family(&labels)?;
-            match cell {
-                Cell::Counter(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None)?,
-                Cell::Amount(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None)?,
-                Cell::Gauge(cell) => metric.encode_gauge(&cell.0.get())?,
-                Cell::Rate(cell) => match cell.0.ratio(now) {
-                    Some(ratio) => metric.encode_gauge(&ratio)?,
-                    None => continue,
-                },
-                Cell::Histogram(cell) => cell.0.encode(metric)?,
+            if labels.is_empty() {
+                return cell.encode(metrics, now);
             }
+            cell.encode(metrics.encode_family(&labels)?, now)?;
         }
         Ok(())
     }
@@ -248,6 +241,16 @@ impl Cell {
             Shape::Histogram(buckets) => {
                 Self::Histogram(Histogram(HistogramWithExemplars::new(buckets.iter().copied())))
             }
+        }
+    }
+
+    fn encode(&self, mut metric: MetricEncoder<'_>, now: Tick) -> fmt::Result {
+        match self {
+            Self::Counter(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None),
+            Self::Amount(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None),
+            Self::Gauge(cell) => metric.encode_gauge(&cell.0.get()),
+            Self::Rate(cell) => cell.0.ratio(now).map_or(Ok(()), |ratio| metric.encode_gauge(&ratio)),
+            Self::Histogram(cell) => cell.0.encode(metric),
         }
     }
 }

@@ -10,7 +10,8 @@ pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn wants_openmetrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let wanted = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
+        let wanted =
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
         wanted && parts.all(|part| !matches!(part, "q=0" | "q=0.0" | "version=0.0.1"))
     })
 }
@@ -32,7 +33,9 @@ pub fn to_text(openmetrics: &str) -> String {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap_or((rest, "unknown"));
             let suffix = if kind == "counter" { "_total" } else { "" };
-            if let Some(text) = help.take().and_then(|line| line.split_once(' ')?.1.split_once(' ')?.1.split_once(' ')) {
+            if let Some(text) =
+                help.take().and_then(|line| line.split_once(' ')?.1.split_once(' ')?.1.split_once(' '))
+            {
                 push(&mut out, &["# HELP ", text.0, suffix, " ", text.1]);
             }
             push(&mut out, &["# TYPE ", name, suffix, " ", if kind == "unknown" { "untyped" } else { kind }]);
