@@ -1,2 +1,72 @@
-//! x
-fn main() {}
+//! The Throughline gateway.
+
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod errors;
+mod exchange;
+mod gateway;
+mod routes;
+mod serve;
+mod server;
+mod workflows;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+
+/// The exit code for a configuration that is refused, and for a wrong command line.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(matches!(cli.command, Command::Demo(_)));
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why the program ends, and with which code.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    let refused = |message| Failure { message, code: REFUSED };
+    let failed = |message| Failure { message, code: 1 };
+    match command {
+        Command::Check(args) => check::check(args).map_err(refused),
+        Command::Serve(args) => {
+            let config = serve::configuration(args.config.as_deref()).map_err(refused)?;
+            runtime().map_err(failed)?.block_on(serve::serve(&config, &args.listen)).map_err(failed)
+        }
+        Command::Demo(args) => runtime().map_err(failed)?.block_on(demo::demo(args)).map_err(failed),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().build().map_err(|error| format!("the runtime cannot start: {error}"))
+}
+
+/// Logs go to standard error. The demonstration shows its report and is quiet otherwise.
+fn log(quiet: bool) {
+    let default = if quiet { "warn" } else { "info" };
+    let filter = std::env::var("THROUGHLINE_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a program that failed")]
+fn complain(message: &str) {
+    eprintln!("{message}");
+}

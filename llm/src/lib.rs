@@ -1,1 +1,24 @@
-//! x
+//! Chat requests as workflow primitives: the OpenAI dialect, providers, one HTTP client, prices.
+//!
+//! [`chat`] makes a [`Workflow`](throughline::Workflow) that asks one model of one
+//! [provider](providers::Provider). What goes in is a [`ChatRequest`](openai::ChatRequest), what comes out
+//! an [`Answer`], whole or streamed. [`ChatCaching`] and [`ChatPricing`] teach the library's cache and
+//! router about them.
+
+mod answer;
+mod caching;
+mod chat;
+mod client;
+mod http_call;
+pub mod openai;
+mod prices;
+pub mod providers;
+pub mod simulated;
+pub mod sse;
+
+pub use answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
+pub use caching::{ChatCaching, ChatPricing};
+pub use chat::{Attempts, Chat, ChatConfig, ChatNote, ChatSignals, FAMILIES, Spent, chat};
+pub use client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
+pub use http_call::{HttpAnswer, HttpCall, HttpRequest, Refusal};
+pub use prices::{Price, PriceTable, Row, rows};

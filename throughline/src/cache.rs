@@ -410,7 +410,7 @@ where
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
-        match run.outside(self.work.flights.join(key)).await {
+        match run.upstream(self.work.flights.join(key)).await {
             Joined::Landed(Landing::Value(value)) => {
                 let output = self.work.caching.decode(value)?;
                 Ok(self.serve(output, CacheOutcome::Coalesced, cx, run))

@@ -86,6 +86,21 @@ impl Node {
         text
     }
 
+    /// The graph as an indented list.
+    #[must_use]
+    pub fn to_tree(&self) -> String {
+        let mut text = String::new();
+        self.list(&mut text, 1);
+        text
+    }
+
+    fn list(&self, text: &mut String, depth: usize) {
+        let edge = self.edge.as_ref().map(|edge| format!("{edge}: ")).unwrap_or_default();
+        writeln!(text, "{:indent$}{edge}{} {}", "", self.primitive, self.operation, indent = depth * 2)
+            .expect("writing to a string cannot fail");
+        self.children.iter().for_each(|child| child.list(text, depth + 1));
+    }
+
     fn draw(&self, text: &mut String, next: &mut usize) -> usize {
         let id = *next;
         *next += 1;

@@ -1,7 +1,8 @@
 //! Finds the few fields of a chat request that this program acts on, in one pass over the body.
 //!
 //! Everything else is skipped (its syntax is checked, its meaning is not). The positions of the values that
-//! may be replaced are kept, so that a rewrite is a splice and never a second serialisation.
+//! may be replaced are kept, so that a rewrite is a splice and never a second serialisation. What it reads
+//! and refuses is tested where it is used, in `request.rs`.
 
 use std::fmt;
 use std::ops::Range;
@@ -41,7 +42,7 @@ pub(super) enum StreamUsage {
     Said { on: bool, at: Range<usize> },
 }
 
-#[derive(Clone, Copy, PartialEq, serde::Deserialize)]
+#[derive(Clone, Copy, serde::Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 enum Field {
     Model,
@@ -74,6 +75,16 @@ struct Messages {
 
 /// The number of characters of all text at this place: a string, a part with `text`, or a list of these.
 struct TextChars(usize);
+
+/// The keys that hold a message's text.
+#[derive(Clone, Copy, PartialEq, serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum TextKey {
+    Content,
+    Text,
+    #[serde(other)]
+    Other,
+}
 
 #[derive(serde::Deserialize)]
 struct StreamOptions<'a> {
@@ -293,7 +304,7 @@ impl<'de> Deserialize<'de> for MessageChars {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MessageChars, A::Error> {
-                chars_of(map, "content").map(MessageChars)
+                chars_of(map, TextKey::Content).map(MessageChars)
             }
         }
 
@@ -301,11 +312,11 @@ impl<'de> Deserialize<'de> for MessageChars {
     }
 }
 
-/// Sums the text under every key `name` of an object; the other keys are skipped.
-fn chars_of<'de, A: MapAccess<'de>>(mut map: A, name: &str) -> Result<usize, A::Error> {
+/// Counts the text under one key of an object; the other keys are skipped.
+fn chars_of<'de, A: MapAccess<'de>>(mut map: A, wanted: TextKey) -> Result<usize, A::Error> {
     let mut chars = 0;
-    while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-        if key == name {
+    while let Some(key) = map.next_key::<TextKey>()? {
+        if key == wanted {
             chars += map.next_value::<TextChars>()?.0;
         } else {
             map.next_value::<IgnoredAny>()?;
@@ -340,7 +351,7 @@ impl<'de> Deserialize<'de> for TextChars {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TextChars, A::Error> {
-                chars_of(map, "text").map(TextChars)
+                chars_of(map, TextKey::Text).map(TextChars)
             }
 
             fn visit_unit<E: Error>(self) -> Result<TextChars, E> {

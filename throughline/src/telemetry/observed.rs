@@ -386,6 +386,17 @@ impl<'a, S: Stage> Run<'a, S> {
         output
     }
 
+    /// As [`Run::outside`], for a wait on another run's call to a service: that time is not ours either.
+    pub async fn upstream<F: Future>(&mut self, work: F) -> F::Output {
+        let before = self.live().map(|live| live.outside);
+        let output = self.outside(work).await;
+        if let (Some(before), Some(live)) = (before, self.live()) {
+            let waited = live.outside - before;
+            self.cx.add_upstream_time(waited);
+        }
+        output
+    }
+
     /// Lets the run end later than the stage returns. The caller must hold on to what it gets.
     pub fn defer(&mut self) -> Deferred<S> {
         Deferred {

@@ -81,6 +81,12 @@ impl Sink {
         self.0.on.as_ref().map(|on| &on.registry)
     }
 
+    /// Whether spans go anywhere.
+    #[must_use]
+    pub fn traces(&self) -> bool {
+        self.tracer().is_some()
+    }
+
     pub(super) fn tracer(&self) -> Option<&SdkTracer> {
         self.0.on.as_ref().and_then(|on| on.tracer.as_ref())
     }

@@ -1,0 +1,122 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An LLM gateway that routes, caches and bounds, and shows everything it does.
+#[derive(Debug, Parser)]
+#[command(name = "throughline", version, max_term_width = 100, after_help = "\
+Examples:
+  throughline demo                          see it work: no key, no other server
+  throughline demo --keep                   … and leave it running, to try it with curl
+  throughline check throughline.toml        find every mistake in a configuration
+  throughline serve --config throughline.toml
+
+Environment:
+  THROUGHLINE_LOG=debug                     what is logged to standard error (default: info)
+  ENABLE_OBSERVABILITY=false                no metrics, no traces; everything else works as usual
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://…:4318 send traces there")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the configured models behind OpenAI's API
+    Serve(Serve),
+    /// Check a configuration and show the workflow of each model
+    Check(Check),
+    /// Start a gateway with simulated providers, drive traffic through it, and report
+    Demo(Demo),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --config, `throughline.toml` in the working directory is used if it is there; otherwise the \
+built-in demonstration models (simulated, no key) are served.
+
+Standard output gets two lines: where the gateway and where its metrics are. Ctrl-C or SIGTERM lets \
+requests in flight finish, delivers telemetry and exits with 0.")]
+pub(crate) struct Serve {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Listen {
+    /// Serve on this address, port 0 for a free one; wins over the configuration
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Serve metrics on this address, port 0 for a free one; wins over configuration and environment
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Exits with 0 if the configuration is good and with 2 if it is not.")]
+pub(crate) struct Check {
+    /// The configuration
+    #[arg(value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Print the workflows as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Every figure in the report is computed from the page that /metrics serves.
+
+Prompts: a file of plain lines, one prompt each, or JSONL with {\"prompt\": \"…\"} or {\"messages\": […]}. \
+They are asked in turn, again and again, until the time is over.")]
+pub(crate) struct Demo {
+    /// How long to drive traffic, such as 10s or 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Ask the prompts in this file instead of the built-in ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Leave the gateway serving after the report, until Ctrl-C
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Print the report as JSON, and nothing else on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}: use a time such as 10s or 2m"))?;
+    match duration {
+        Duration::ZERO => Err("it must be more than 0s".to_owned()),
+        long if long > Duration::from_secs(24 * 60 * 60) => Err("it must be at most 24h".to_owned()),
+        fine => Ok(fine),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_is_refused_with_a_hint() {
+        assert!(duration("ten").unwrap_err().ends_with("use a time such as 10s or 2m"));
+        assert_eq!(duration("0s").unwrap_err(), "it must be more than 0s");
+        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
+    }
+}

@@ -1,0 +1,121 @@
+//! `cache = { ttl, … }`: how long a model's answers are kept, and how many.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+
+use super::check::Check;
+
+/// What a model's cache may keep.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CacheLimits {
+    /// How long an answer is fresh. Above zero, at most 24 h.
+    pub(crate) ttl: Duration,
+    /// The most bytes of answers, at least 1. Default: 64 MiB.
+    pub(crate) max_bytes: usize,
+    /// The share of the ttl by which it is shortened at random, 0 to 0.5. Default: 0.1.
+    pub(crate) jitter: f64,
+    /// How long after the ttl an answer is given while a new one is fetched. Default: 0 s.
+    pub(crate) stale_while_revalidate: Duration,
+    /// How long after the ttl an answer is given if no new one can be had. Default: 0 s.
+    pub(crate) stale_if_error: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct CacheFile {
+    ttl: Spanned<Value>,
+    max_bytes: Option<Spanned<Value>>,
+    jitter: Option<Spanned<f64>>,
+    stale_while_revalidate: Option<Spanned<Value>>,
+    stale_if_error: Option<Spanned<Value>>,
+}
+
+// === impl CacheFile ===
+
+impl CacheFile {
+    /// Checks the section.
+    pub(super) fn check(&self, check: &mut Check<'_>) -> CacheLimits {
+        let mut stale = |key: &str, written: &Option<Spanned<Value>>| {
+            check.duration(key, written.as_ref(), Duration::ZERO)
+        };
+        let stale_while_revalidate = stale("stale_while_revalidate", &self.stale_while_revalidate);
+        let stale_if_error = stale("stale_if_error", &self.stale_if_error);
+        CacheLimits {
+            ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO),
+            max_bytes: check.size("max_bytes", self.max_bytes.as_ref(), 64 << 20),
+            jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
+            stale_while_revalidate,
+            stale_if_error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::fixture::{accepted, refused};
+
+    const ROUTE: &str = "[models.a.routes.r]\nprovider = \"sim\"\nmodel = \"x\"\n";
+
+    fn cache(text: &str) -> Option<CacheLimits> {
+        accepted(&format!("[models.a]\n{text}\n{ROUTE}")).models["a"].cache.clone()
+    }
+
+    fn refusal(text: &str) -> String {
+        refused(&format!("[models.a]\n{text}\n{ROUTE}"))
+    }
+
+    #[test]
+    fn there_is_none_unless_it_is_written() {
+        assert_eq!(cache(""), None);
+    }
+
+    #[test]
+    fn only_the_ttl_is_needed() {
+        let expected = CacheLimits {
+            ttl: Duration::from_secs(300),
+            max_bytes: 64 * 1024 * 1024,
+            jitter: 0.1,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+        };
+        assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
+        assert_eq!(
+            refusal("cache = { jitter = 0.1 }"),
+            "t.toml:2:9: missing key `ttl`\n    2 | cache = { jitter = 0.1 }\n      |         ^^^^^^^^^^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn all_keys_are_read() {
+        let expected = CacheLimits {
+            ttl: Duration::from_millis(1),
+            max_bytes: 9,
+            jitter: 0.5,
+            stale_while_revalidate: Duration::from_secs(30),
+            stale_if_error: Duration::from_secs(60),
+        };
+        let text = "cache = { ttl = \"1ms\", max_bytes = 9, jitter = 0.5, stale_while_revalidate = \"30s\", \
+                    stale_if_error = \"1m\" }";
+        assert_eq!(cache(text), Some(expected));
+    }
+
+    #[test]
+    fn a_ttl_of_zero_is_refused() {
+        assert_eq!(
+            refusal("cache = { ttl = \"0s\" }"),
+            "t.toml:2:17: `ttl` is 0s: write 1ms to 24h\n    2 | cache = { ttl = \"0s\" }\n      |                 ^^^^"
+        );
+    }
+
+    #[test]
+    fn more_jitter_than_half_is_refused() {
+        assert_eq!(
+            refusal("cache = { ttl = \"1s\", jitter = 0.6 }"),
+            "t.toml:2:32: `jitter` is 0.6: write a number from 0 to 0.5\n    \
+             2 | cache = { ttl = \"1s\", jitter = 0.6 }\n      |                                ^^^"
+        );
+    }
+}

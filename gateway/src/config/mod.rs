@@ -1,0 +1,41 @@
+//! The configuration: one TOML file, read once, checked once, held as plain types.
+//!
+//! [`Config::load`] answers with a [`Config`] that running code need not check again, or with
+//! [`ConfigErrors`]: everything that is wrong with the file, each with its line and column. A syntax error,
+//! an unknown key or a value of the wrong type ends the reading; all else is collected in one pass.
+//!
+//! Each section has a file that holds, in this order, what the section means (`pub(crate)` types), what it
+//! looks like in TOML (serde types, private to the module) and how one becomes the other. A new kind of
+//! provider is one such file and its lines in `provider.rs`.
+
+mod cache;
+mod check;
+mod error;
+mod load;
+mod model;
+mod openai;
+mod price;
+mod provider;
+mod read;
+mod route;
+mod secret;
+mod server;
+mod simulated;
+mod source;
+mod syntax;
+mod timeout;
+
+#[cfg(test)]
+mod fixture;
+
+pub(crate) use cache::CacheLimits;
+pub(crate) use error::ConfigErrors;
+pub(crate) use load::Config;
+pub(crate) use model::Model;
+pub(crate) use openai::OpenAiConfig;
+pub(crate) use price::Price;
+pub(crate) use provider::Provider;
+pub(crate) use route::{Condition, Route, Rule};
+pub(crate) use server::{Server, Telemetry};
+pub(crate) use simulated::{Faults, SimulatedConfig};
+pub(crate) use timeout::TimeLimit;

@@ -1,0 +1,222 @@
+//! `[server]` and `[telemetry]`: what this process listens on, and the bounds of a request.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+
+use super::check::Check;
+
+/// Where and within which bounds requests are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// The address of the API. Default: 127.0.0.1:8080.
+    pub(crate) listen: SocketAddr,
+    /// The largest request body, in bytes, at least 1. Default: 10 MiB.
+    pub(crate) max_body: usize,
+    /// How deep a request body may be nested, 1 to 100. Default: 64.
+    pub(crate) max_json_depth: usize,
+    /// The most messages of a request, at least 1. Default: 2048.
+    pub(crate) max_messages: usize,
+    /// How long a client may take to send its headers. Above zero. Default: 10 s.
+    pub(crate) header_timeout: Duration,
+    /// How long a shutdown waits for requests under way. Above zero. Default: 10 s.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// What the telemetry is called and where it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Telemetry {
+    /// The `service.name` of traces and logs. Default: throughline.
+    pub(crate) service_name: String,
+    /// The address of `/metrics`, always a loopback one. Default: 127.0.0.1:9464.
+    pub(crate) metrics_listen: SocketAddr,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct ServerFile {
+    listen: Option<Spanned<String>>,
+    #[serde(default)]
+    allow_public_without_auth: bool,
+    max_body: Option<Spanned<Value>>,
+    max_json_depth: Option<Spanned<i64>>,
+    max_messages: Option<Spanned<i64>>,
+    header_timeout: Option<Spanned<Value>>,
+    drain_timeout: Option<Spanned<Value>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct TelemetryFile {
+    service_name: Option<Spanned<String>>,
+    metrics_listen: Option<Spanned<String>>,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn is_public(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+// === impl ServerFile ===
+
+impl ServerFile {
+    /// Checks the section.
+    pub(super) fn check(self, check: &mut Check<'_>) -> Server {
+        let listen = check.address("listen", self.listen.as_ref(), loopback(8080));
+        if let Some(written) = self.listen.filter(|_| is_public(listen) && !self.allow_public_without_auth) {
+            check.refuse(
+                written.span(),
+                format!(
+                    "`listen` is {listen}, where other machines can send requests without a key: use a loopback \
+                     address such as 127.0.0.1, or set allow_public_without_auth = true"
+                ),
+            );
+        }
+        let seconds = Duration::from_secs;
+        Server {
+            listen,
+            max_body: check.size("max_body", self.max_body.as_ref(), 10 << 20),
+            max_json_depth: check.whole("max_json_depth", self.max_json_depth.as_ref(), 1..=100, 64),
+            max_messages: check.whole("max_messages", self.max_messages.as_ref(), 1..=100_000, 2048),
+            header_timeout: check.timeout("header_timeout", self.header_timeout.as_ref(), seconds(10)),
+            drain_timeout: check.timeout("drain_timeout", self.drain_timeout.as_ref(), seconds(10)),
+        }
+    }
+}
+
+// === impl TelemetryFile ===
+
+impl TelemetryFile {
+    /// Checks the section.
+    pub(super) fn check(self, check: &mut Check<'_>) -> Telemetry {
+        let metrics_listen = check.address("metrics_listen", self.metrics_listen.as_ref(), loopback(9464));
+        if let Some(written) = self.metrics_listen.filter(|_| is_public(metrics_listen)) {
+            check.refuse(
+                written.span(),
+                format!(
+                    "`metrics_listen` is {metrics_listen}, where other machines can read the metrics without a \
+                     key: use a loopback address such as 127.0.0.1"
+                ),
+            );
+        }
+        let service_name = self.service_name.map(|written| check.text("service_name", written));
+        Telemetry { service_name: service_name.unwrap_or_else(|| "throughline".to_owned()), metrics_listen }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::fixture::{accepted, refused};
+
+    #[test]
+    fn all_keys_have_defaults() {
+        let config = accepted("");
+        assert_eq!(
+            config.server,
+            Server {
+                listen: "127.0.0.1:8080".parse().unwrap(),
+                max_body: 10 * 1024 * 1024,
+                max_json_depth: 64,
+                max_messages: 2048,
+                header_timeout: Duration::from_secs(10),
+                drain_timeout: Duration::from_secs(10),
+            }
+        );
+        assert_eq!(
+            config.telemetry,
+            Telemetry {
+                service_name: "throughline".to_owned(),
+                metrics_listen: "127.0.0.1:9464".parse().unwrap()
+            }
+        );
+    }
+
+    #[test]
+    fn all_keys_are_read() {
+        let config = accepted(
+            "[server]\nlisten = \"[::1]:1\"\nmax_body = \"1KiB\"\nmax_json_depth = 3\nmax_messages = 4\n\
+             header_timeout = \"5s\"\ndrain_timeout = \"6ms\"\n\
+             [telemetry]\nservice_name = \"a b\"\nmetrics_listen = \"127.0.0.2:0\"\n",
+        );
+        assert_eq!(
+            config.server,
+            Server {
+                listen: "[::1]:1".parse().unwrap(),
+                max_body: 1024,
+                max_json_depth: 3,
+                max_messages: 4,
+                header_timeout: Duration::from_secs(5),
+                drain_timeout: Duration::from_millis(6),
+            }
+        );
+        assert_eq!(
+            config.telemetry,
+            Telemetry { service_name: "a b".to_owned(), metrics_listen: "127.0.0.2:0".parse().unwrap() }
+        );
+    }
+
+    #[test]
+    fn a_public_address_is_refused_unless_allowed() {
+        assert_eq!(
+            refused("[server]\nlisten = \"0.0.0.0:80\"\n"),
+            "t.toml:2:10: `listen` is 0.0.0.0:80, where other machines can send requests without a key: use a \
+             loopback address such as 127.0.0.1, or set allow_public_without_auth = true\n    \
+             2 | listen = \"0.0.0.0:80\"\n      |          ^^^^^^^^^^^^"
+        );
+        let config = accepted("[server]\nlisten = \"0.0.0.0:80\"\nallow_public_without_auth = true\n");
+        assert_eq!(config.server.listen, "0.0.0.0:80".parse().unwrap());
+    }
+
+    #[test]
+    fn loopback_is_known_in_all_its_spellings() {
+        for address in ["127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            accepted(&format!("[server]\nlisten = \"{address}\"\n"));
+        }
+        for address in ["[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(refused(&format!("[server]\nlisten = \"{address}\"\n")).contains("without a key"));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_one_is_refused() {
+        assert_eq!(
+            refused("[server]\nlisten = \"localhost:80\"\n"),
+            "t.toml:2:10: `listen` is `localhost:80`: write an ip address and a port, such as `127.0.0.1:8080`\n    \
+             2 | listen = \"localhost:80\"\n      |          ^^^^^^^^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn public_metrics_are_refused_even_when_the_api_may_be_public() {
+        assert_eq!(
+            refused("server.allow_public_without_auth = true\ntelemetry.metrics_listen = \"0.0.0.0:9\"\n"),
+            "t.toml:2:28: `metrics_listen` is 0.0.0.0:9, where other machines can read the metrics without a key: \
+             use a loopback address such as 127.0.0.1\n    \
+             2 | telemetry.metrics_listen = \"0.0.0.0:9\"\n      |                            ^^^^^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn one_address_for_two_uses_is_refused_but_any_port_twice_is_not() {
+        assert_eq!(
+            refused("[server]\nlisten = \"127.0.0.1:9464\"\n"),
+            "t.toml: server.listen and telemetry.metrics_listen are both 127.0.0.1:9464: give them different ports"
+        );
+        accepted("server.listen = \"127.0.0.1:0\"\ntelemetry.metrics_listen = \"127.0.0.1:0\"\n");
+    }
+
+    #[test]
+    fn a_service_without_a_name_is_refused() {
+        assert_eq!(
+            refused("[telemetry]\nservice_name = \" \"\n"),
+            "t.toml:2:16: `service_name` is empty: write some text\n    \
+             2 | service_name = \" \"\n      |                ^^^"
+        );
+    }
+}

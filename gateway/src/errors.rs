@@ -1,0 +1,181 @@
+//! Every refusal and failure as HTTP, in OpenAI's error shape. The only place that maps errors to statuses.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use throughline::{Error, Kind};
+use throughline_llm::Refusal;
+use throughline_llm::openai::{RequestError, error_body};
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    message: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    param: Option<Cow<'static, str>>,
+    code: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+}
+
+const INVALID_REQUEST: &str = "invalid_request_error";
+const SERVER_ERROR: &str = "server_error";
+
+/// The longest part of a client's own words that is repeated to it.
+const LONGEST_ECHO: usize = 64;
+
+// === impl ApiError ===
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            kind: kind.into(),
+            param: None,
+            code: Some(code.into()),
+            retry_after: None,
+        }
+    }
+
+    /// No such path.
+    pub(crate) fn unknown_path() -> Self {
+        let message = "no such path: this gateway serves POST /v1/chat/completions and GET /v1/models";
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_path", message)
+    }
+
+    /// A path that exists, by the wrong method.
+    pub(crate) fn wrong_method() -> Self {
+        let message = "wrong method: use POST for /v1/chat/completions and GET for /v1/models";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "wrong_method", message)
+    }
+
+    /// A body over the limit.
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes, which is the most that is accepted");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "request_too_large", message)
+    }
+
+    /// A body that did not come in time, or not whole.
+    pub(crate) fn body_not_received() -> Self {
+        let message = "the body did not arrive completely";
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, "incomplete_body", message)
+    }
+
+    /// A model that is not configured.
+    pub(crate) fn unknown_model<'a>(asked: &str, models: impl Iterator<Item = &'a str>) -> Self {
+        let asked: String = asked.chars().filter(|c| !c.is_control()).take(LONGEST_ECHO).collect();
+        let models = models.collect::<Vec<_>>().join(", ");
+        let message = format!("the model `{asked}` does not exist: this gateway has {models}");
+        let error = Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found", message);
+        Self { param: Some("model".into()), ..error }
+    }
+
+    /// The status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The body.
+    pub(crate) fn body(&self) -> Bytes {
+        error_body(&self.message, &self.kind, self.param.as_deref(), self.code.as_deref())
+    }
+
+    /// The whole answer.
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(delay) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::NotJson { .. } => "invalid_json",
+            RequestError::TooDeep { .. } => "too_deep",
+            RequestError::TooManyMessages { .. } => "too_many_messages",
+            _ => "invalid_request",
+        };
+        let refused = Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, code, error.to_string());
+        Self { param: error.param().map(Cow::Borrowed), ..refused }
+    }
+}
+
+impl From<&Error> for ApiError {
+    fn from(error: &Error) -> Self {
+        if let Some(refusal) = error.cause::<Refusal>() {
+            return refusal.into();
+        }
+        let (status, kind, code) = match error.kind() {
+            Kind::InvalidInput => (StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_request"),
+            Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, SERVER_ERROR, "timeout"),
+            Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limited"),
+            Kind::Rejected => (StatusCode::SERVICE_UNAVAILABLE, SERVER_ERROR, "overloaded"),
+            Kind::CircuitOpen => (StatusCode::SERVICE_UNAVAILABLE, SERVER_ERROR, "circuit_open"),
+            Kind::Upstream => (StatusCode::BAD_GATEWAY, SERVER_ERROR, "upstream_error"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, SERVER_ERROR, "internal_error"),
+        };
+        Self { retry_after: error.retry_after(), ..Self::new(status, kind, code, error.to_string()) }
+    }
+}
+
+impl From<&Refusal> for ApiError {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            status: StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST),
+            message: refusal.message.clone().into(),
+            kind: refusal.kind.clone().map_or(INVALID_REQUEST.into(), Cow::Owned),
+            param: refusal.param.clone().map(Cow::Owned),
+            code: refusal.code.clone().map(Cow::Owned),
+            retry_after: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_status_and_a_code() {
+        for (kind, status, code) in [
+            (Kind::InvalidInput, 400, "invalid_request"),
+            (Kind::Timeout, 504, "timeout"),
+            (Kind::RateLimited, 429, "rate_limited"),
+            (Kind::Rejected, 503, "overloaded"),
+            (Kind::CircuitOpen, 503, "circuit_open"),
+            (Kind::Upstream, 502, "upstream_error"),
+            (Kind::Internal, 500, "internal_error"),
+        ] {
+            let error = ApiError::from(&Error::new(kind, "it failed"));
+            let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
+            assert_eq!(error.status().as_u16(), status);
+            assert_eq!(body["error"]["code"], code);
+            assert_eq!(body["error"]["message"], "it failed");
+        }
+    }
+
+    #[test]
+    fn says_when_to_come_back() {
+        let error = Error::new(Kind::RateLimited, "slow down").with_retry_after(Duration::from_millis(200));
+        let response = ApiError::from(&error).into_response();
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn repeats_only_a_harmless_part_of_what_was_asked() {
+        let asked = format!("x\r\n\u{1b}[31m{}", "y".repeat(500));
+        let error = ApiError::unknown_model(&asked, ["auto"].into_iter());
+        assert!(error.message.len() < 150, "{}", error.message);
+        assert!(!error.message.chars().any(char::is_control));
+    }
+}

@@ -1,0 +1,211 @@
+//! One HTTP exchange with a client, as a stage: the server span and the gateway's own families.
+//!
+//! It ends when the last byte of the answer has been handed over, or when the client is gone.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::Stream;
+use http_body::Frame;
+use opentelemetry::trace::SpanKind;
+use throughline::telemetry::{
+    Counter, Deferred, End, Ended, Family, Gauge, Histogram, NoEvents, OWN_SECONDS, Observed, Registry, Run, Stage,
+    WORK_SECONDS,
+};
+use throughline::{Context, Kind, Result};
+use throughline_llm::ChatStream;
+
+use crate::errors::ApiError;
+use crate::gateway::Gateway;
+use crate::routes::Route;
+
+static REQUESTS: Family =
+    Family::counter("gateway_requests", "Requests of clients, by route and status code", &["route", "code"]);
+static DURATION: Family = Family::histogram(
+    "gateway_request_duration_seconds",
+    "From the request's head to the answer's last byte, in seconds",
+    &["route"],
+    WORK_SECONDS,
+);
+static OVERHEAD: Family = Family::histogram(
+    "gateway_overhead_seconds",
+    "The gateway's own share of a request's time, in seconds: time in calls to providers is taken off",
+    &["route"],
+    OWN_SECONDS,
+);
+static IN_FLIGHT: Family = Family::gauge(
+    "gateway_in_flight_requests",
+    "Requests whose answer is not finished",
+    &["route"],
+);
+
+/// The families of the gateway.
+pub(crate) static FAMILIES: &[&Family] = &[&REQUESTS, &DURATION, &OVERHEAD, &IN_FLIGHT];
+
+/// The code for a client that went away before it had its answer.
+const CLIENT_GONE: u16 = 499;
+
+/// Requests to one route.
+pub(crate) struct Exchange {
+    route: Route,
+    gateway: Arc<Gateway>,
+}
+
+/// What a route answers.
+pub(crate) enum Reply {
+    /// Everything.
+    Whole(Response<Body>),
+    /// The head, and the rest as it comes.
+    Streamed(Response<()>, ChatStream),
+}
+
+/// Handles to the gateway's families for one route.
+pub(crate) struct Signals {
+    duration: Histogram,
+    overhead: Histogram,
+    in_flight: Gauge,
+    ok: Counter,
+}
+
+/// The status that was answered.
+#[derive(Debug, Default)]
+pub(crate) struct Note(Option<StatusCode>);
+
+/// A streamed answer on its way to the client.
+struct StreamedBody {
+    // Dropped in this order: the call to the provider has ended when the exchange does.
+    stream: Option<ChatStream>,
+    exchange: Option<Deferred<Exchange>>,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Answers requests to `route`.
+    pub(crate) fn new(route: Route, gateway: Arc<Gateway>) -> Observed<Self> {
+        Observed::new(Self { route, gateway })
+    }
+}
+
+impl Stage for Exchange {
+    type In = Request<Body>;
+    type Out = Response<Body>;
+    type Outcome = Ended;
+    type Event = NoEvents;
+    type Signals = Signals;
+    type Note = Note;
+
+    const PRIMITIVE: &'static str = "gateway";
+    const SPAN_KIND: SpanKind = SpanKind::Server;
+
+    fn operation(&self) -> &str {
+        self.route.path()
+    }
+
+    fn span_name(&self) -> Cow<'static, str> {
+        self.route.span_name().into()
+    }
+
+    fn declare(&self, registry: &Registry) -> Signals {
+        let route = self.route.path();
+        Signals {
+            duration: registry.histogram(&DURATION, &[route]),
+            overhead: registry.histogram(&OVERHEAD, &[route]),
+            in_flight: registry.gauge(&IN_FLIGHT, &[route]),
+            ok: registry.counter(&REQUESTS, &[route, "200"]),
+        }
+    }
+
+    async fn run(&self, request: Request<Body>, cx: &Context, run: &mut Run<'_, Self>) -> Result<Response<Body>> {
+        if let Some(signals) = run.signals() {
+            signals.in_flight.inc();
+        }
+        run.attribute("http.request.method", self.route.method());
+        run.attribute("http.route", self.route.path());
+        let reply = self.route.answer(&self.gateway, request, cx).await;
+        let status = match &reply {
+            Reply::Whole(response) => response.status(),
+            Reply::Streamed(head, _) => head.status(),
+        };
+        run.note = Note(Some(status));
+        run.attribute("http.response.status_code", i64::from(status.as_u16()));
+        if status.is_server_error() {
+            run.outcome(Ended::Error);
+        }
+        Ok(match reply {
+            Reply::Whole(response) => response,
+            Reply::Streamed(head, stream) => {
+                let body = StreamedBody { stream: Some(stream), exchange: Some(run.defer()) };
+                head.map(|()| Body::new(body))
+            }
+        })
+    }
+
+    fn ended(&self, end: &End<'_, Self>) {
+        let Some(seen) = &end.seen else { return };
+        let handles = seen.signals;
+        handles.in_flight.dec();
+        let gone = end.outcome == Ended::Cancelled;
+        let code = if gone { CLIENT_GONE } else { end.note.0.unwrap_or_default().as_u16() };
+        if code == 200 {
+            handles.ok.inc();
+        } else if let Some(registry) = seen.cx.sink().registry() {
+            // A status is a number that this program chose or a provider's refusal among five.
+            registry.counter(&REQUESTS, &[self.route.path(), &code.to_string()]).inc();
+        }
+        handles.duration.observe(seen.elapsed.as_secs_f64(), seen.trace);
+        let overhead = seen.elapsed.saturating_sub(seen.cx.upstream_time());
+        handles.overhead.observe(overhead.as_secs_f64(), seen.trace);
+    }
+}
+
+// === impl StreamedBody ===
+
+impl StreamedBody {
+    fn end(&mut self, failed: Option<Kind>) {
+        self.stream = None;
+        if let Some(exchange) = self.exchange.take() {
+            let outcome = if failed.is_some() { Ended::Error } else { Ended::Success };
+            exchange.end(outcome, failed.map(Kind::as_str));
+        }
+    }
+}
+
+impl http_body::Body for StreamedBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        let next = ready!(Pin::new(stream).poll_next(task));
+        match next {
+            Some(Ok(events)) => Poll::Ready(Some(Ok(Frame::data(events)))),
+            Some(Err(error)) => {
+                self.end(Some(error.kind()));
+                Poll::Ready(Some(Ok(Frame::data(error_event(&ApiError::from(&error))))))
+            }
+            None => {
+                self.end(None);
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+/// A failure in the middle of a stream: an event that clients read as an error, and no `[DONE]` after it.
+fn error_event(error: &ApiError) -> Bytes {
+    let body = error.body();
+    let mut event = BytesMut::with_capacity(body.len() + 8);
+    event.put_slice(b"data: ");
+    event.put_slice(&body);
+    event.put_slice(b"\n\n");
+    event.freeze()
+}

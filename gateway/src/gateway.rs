@@ -1,0 +1,78 @@
+//! What every request shares: the configured models and the limits.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName};
+use throughline::telemetry::{Sink, Telemetry};
+use throughline::{Boxed, Context, Workflow};
+use throughline_llm::Answer;
+use throughline_llm::openai::{ChatRequest, Limits};
+
+/// A configured model: a workflow of chat requests.
+pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
+
+/// How long a client may take to send its body.
+pub(crate) const BODY_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest request id that is taken over from a client.
+const LONGEST_ID: usize = 128;
+
+/// A gateway that can answer requests.
+pub(crate) struct Gateway {
+    /// The workflows by the name that clients use.
+    pub(crate) models: BTreeMap<String, Model>,
+    /// The headers that rules look at.
+    pub(crate) rule_headers: Vec<HeaderName>,
+    /// What a request may contain.
+    pub(crate) limits: Limits,
+    /// The most bytes of a body.
+    pub(crate) max_body: usize,
+    /// Whether a client's trace is continued: only where clients are trusted.
+    pub(crate) trust_traces: bool,
+    /// Telemetry, for its port and its health.
+    pub(crate) telemetry: Telemetry,
+    /// Whether it is about to stop.
+    pub(crate) draining: AtomicBool,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Where requests report to.
+    pub(crate) fn sink(&self) -> &Sink {
+        self.telemetry.sink()
+    }
+
+    /// Whether it is about to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The context of a request with these headers.
+    pub(crate) fn context(&self, headers: &HeaderMap) -> Context {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut cx = Context::builder().sink(self.sink());
+        if let Some(id) = text("x-request-id").filter(|id| !id.is_empty() && id.len() <= LONGEST_ID) {
+            cx = cx.correlation_id(id);
+        }
+        if let (true, Some(parent)) = (self.trust_traces, text("traceparent")) {
+            cx = cx.trace_parent(parent, text("tracestate"));
+        }
+        if !self.sink().traces() {
+            cx = cx.new_trace();
+        }
+        for name in &self.rule_headers {
+            if let Some(value) = text(name.as_str()) {
+                cx = cx.tag(header_tag(name), value);
+            }
+        }
+        cx.build()
+    }
+}
+
+/// The tag under which a header's value travels to the rules.
+pub(crate) fn header_tag(name: &HeaderName) -> String {
+    format!("header:{name}")
+}

@@ -1,0 +1,98 @@
+//! `POST /v1/chat/completions`: the life of a chat request.
+//!
+//! receive the body -> peek at the fields we act on -> find the model -> run its workflow (cache, route,
+//! timeouts, provider) -> answer whole or streamed, and say in headers what happened.
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Request, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use throughline::telemetry::Label as _;
+use throughline::{CacheOutcome, Context, RouteTaken};
+use throughline_llm::openai::ChatRequest;
+use throughline_llm::{Answer, Attempts, Spent};
+
+use crate::errors::ApiError;
+use crate::exchange::Reply;
+use crate::gateway::{BODY_LIMIT, Gateway};
+
+const ROUTE: HeaderName = HeaderName::from_static("x-throughline-route");
+const CACHE: HeaderName = HeaderName::from_static("x-throughline-cache");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-throughline-attempts");
+const COST: HeaderName = HeaderName::from_static("x-throughline-cost-usd");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-throughline-trace-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers a chat request.
+pub(super) async fn answer(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Reply {
+    let mut reply = match converse(gateway, request, cx).await {
+        Ok(Answer::Full(answer)) => {
+            let mut response = Response::new(Body::from(answer.body));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            Reply::Whole(response)
+        }
+        Ok(Answer::Stream(stream)) => {
+            let mut head = Response::new(());
+            head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            Reply::Streamed(head, stream)
+        }
+        Ok(_) => Reply::Whole(ApiError::unknown_path().into_response()),
+        Err(error) => Reply::Whole(error.into_response()),
+    };
+    let headers = match &mut reply {
+        Reply::Whole(response) => response.headers_mut(),
+        Reply::Streamed(head, _) => head.headers_mut(),
+    };
+    tell(headers, cx);
+    reply
+}
+
+async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Result<Answer, ApiError> {
+    let body = receive(request.into_body(), gateway.max_body).await?;
+    let request = ChatRequest::parse(body, &gateway.limits)?;
+    let model = gateway
+        .models
+        .get(request.model())
+        .ok_or_else(|| ApiError::unknown_model(request.model(), gateway.models.keys().map(String::as_str)))?;
+    model.run(request, cx).await.map_err(|error| ApiError::from(&error))
+}
+
+async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_LIMIT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
+        Ok(Err(_)) | Err(_) => Err(ApiError::body_not_received()),
+    }
+}
+
+/// Says in headers what happened to the request. What is unknown is left out: the cost of a stream, for
+/// one, is known only after its head.
+fn tell(headers: &mut HeaderMap, cx: &Context) {
+    let state = cx.state();
+    let mut put = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    put(REQUEST_ID, cx.correlation_id());
+    if let Some(trace) = cx.trace_id() {
+        put(TRACE_ID, &trace.to_string());
+    }
+    if let Some(taken) = state.get::<RouteTaken>() {
+        put(ROUTE, &taken.route);
+    }
+    if let Some(outcome) = state.get::<CacheOutcome>() {
+        put(CACHE, outcome.as_str());
+    }
+    let attempts = state.get::<Attempts>().map_or(0, |attempts| attempts.0);
+    put(ATTEMPTS, &attempts.to_string());
+    let spent = match state.get::<Spent>() {
+        Some(spent) => spent.0,
+        None => (attempts == 0).then_some(0.0),
+    };
+    if let Some(usd) = spent {
+        put(COST, &format!("{usd:.9}"));
+    }
+}

@@ -1,0 +1,41 @@
+//! `GET /healthz`: the process answers. `GET /readyz`: it takes requests, and what does not work.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use throughline::telemetry::Status;
+
+use crate::gateway::Gateway;
+
+/// What `/readyz` says.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    /// `ready`, `degraded` (it serves, but something beside the work is broken) or `draining`.
+    status: &'static str,
+    /// What is broken, and why.
+    degraded: Vec<String>,
+}
+
+/// Always `ok`.
+pub(super) async fn live() -> &'static str {
+    "ok"
+}
+
+/// 200 while requests are taken, 503 once the gateway is about to stop.
+pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, Json<Readiness>) {
+    let degraded = match gateway.telemetry.status() {
+        Status::Degraded { reasons } => reasons,
+        _ => Vec::new(),
+    };
+    let (code, status) = if gateway.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if degraded.is_empty() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::OK, "degraded")
+    };
+    (code, Json(Readiness { status, degraded }))
+}

@@ -1,0 +1,103 @@
+//! What is served: a file a group of routes.
+
+mod chat;
+mod health;
+mod models;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::{MethodRouter, any, get, get_service, post_service};
+use throughline::{Context, Primitive as _};
+
+use crate::errors::ApiError;
+use crate::exchange::{Exchange, Reply};
+use crate::gateway::Gateway;
+
+/// A route that is observed. Its path is a label: there are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `GET /v1/models`
+    Models,
+    /// Every other path, and every wrong method.
+    Other,
+}
+
+// === impl Route ===
+
+impl Route {
+    /// The path, as label and attribute.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Models => "/v1/models",
+            Self::Other => "other",
+        }
+    }
+
+    /// The method, as attribute.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Chat => "POST",
+            Self::Models => "GET",
+            Self::Other => "_OTHER",
+        }
+    }
+
+    /// The name of the server span.
+    pub(crate) fn span_name(self) -> &'static str {
+        match self {
+            Self::Chat => "POST /v1/chat/completions",
+            Self::Models => "GET /v1/models",
+            Self::Other => "HTTP other",
+        }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer(self, gateway: &Gateway, request: Request<Body>, cx: &Context) -> Reply {
+        match self {
+            Self::Chat => chat::answer(gateway, request, cx).await,
+            Self::Models => Reply::Whole(models::answer(gateway)),
+            Self::Other => Reply::Whole(refuse(&request).into_response()),
+        }
+    }
+}
+
+fn refuse(request: &Request<Body>) -> ApiError {
+    match request.uri().path() {
+        "/v1/chat/completions" | "/v1/models" => ApiError::wrong_method(),
+        _ => ApiError::unknown_path(),
+    }
+}
+
+/// The HTTP face of `gateway`.
+pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
+    let other = observed(Route::Other, gateway);
+    let chat = post_service(observed(Route::Chat, gateway)).fallback_service(other.clone());
+    let models = get_service(observed(Route::Models, gateway)).fallback_service(other.clone());
+    Router::new()
+        .route(Route::Chat.path(), chat)
+        .route(Route::Models.path(), models)
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .with_state(Arc::clone(gateway))
+        .fallback_service(other)
+}
+
+/// A service for every request to `route`, in whichever way it gets here.
+fn observed(route: Route, gateway: &Arc<Gateway>) -> MethodRouter {
+    let (exchange, gateway) = (Exchange::new(route, Arc::clone(gateway)), Arc::clone(gateway));
+    exchange.bind(gateway.sink());
+    any(move |request: Request<Body>| {
+        let (exchange, gateway) = (exchange.clone(), Arc::clone(&gateway));
+        async move {
+            let cx = gateway.context(request.headers());
+            let answer = exchange.execute(request, &cx).await;
+            answer.unwrap_or_else(|error| ApiError::from(&error).into_response())
+        }
+    })
+}

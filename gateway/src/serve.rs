@@ -1,0 +1,161 @@
+//! Starts a gateway from a configuration, and stops it: what `serve` and `demo` have in common.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use throughline::telemetry::Telemetry;
+use throughline_llm::openai::Limits;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::cli::Listen;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::server::Server;
+use crate::workflows;
+
+/// How long telemetry may take to deliver what it holds.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The configuration that is looked for when none is named.
+const DEFAULT_FILE: &str = "throughline.toml";
+
+/// The configuration of the demonstration, which is also served when there is no other.
+const BUILT_IN: &str = include_str!("demo/demo.toml");
+
+/// A gateway that serves.
+pub(crate) struct Running {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What it serves.
+    pub(crate) gateway: Arc<Gateway>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+/// Reads `file`, or what is used when none is named.
+///
+/// # Errors
+/// Everything that is wrong with it, to be shown as it is.
+pub(crate) fn configuration(file: Option<&Path>) -> Result<Config, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
+    match found {
+        Some(path) => Config::load(path, &env).map_err(|errors| errors.to_string()),
+        None => {
+            tracing::info!("no configuration given: serving the built-in demonstration models");
+            built_in()
+        }
+    }
+}
+
+/// The configuration of the demonstration.
+pub(crate) fn built_in() -> Result<Config, String> {
+    Config::parse(BUILT_IN, "demo.toml", &|_| None).map_err(|errors| errors.to_string())
+}
+
+/// Starts telemetry, builds the workflows and serves them.
+///
+/// # Errors
+/// When the address is taken, or a part refuses its configuration.
+pub(crate) async fn start(config: &Config, listen: &Listen) -> Result<Running, String> {
+    let address = listen.listen.unwrap_or(config.server.listen);
+    let models = workflows::build(config).map_err(|error| error.to_string())?;
+    let telemetry = telemetry(config, listen);
+    for model in models.values() {
+        model.bind(telemetry.sink());
+    }
+    let mut limits = Limits::default();
+    (limits.max_depth, limits.max_messages) = (config.server.max_json_depth, config.server.max_messages);
+    let gateway = Arc::new(Gateway {
+        models,
+        rule_headers: workflows::rule_headers(config),
+        limits,
+        max_body: config.server.max_body,
+        trust_traces: address.ip().is_loopback(),
+        telemetry,
+        draining: AtomicBool::new(false),
+    });
+    let server = Server::bind(address, Arc::clone(&gateway), config.server.header_timeout, config.server.drain_timeout)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
+    let address = server.address().map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(server.run(async {
+        // A dropped sender says stop as well.
+        let _ = stopped.await;
+    }));
+    Ok(Running { address, gateway, stop, server })
+}
+
+fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
+    let mut builder = Telemetry::builder()
+        .service_name(&config.telemetry.service_name)
+        .service_version(env!("CARGO_PKG_VERSION"))
+        .metrics_listen(config.telemetry.metrics_listen)
+        .from_env();
+    if let Some(address) = listen.metrics_listen {
+        builder = builder.metrics_listen(address);
+    }
+    builder.init()
+}
+
+/// `throughline serve`: runs until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting.
+#[expect(clippy::print_stdout, reason = "the addresses are what this command prints")]
+pub(crate) async fn serve(config: &Config, listen: &Listen) -> Result<(), String> {
+    let running = start(config, listen).await?;
+    println!("gateway http://{}", running.address);
+    match running.gateway.telemetry.metrics_address() {
+        Some(address) => println!("metrics http://{address}/metrics"),
+        None => println!("metrics off"),
+    }
+    stop_signal().await;
+    tracing::info!("stopping: requests in flight may finish");
+    running.stop().await;
+    Ok(())
+}
+
+/// Completes at Ctrl-C or SIGTERM.
+pub(crate) async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::warn!(error = %error, "SIGTERM cannot be caught");
+            return wait_for_ctrl_c().await;
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        () = wait_for_ctrl_c() => {}
+    }
+}
+
+async fn wait_for_ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Lets requests in flight finish, delivers telemetry and returns.
+    pub(crate) async fn stop(self) {
+        drop(self.stop);
+        if self.server.await.is_err() {
+            tracing::error!("the server stopped by a panic");
+        }
+        // Every connection is closed, so this is the last holder, unless a drain timeout left some behind.
+        match Arc::try_unwrap(self.gateway) {
+            Ok(mut gateway) => gateway.telemetry.shutdown(FLUSH).await,
+            Err(_) => tracing::warn!("some requests were cut off"),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The configured models as workflows.
+//!
+//! A model is `named( timeout( cache( router( timeout( chat ) … ))))`, outermost first; what is not
+//! configured is left out.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::HeaderName;
+use throughline::{
+    CacheConfig, ConfigError, Context, Memory, OnUnknownRoute, Result, RouterConfig, TimeoutConfig, router, weighted,
+};
+use throughline_llm::openai::ChatRequest;
+use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
+use throughline_llm::simulated::SimulatedConfig;
+use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, PriceTable, chat};
+
+use crate::config::{self, Condition, Config, Rule, TimeLimit};
+use crate::gateway::{Model, header_tag};
+
+type Providers = BTreeMap<String, Arc<Provider>>;
+
+/// Builds every configured model.
+///
+/// # Errors
+/// When a part refuses a value. The configuration has been checked before, so this names the part and not
+/// a line.
+pub(crate) fn build(config: &Config) -> Result<BTreeMap<String, Model>, ConfigError> {
+    let prices = Arc::new(prices(config));
+    let providers = config
+        .providers
+        .iter()
+        .map(|(name, provider)| Ok((name.clone(), Arc::new(build_provider(name, provider)?))))
+        .collect::<Result<Providers, ConfigError>>()?;
+    let model = |(name, model): (&String, &config::Model)| {
+        Ok((name.clone(), build_model(name, model, &providers, &prices)?))
+    };
+    config.models.iter().map(model).collect()
+}
+
+/// The headers that some rule looks at.
+pub(crate) fn rule_headers(config: &Config) -> Vec<HeaderName> {
+    let conditions = config.models.values().flat_map(|model| &model.rules).flat_map(|rule| &rule.when);
+    let mut headers: Vec<_> = conditions
+        .filter_map(|condition| match condition {
+            Condition::Header { name, .. } => Some(name.clone()),
+            _ => None,
+        })
+        .chain(config.models.values().filter_map(|model| model.route_header.clone()))
+        .collect();
+    headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    headers.dedup();
+    headers
+}
+
+fn prices(config: &Config) -> PriceTable {
+    config.prices.iter().fold(PriceTable::builtin(), |table, (model, price)| {
+        let new = Price::new(price.input, price.output);
+        table.with(model, price.cached_input.map_or(new, |cached| new.with_cached_input(cached)))
+    })
+}
+
+fn build_provider(name: &str, provider: &config::Provider) -> Result<Provider, ConfigError> {
+    match provider {
+        config::Provider::OpenAi(server) => {
+            let dialect = OpenAiConfig {
+                name: name.to_owned(),
+                base_url: server.base_url.clone(),
+                api_key: server.api_key.clone(),
+                stream_usage: server.stream_usage,
+            };
+            openai(dialect, HttpClient::new(server.connect_timeout))
+        }
+        config::Provider::Simulated(given) => {
+            let mut config = SimulatedConfig::default();
+            config.seed = given.seed;
+            (config.latency_p50, config.latency_p99) = (given.latency_p50, given.latency_p99);
+            config.tokens_per_second = given.tokens_per_second;
+            (config.completion_min, config.completion_max) = (given.completion_tokens_min, given.completion_tokens_max);
+            config.answers.clone_from(&given.answers);
+            config.faults.error_rate = given.faults.error_rate;
+            config.faults.error_status = given.faults.error_status;
+            config.faults.hang_rate = given.faults.hang_rate;
+            config.faults.slow_rate = given.faults.slow_rate;
+            config.faults.slow_by = given.faults.slow_by;
+            Ok(simulated(config))
+        }
+    }
+}
+
+fn build_model(
+    name: &str,
+    model: &config::Model,
+    providers: &Providers,
+    prices: &Arc<PriceTable>,
+) -> Result<Model, ConfigError> {
+    let mut routes = RouterConfig::new(name).default_route(&model.default_route).select(selector(model)?);
+    for (route, target) in &model.routes {
+        let provider = Arc::clone(&providers[&target.provider]);
+        let ask = chat(ChatConfig::new(&target.provider, target.model.as_str()), provider, Arc::clone(prices));
+        routes = match &target.timeout {
+            Some(limit) => routes.route(route, ask.timeout(timeout(format!("{name}/{route}"), limit)?)),
+            None => routes.route(route, ask),
+        };
+    }
+    if let Some(baseline) = &model.baseline {
+        routes = routes.baseline(baseline);
+    }
+    if model.fail_on_unknown_route {
+        routes = routes.on_unknown(OnUnknownRoute::Fail);
+    }
+    let models = model.routes.iter().map(|(route, target)| (route.clone(), target.model.as_str().into())).collect();
+    let mut workflow = router(routes.pricing(ChatPricing::new(Arc::clone(prices), models)))?.boxed();
+    if let Some(limits) = &model.cache {
+        let cache = CacheConfig::new(name, limits.ttl)?
+            .jitter(limits.jitter)?
+            .stale_while_revalidate(limits.stale_while_revalidate)
+            .stale_if_error(limits.stale_if_error);
+        let store = Memory::new(limits.max_bytes as u64)?;
+        workflow = workflow.cache(cache, ChatCaching::new(Arc::clone(prices)), store).boxed();
+    }
+    if let Some(limit) = &model.timeout {
+        workflow = workflow.timeout(timeout(name.to_owned(), limit)?).boxed();
+    }
+    Ok(workflow.named(name).boxed())
+}
+
+fn timeout(operation: String, limit: &TimeLimit) -> Result<TimeoutConfig, ConfigError> {
+    TimeoutConfig::new(operation, limit.limit)?.grace(limit.grace)
+}
+
+type Selected = Result<Cow<'static, str>>;
+
+/// A header that names the route, then the rules in order, then the weights, then the default route.
+fn selector(
+    model: &config::Model,
+) -> Result<impl Fn(&ChatRequest, &Context) -> Selected + Send + Sync + use<>, ConfigError> {
+    let route_header = model.route_header.as_ref().map(header_tag);
+    let rules = model.rules.clone();
+    let default_route = model.default_route.clone();
+    let split = if model.weights.is_empty() { None } else { Some(weighted(model.weights.clone())?) };
+    Ok(move |request: &ChatRequest, cx: &Context| {
+        if let Some(route) = route_header.as_ref().and_then(|tag| cx.tag(tag)) {
+            return Ok(route.to_owned().into());
+        }
+        if let Some(rule) = rules.iter().find(|rule| applies(rule, request, cx)) {
+            return Ok(rule.route.clone().into());
+        }
+        match &split {
+            Some(split) => split(request, cx),
+            None => Ok(default_route.clone().into()),
+        }
+    })
+}
+
+fn applies(rule: &Rule, request: &ChatRequest, cx: &Context) -> bool {
+    rule.when.iter().all(|condition| match condition {
+        Condition::PromptCharsAtLeast(chars) => request.prompt_chars() >= *chars,
+        Condition::Header { name, equals } => cx.tag(&header_tag(name)) == Some(equals),
+        Condition::Metadata { name, equals } => request.metadata(name) == Some(equals),
+    })
+}

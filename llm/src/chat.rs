@@ -1,0 +1,293 @@
+//! A chat request to one model of one provider, as a stage.
+//!
+//! It sends the request, reads the answer, and accounts for tokens and cost. A streamed answer is
+//! accounted for when it ends, in whichever way.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use throughline::Context;
+//! use throughline_llm::openai::{ChatRequest, Limits};
+//! use throughline_llm::simulated::SimulatedConfig;
+//! use throughline_llm::{Answer, ChatConfig, PriceTable, chat, providers};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let provider = providers::simulated(SimulatedConfig::default());
+//! let ask = chat(ChatConfig::new("sim", "gpt-4o-mini"), provider.into(), PriceTable::builtin().into());
+//!
+//! let body = Bytes::from_static(br#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
+//! let request = ChatRequest::parse(body, &Limits::default())?;
+//! let Answer::Full(answer) = ask.run(request, &Context::new()).await? else { panic!("no stream was asked for") };
+//! assert!(answer.usage.is_some_and(|usage| usage.completion_tokens > 0));
+//! # Ok(()) }
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::stream::{self, Stream};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use opentelemetry::trace::SpanKind;
+use throughline::telemetry::{
+    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Run, Sink, Stage,
+};
+use throughline::{Context, Error, Kind, Primitive as _, Result, Workflow};
+
+use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
+use crate::http_call::HttpAnswer;
+use crate::openai::{ChatRequest, StreamWatch, Usage};
+use crate::prices::PriceTable;
+use crate::providers::Provider;
+use crate::sse::SseParser;
+
+static COST: Family = Family::amount(
+    "llm_cost_usd",
+    "What model calls cost, in USD, by the tokens that the provider said were used",
+    &["provider", "model"],
+);
+static UNPRICED: Family = Family::counter(
+    "llm_unpriced_calls",
+    "Answered model calls whose cost is unknown: no price for the model, or no usage in the answer",
+    &["provider", "model"],
+);
+
+/// The families of this crate.
+pub static FAMILIES: &[&Family] = &[&COST, &UNPRICED];
+
+/// Which model of which provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChatConfig {
+    provider: String,
+    model: Arc<str>,
+    operation: String,
+}
+
+/// Sends chat requests to a model. Made by [`chat`].
+pub struct Chat {
+    config: ChatConfig,
+    provider: Arc<Provider>,
+    prices: Arc<PriceTable>,
+}
+
+/// How many calls to providers a request has made, left in [`Context::state`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts(pub u32);
+
+/// What a request has cost so far, in USD, left in [`Context::state`]. `None`: at least one call's cost is
+/// unknown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spent(pub Option<f64>);
+
+/// Handles to the families of [`Chat`].
+#[derive(Debug)]
+pub struct ChatSignals {
+    cost: Amount,
+    unpriced: Counter,
+}
+
+/// What a call used and cost, once it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChatNote(Option<Account>);
+
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    cost: Option<f64>,
+}
+
+/// Makes a workflow that asks a model.
+pub fn chat(config: ChatConfig, provider: Arc<Provider>, prices: Arc<PriceTable>) -> Workflow<Observed<Chat>> {
+    Workflow::from_stage(Chat { config, provider, prices })
+}
+
+// === impl ChatConfig ===
+
+impl ChatConfig {
+    /// `model` as the provider knows it, of the provider called `provider` in the configuration.
+    #[must_use]
+    pub fn new(provider: impl Into<String>, model: impl Into<Arc<str>>) -> Self {
+        let (provider, model) = (provider.into(), model.into());
+        let operation = format!("{provider}/{model}");
+        Self { provider, model, operation }
+    }
+}
+
+// === impl Spent ===
+
+impl Default for Spent {
+    fn default() -> Self {
+        Self(Some(0.0))
+    }
+}
+
+// === impl Chat ===
+
+impl Chat {
+    async fn call(&self, request: &ChatRequest, cx: &Context) -> Result<Answer> {
+        let model = &self.config.model;
+        match &*self.provider {
+            Provider::Simulated(simulator) => crate::providers::simulate(simulator, request, model, cx).await,
+            Provider::Http(dialect, call) => match call.execute(dialect.request(request, model), cx).await? {
+                HttpAnswer::Full(body) => Ok(Answer::Full(dialect.completion(body, Arc::clone(model))?)),
+                HttpAnswer::Stream(body) => {
+                    let frames = frames(body, dialect.watch(request));
+                    Ok(Answer::Stream(ChatStream::new(frames, Arc::clone(model), cx)))
+                }
+            },
+        }
+    }
+
+    fn account(&self, usage: Option<Usage>) -> Account {
+        let cost = usage.and_then(|usage| self.prices.cost(&self.config.model, &usage));
+        Account { cost }
+    }
+
+    fn answered(&self, answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
+        let account = self.account(answer.usage);
+        run.note = ChatNote(Some(account));
+        for (key, tokens) in answer.usage.iter().flat_map(told) {
+            run.attribute(key, tokens);
+        }
+        cx.state().update::<Spent>(|spent| spent.0 = spent.0.zip(account.cost).map(|(sum, cost)| sum + cost));
+        answer
+    }
+
+    /// Leaves the run open until the stream has ended.
+    fn streaming(&self, stream: ChatStream, run: &mut Run<'_, Self>) -> ChatStream {
+        let (prices, model) = (Arc::clone(&self.prices), Arc::clone(&self.config.model));
+        let deferred = run.defer();
+        stream.on_end(move |end| {
+            let cost = end.usage.and_then(|usage| prices.cost(&model, &usage));
+            close(deferred, end, Account { cost });
+        })
+    }
+}
+
+fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account) {
+    run.note = ChatNote(Some(account));
+    for (key, tokens) in end.usage.iter().flat_map(told) {
+        run.attribute(key, tokens);
+    }
+    match end.how {
+        StreamEnding::Complete => run.end(Ended::Success, None),
+        StreamEnding::Failed(kind) => run.end(Ended::Error, Some(kind.as_str())),
+        StreamEnding::Dropped => run.end(Ended::Cancelled, Some(Kind::Cancelled.as_str())),
+    }
+}
+
+/// Token counts as span attributes.
+fn told(usage: &Usage) -> impl Iterator<Item = (&'static str, i64)> + use<> {
+    let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+    [
+        ("gen_ai.usage.input_tokens", count(usage.prompt_tokens)),
+        ("gen_ai.usage.output_tokens", count(usage.completion_tokens)),
+    ]
+    .into_iter()
+}
+
+impl Stage for Chat {
+    type In = ChatRequest;
+    type Out = Answer;
+    type Outcome = Ended;
+    type Event = NoEvents;
+    type Signals = ChatSignals;
+    type Note = ChatNote;
+
+    const PRIMITIVE: &'static str = "chat";
+    const SPAN_KIND: SpanKind = SpanKind::Client;
+    const UPSTREAM: bool = true;
+
+    fn operation(&self) -> &str {
+        &self.config.operation
+    }
+
+    fn span_name(&self) -> Cow<'static, str> {
+        format!("chat {}", self.config.model).into()
+    }
+
+    fn declare(&self, registry: &Registry) -> ChatSignals {
+        let labels = [self.config.provider.as_str(), &*self.config.model];
+        ChatSignals { cost: registry.amount(&COST, &labels), unpriced: registry.counter(&UNPRICED, &labels) }
+    }
+
+    async fn run(&self, request: ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Result<Answer> {
+        run.attribute("gen_ai.operation.name", "chat");
+        run.attribute("gen_ai.provider.name", self.provider.name());
+        run.attribute("gen_ai.request.model", self.config.model.to_string());
+        if request.stream() {
+            run.attribute("gen_ai.request.stream", true);
+        }
+        cx.state().update::<Attempts>(|attempts| attempts.0 += 1);
+        Ok(match self.call(&request, cx).await? {
+            Answer::Full(answer) => Answer::Full(self.answered(answer, cx, run)),
+            Answer::Stream(stream) => Answer::Stream(self.streaming(stream, run)),
+        })
+    }
+
+    fn ended(&self, end: &End<'_, Self>) {
+        let (Some(account), Some(seen)) = (end.note.0, &end.seen) else { return };
+        match account.cost {
+            Some(cost) => seen.signals.cost.add(cost),
+            None => seen.signals.unpriced.inc(),
+        }
+    }
+
+    fn bind(&self, sink: &Sink) {
+        if let Provider::Http(_, call) = &*self.provider {
+            call.bind(sink);
+        }
+    }
+}
+
+impl fmt::Debug for Chat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chat({})", self.config.operation)
+    }
+}
+
+/// The events of `body` that the client is to see, those that came together in one piece.
+fn frames(body: Incoming, watch: StreamWatch) -> impl Stream<Item = Result<Frame>> + Send {
+    stream::unfold(Some((body, SseParser::default(), watch)), async |reading| {
+        let (mut body, mut parser, mut watch) = reading?;
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    parser.push(data);
+                }
+                let frame = gather(&mut parser, &mut watch);
+                let goes_on = frame.is_ok();
+                Some((frame, goes_on.then_some((body, parser, watch))))
+            }
+            Some(Err(error)) => {
+                Some((Err(Error::new(Kind::Upstream, "the provider broke off its answer").because(error)), None))
+            }
+            None => last(&mut parser, &mut watch).map(|frame| (frame, None)),
+        }
+    })
+}
+
+/// What is left when the body has ended: some servers leave out the last blank line.
+fn last(parser: &mut SseParser, watch: &mut StreamWatch) -> Option<Result<Frame>> {
+    let rest = parser.finish().filter(|event| {
+        let chunk = watch.observe(event);
+        !watch.hides(chunk)
+    });
+    if !watch.is_complete() {
+        return Some(Err(Error::new(Kind::Upstream, "the provider's answer ended before it was complete")));
+    }
+    rest.map(|event| Ok(Frame { events: event.raw, usage: watch.usage() }))
+}
+
+fn gather(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
+    let mut pieces = Vec::new();
+    let too_large = |error| Error::new(Kind::Upstream, "the provider's answer cannot be read").because(error);
+    while let Some(event) = parser.next_event().map_err(too_large)? {
+        let chunk = watch.observe(&event);
+        if !watch.hides(chunk) {
+            pieces.push(event.raw);
+        }
+    }
+    let events = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() };
+    Ok(Frame { events, usage: watch.usage() })
+}

@@ -1,0 +1,275 @@
+//! One spelling for all bodies that mean the same request, for cache keys.
+//!
+//! Works on the text itself rather than on parsed numbers: a parser would round a big integer or a long
+//! fraction, and two different requests would share a key.
+
+use std::borrow::Cow;
+
+/// Top-level fields that do not change the answer. Every other field counts, known or not.
+const IGNORED: [&str; 4] = ["user", "metadata", "stream", "stream_options"];
+
+/// Top-level fields inside which the order of keys counts: it is the order in which a model writes fields.
+const ORDERED: [&str; 3] = ["tools", "functions", "response_format"];
+
+enum Node<'a> {
+    /// A number or a literal, as written.
+    Literal(&'a str),
+    /// A string in its one spelling, quotes included.
+    Text(Cow<'a, str>),
+    Array(Vec<Node<'a>>),
+    Object(Vec<(Cow<'a, str>, Node<'a>)>),
+}
+
+/// Reads JSON that a parser has already accepted; anything else ends in `None`, never in a panic.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// The canonical text of a request body that is valid JSON and not too deep.
+pub(super) fn canonical(text: &str) -> Option<Vec<u8>> {
+    let Node::Object(mut fields) = (Reader { text, at: 0 }).value()? else { return None };
+    fields.retain(|(name, _)| !IGNORED.contains(&bare(name)));
+    for (name, value) in &mut fields {
+        if !ORDERED.contains(&bare(name)) {
+            value.sort();
+        }
+    }
+    sort_by_name(&mut fields);
+    let mut out = Vec::with_capacity(text.len());
+    Node::Object(fields).write(&mut out);
+    Some(out)
+}
+
+fn bare(quoted: &str) -> &str {
+    quoted.trim_matches('"')
+}
+
+/// Stable, so that of two equal names the later one stays the later one: readers differ on which counts.
+fn sort_by_name(fields: &mut [(Cow<'_, str>, Node<'_>)]) {
+    fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+}
+
+// === impl Node ===
+
+impl Node<'_> {
+    fn sort(&mut self) {
+        match self {
+            Self::Literal(_) | Self::Text(_) => {}
+            Self::Array(items) => items.iter_mut().for_each(Node::sort),
+            Self::Object(fields) => {
+                fields.iter_mut().for_each(|(_, value)| value.sort());
+                sort_by_name(fields);
+            }
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Array(items) => {
+                out.push(b'[');
+                for (index, item) in items.iter().enumerate() {
+                    separate(index, out);
+                    item.write(out);
+                }
+                out.push(b']');
+            }
+            Self::Object(fields) => {
+                out.push(b'{');
+                for (index, (name, value)) in fields.iter().enumerate() {
+                    separate(index, out);
+                    out.extend_from_slice(name.as_bytes());
+                    out.push(b':');
+                    value.write(out);
+                }
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+fn separate(index: usize, out: &mut Vec<u8>) {
+    if index > 0 {
+        out.push(b',');
+    }
+}
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    fn value(&mut self) -> Option<Node<'a>> {
+        match self.peek()? {
+            b'{' => self.object(),
+            b'[' => self.array(),
+            b'"' => self.string().map(Node::Text),
+            _ => self.literal(),
+        }
+    }
+
+    fn object(&mut self) -> Option<Node<'a>> {
+        let mut fields = Vec::new();
+        self.at += 1;
+        while self.peek()? != b'}' {
+            let name = self.string()?;
+            self.skip(b':')?;
+            fields.push((name, self.value()?));
+            if self.peek()? == b',' {
+                self.at += 1;
+            }
+        }
+        self.at += 1;
+        Some(Node::Object(fields))
+    }
+
+    fn array(&mut self) -> Option<Node<'a>> {
+        let mut items = Vec::new();
+        self.at += 1;
+        while self.peek()? != b']' {
+            items.push(self.value()?);
+            if self.peek()? == b',' {
+                self.at += 1;
+            }
+        }
+        self.at += 1;
+        Some(Node::Array(items))
+    }
+
+    /// A string with its quotes, its escapes written in the one way that `serde_json` writes them.
+    fn string(&mut self) -> Option<Cow<'a, str>> {
+        self.skip(b'"')?;
+        let (start, bytes) = (self.at - 1, self.text.as_bytes());
+        let mut respell = false;
+        loop {
+            self.at += memchr::memchr2(b'"', b'\\', bytes.get(self.at..)?)?;
+            if bytes[self.at] == b'"' {
+                break;
+            }
+            // The short escapes (`\n`, `\"`) are the way it is written already.
+            respell |= matches!(bytes.get(self.at + 1)?, b'u' | b'/');
+            self.at += 2;
+        }
+        self.at += 1;
+        let raw = self.text.get(start..self.at)?;
+        if !respell {
+            return Some(Cow::Borrowed(raw));
+        }
+        // Half a surrogate pair is JSON but not text: it keeps its spelling, which nothing else can have.
+        let text = serde_json::from_str::<serde_json::Value>(raw);
+        Some(text.map_or(Cow::Borrowed(raw), |text| text.to_string().into()))
+    }
+
+    fn literal(&mut self) -> Option<Node<'a>> {
+        let rest = self.text.get(self.at..)?;
+        let end = rest.find([',', '}', ']', ' ', '\n', '\r', '\t']).unwrap_or(rest.len());
+        self.at += end;
+        (end > 0).then(|| Node::Literal(&rest[..end]))
+    }
+
+    /// The next byte that is not whitespace.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        self.at += rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'))?;
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip(&mut self, expected: u8) -> Option<()> {
+        (self.peek()? == expected).then(|| self.at += 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(body: &str) -> String {
+        String::from_utf8(canonical(body).expect(body)).expect("canonical text is UTF-8")
+    }
+
+    #[test]
+    fn order_whitespace_and_escapes_do_not_matter() {
+        let plain = r#"{"messages":[{"content":"é/\n","role":"user"}],"model":"m"}"#;
+        assert_eq!(text(plain), plain);
+        let spelled = "\n{ \"mod\\u0065l\" : \"m\",\r\n\t\"messages\":[ {\"role\":\"user\" , \"content\":\"\\u00e9\\/\\u000a\"} ] } ";
+        assert_eq!(text(spelled), plain);
+    }
+
+    #[test]
+    fn only_the_four_named_fields_are_left_out_and_only_at_the_top() {
+        let body = r#"{"a":{"user":1,"stream":2},"metadata":{},"model":"m","store":true,"stream":true,"stream_options":null,"\u0075ser":"u"}"#;
+        assert_eq!(text(body), r#"{"a":{"stream":2,"user":1},"model":"m","store":true}"#);
+    }
+
+    #[test]
+    fn every_other_change_changes_the_text() {
+        let base = r#"{"model":"m","messages":[{"role":"user","content":"a"}],"seed":1,"temperature":0.5,"x":{"y":[1,2]}}"#;
+        let changes = [
+            (r#""m""#, r#""n""#),
+            ("\"a\"", "\"b\""),
+            ("\"a\"", "\"a \""),
+            ("\"a\"", "null"),
+            ("user", "system"),
+            ("\"seed\":1", "\"seed\":12345678901234567890123"),
+            ("\"seed\":1", "\"seed\":12345678901234567890124"),
+            ("0.5", "0.50000000000000000000001"),
+            ("0.5", "\"0.5\""),
+            ("[1,2]", "[2,1]"),
+            ("[1,2]", "[1,2,3]"),
+            ("[1,2]", "[[1,2]]"),
+            ("\"y\"", "\"z\""),
+            ("{\"y\":[1,2]}", "{}"),
+            ("\"seed\":1", "\"seed\":1,\"top_p\":1"),
+            ("\"seed\":1", "\"seed\":1,\"never_heard_of\":false"),
+            ("\"seed\":1", "\"seed\":1,\"never_heard_of\":null"),
+            ("}]", "},{\"role\":\"user\",\"content\":\"a\"}]"),
+        ];
+        let mut seen = std::collections::BTreeSet::from([text(base)]);
+        for (before, after) in changes {
+            let changed = base.replacen(before, after, 1);
+            assert_ne!(changed, base);
+            assert!(seen.insert(text(&changed)), "{changed}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_schema_fields_counts() {
+        for field in ["tools", "functions", "response_format"] {
+            let schema = |inner: &str| text(&format!(r#"{{"model":"m","{field}":[{inner}]}}"#));
+            assert_ne!(schema(r#"{"a":1,"b":2}"#), schema(r#"{"b":2,"a":1}"#));
+            assert_eq!(schema(r#"{"a":1,"b":2}"#), schema(" { \"a\" : 1,\"b\":2 } "));
+        }
+    }
+
+    #[test]
+    fn repeated_names_keep_their_order() {
+        assert_ne!(text(r#"{"a":1,"a":2}"#), text(r#"{"a":2,"a":1}"#));
+    }
+
+    #[test]
+    fn strings_cannot_imitate_structure() {
+        assert_ne!(text(r#"{"a":"1,\"b\":2"}"#), text(r#"{"a":"1","b":2}"#));
+        assert_ne!(text(r#"{"a":"\\u0061"}"#), text(r#"{"a":"\u0061"}"#));
+        assert_ne!(text(r#"{"a":"\ud800"}"#), text(r#"{"a":"\\ud800"}"#));
+        assert_eq!(text(r#"{"a":"\ud83d\ude00"}"#), text("{\"a\":\"😀\"}"));
+    }
+
+    #[test]
+    fn what_is_not_json_has_no_key() {
+        for body in [
+            "",
+            "7",
+            "[]",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":\"",
+            "{\"a\":\"\\",
+            "{\"a\":\"\\\"",
+            "{\"a\":[1",
+            "{:1}",
+        ] {
+            assert_eq!(canonical(body), None, "{body:?}");
+        }
+    }
+}

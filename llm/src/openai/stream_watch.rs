@@ -1,0 +1,311 @@
+//! Follows a streamed chat answer event by event: when the first token came, what was used, how it ended.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::usage::{RawUsage, Usage};
+use crate::sse::Event;
+
+/// What one event of a streamed answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Chunk {
+    /// Carries text, reasoning, a refusal or a tool call: from here on the answer cannot be taken back.
+    Content,
+    /// Carries usage and no choice.
+    Usage,
+    /// `[DONE]`.
+    Done,
+    /// Carries an `error`.
+    Error,
+    /// Anything else: the role, a finish reason, a comment, or what nobody here knows.
+    Other,
+}
+
+/// A state machine over the events of one stream; it does no I/O and holds no text.
+///
+/// ```
+/// use throughline_llm::openai::{Chunk, Delta, StreamWatch, Usage, chunk, usage_chunk};
+/// use throughline_llm::sse::SseParser;
+///
+/// let mut parser = SseParser::default();
+/// parser.push(&chunk("id", "m", 0, Delta::Content("Hi")));
+/// parser.push(&usage_chunk("id", "m", 0, &Usage::new(3, 1)));
+///
+/// let mut watch = StreamWatch::new(true); // the client did not ask for usage, we did
+/// let mut forwarded = Vec::new();
+/// while let Some(event) = parser.next_event()? {
+///     let chunk = watch.observe(&event);
+///     if !watch.hides(chunk) {
+///         forwarded.push(event.raw);
+///     }
+/// }
+/// assert_eq!(forwarded.len(), 1);
+/// assert_eq!(watch.usage(), Some(Usage::new(3, 1)));
+/// assert!(!watch.is_complete(), "there was no [DONE]");
+/// # Ok::<(), throughline_llm::sse::SseError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct StreamWatch {
+    usage_was_added: bool,
+    usage: Option<Usage>,
+    content: bool,
+    done: bool,
+    failed: bool,
+}
+
+#[derive(Deserialize)]
+struct RawChunk<'a> {
+    #[serde(borrow)]
+    choices: Option<Vec<RawChoice<'a>>>,
+    usage: Option<RawUsage>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct RawChoice<'a> {
+    #[serde(borrow)]
+    delta: Option<RawDelta<'a>>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+}
+
+/// The fields that carry something of the answer; `reasoning` and `reasoning_content` are the spellings of
+/// OpenRouter and DeepSeek.
+#[derive(Deserialize)]
+struct RawDelta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function_call: Option<&'a RawValue>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
+}
+
+// === impl StreamWatch ===
+
+impl StreamWatch {
+    /// Watches a new stream. `usage_was_added` says that the usage chunk was asked for on the client's
+    /// behalf, so that the client must not see it.
+    #[must_use]
+    pub const fn new(usage_was_added: bool) -> Self {
+        Self { usage_was_added, usage: None, content: false, done: false, failed: false }
+    }
+
+    /// Takes note of the next event and says what it is.
+    pub fn observe(&mut self, event: &Event) -> Chunk {
+        let chunk = self.classify(&event.data);
+        match chunk {
+            Chunk::Content => self.content = true,
+            Chunk::Done => self.done = true,
+            Chunk::Error => self.failed = true,
+            Chunk::Usage | Chunk::Other => {}
+        }
+        chunk
+    }
+
+    /// Whether an event of this kind must not reach the client.
+    #[must_use]
+    pub fn hides(&self, chunk: Chunk) -> bool {
+        self.usage_was_added && chunk == Chunk::Usage
+    }
+
+    /// The usage that the stream told, from whichever chunk; the last one counts.
+    #[must_use]
+    pub const fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// Whether any part of the answer has come.
+    #[must_use]
+    pub const fn has_content(&self) -> bool {
+        self.content
+    }
+
+    /// Whether the stream reported an error.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether the stream ended as it should: with `[DONE]` and without an error. A stream that ends while
+    /// this is false is broken and must be neither cached nor ended cleanly towards the client.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.done && !self.failed
+    }
+
+    fn classify(&mut self, data: &[u8]) -> Chunk {
+        if data.trim_ascii() == b"[DONE]" {
+            return Chunk::Done;
+        }
+        let Ok(chunk) = serde_json::from_slice::<RawChunk<'_>>(data) else { return Chunk::Other };
+        if chunk.error.is_some() {
+            return Chunk::Error;
+        }
+        let usage = chunk.usage.as_ref().and_then(RawUsage::read);
+        self.usage = usage.or(self.usage);
+        let choices = chunk.choices.unwrap_or_default();
+        if choices.iter().any(RawChoice::says_something) {
+            Chunk::Content
+        } else if choices.is_empty() && usage.is_some() {
+            Chunk::Usage
+        } else {
+            Chunk::Other
+        }
+    }
+}
+
+// === impl RawChoice ===
+
+impl RawChoice<'_> {
+    fn says_something(&self) -> bool {
+        filled(self.text) || self.delta.as_ref().is_some_and(RawDelta::says_something)
+    }
+}
+
+// === impl RawDelta ===
+
+impl RawDelta<'_> {
+    fn says_something(&self) -> bool {
+        [
+            self.content,
+            self.refusal,
+            self.reasoning,
+            self.reasoning_content,
+            self.tool_calls,
+            self.function_call,
+            self.audio,
+        ]
+        .into_iter()
+        .any(filled)
+    }
+}
+
+fn filled(value: Option<&RawValue>) -> bool {
+    value.is_some_and(|value| !matches!(value.get(), "null" | "\"\"" | "[]" | "{}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::{DONE, Delta, chunk, usage_chunk};
+    use bytes::Bytes;
+
+    fn event(data: &str) -> Event {
+        Event { data: Bytes::copy_from_slice(data.as_bytes()), raw: Bytes::new() }
+    }
+
+    fn observed(data: &str) -> Chunk {
+        StreamWatch::new(true).observe(&event(data))
+    }
+
+    fn watch(events: &[&[u8]]) -> (StreamWatch, Vec<Chunk>) {
+        let mut parser = crate::sse::SseParser::default();
+        parser.push(&events.concat());
+        let mut watch = StreamWatch::new(true);
+        let mut chunks = Vec::new();
+        while let Some(event) = parser.next_event().unwrap() {
+            chunks.push(watch.observe(&event));
+        }
+        (watch, chunks)
+    }
+
+    #[test]
+    fn follows_a_whole_stream() {
+        let part = |delta| chunk("i", "m", 0, delta);
+        let (watch, chunks) = watch(&[
+            b": keep-alive\n\n",
+            &part(Delta::Role),
+            &part(Delta::Content("a")),
+            &part(Delta::Content("b")),
+            &part(Delta::Stop),
+            &usage_chunk("i", "m", 0, &Usage::new(7, 2)),
+            DONE,
+        ]);
+        use Chunk::{Content, Done, Other, Usage as Tokens};
+        assert_eq!(chunks, [Other, Other, Content, Content, Other, Tokens, Done]);
+        assert_eq!(watch.usage(), Some(Usage::new(7, 2)));
+        assert!(watch.has_content() && watch.is_complete() && !watch.has_failed());
+    }
+
+    #[test]
+    fn hides_only_the_usage_chunk_that_was_added() {
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
+        assert!(StreamWatch::new(true).hides(observed(usage)));
+        assert!(!StreamWatch::new(false).hides(observed(usage)));
+        for visible in [
+            r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#,
+            r#"{"choices":[],"prompt_filter_results":[{}]}"#,
+            r#"{"choices":[],"usage":null}"#,
+            "[DONE]",
+            "",
+            "ping",
+        ] {
+            assert!(!StreamWatch::new(true).hides(observed(visible)), "{visible}");
+        }
+    }
+
+    #[test]
+    fn a_stream_without_done_is_broken() {
+        let (watch, _) = watch(&[&chunk("i", "m", 0, Delta::Content("a")), &chunk("i", "m", 0, Delta::Stop)]);
+        assert!(watch.has_content() && !watch.is_complete());
+        assert_eq!(watch.usage(), None);
+    }
+
+    #[test]
+    fn an_error_breaks_the_stream_even_before_done() {
+        let (watch, chunks) = watch(&[b"data: {\"error\":{\"message\":\"overloaded\"}}\n\n", DONE]);
+        assert_eq!(chunks, [Chunk::Error, Chunk::Done]);
+        assert!(watch.has_failed() && !watch.is_complete() && !watch.has_content());
+        assert_eq!(observed(r#"{"error":null,"choices":[]}"#), Chunk::Other);
+    }
+
+    #[test]
+    fn usage_beside_the_last_choice_is_collected_and_the_last_one_counts() {
+        let mut watch = StreamWatch::new(true);
+        for tokens in 1..=3 {
+            let data = format!(
+                r#"{{"choices":[{{"delta":{{"content":"x"}}}}],"usage":{{"prompt_tokens":5,"completion_tokens":{tokens}}}}}"#
+            );
+            assert_eq!(watch.observe(&event(&data)), Chunk::Content);
+        }
+        assert_eq!(watch.observe(&event(r#"{"choices":[],"usage":null}"#)), Chunk::Other);
+        assert_eq!(watch.usage(), Some(Usage::new(5, 3)));
+    }
+
+    #[test]
+    fn the_role_is_no_content_but_every_part_of_an_answer_is() {
+        for silent in [
+            r#"{"role":"assistant","content":"","refusal":null,"tool_calls":[]}"#,
+            r#"{"role":"assistant"}"#,
+            "{}",
+            "null",
+        ] {
+            let chunk = observed(&format!(r#"{{"choices":[{{"index":0,"delta":{silent}}}]}}"#));
+            assert_eq!(chunk, Chunk::Other, "{silent}");
+        }
+        for said in [
+            r#"{"content":" "}"#,
+            r#"{"refusal":"no"}"#,
+            r#"{"reasoning_content":"hm"}"#,
+            r#"{"reasoning":"hm"}"#,
+            r#"{"tool_calls":[{"index":0,"function":{"name":"f"}}]}"#,
+            r#"{"function_call":{"name":"f"}}"#,
+            r#"{"audio":{"data":"x"}}"#,
+        ] {
+            let chunk = observed(&format!(r#"{{"choices":[{{"index":0,"delta":{said}}}]}}"#));
+            assert_eq!(chunk, Chunk::Content, "{said}");
+        }
+        assert_eq!(observed(r#"{"choices":[{"text":"legacy"}]}"#), Chunk::Content);
+    }
+}

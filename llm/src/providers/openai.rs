@@ -1,0 +1,98 @@
+//! OpenAI, and every server that speaks its chat dialect.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Uri};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use throughline::{ConfigError, Error, Kind, Result};
+
+use super::{Dialect, Provider};
+use crate::answer::Completion;
+use crate::client::HttpClient;
+use crate::http_call::{HttpCall, HttpRequest};
+use crate::openai::{ChatRequest, StreamWatch, usage};
+
+/// Where a server is and how to speak with it.
+#[derive(Clone, Debug)]
+pub struct OpenAiConfig {
+    /// The provider's name in the configuration.
+    pub name: String,
+    /// The address up to and without `/chat/completions`.
+    pub base_url: String,
+    /// The key, sent as a bearer token. Default: none.
+    pub api_key: Option<SecretString>,
+    /// Asks for usage in streams on the client's behalf. Default: true.
+    pub stream_usage: bool,
+}
+
+struct OpenAi {
+    uri: Uri,
+    headers: HeaderMap,
+    stream_usage: bool,
+}
+
+/// A provider that speaks OpenAI's dialect, called through `client`.
+///
+/// # Errors
+/// When the address is not one, or the key holds characters that no header may.
+pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, ConfigError> {
+    let uri = format!("{}/chat/completions", config.base_url.trim_end_matches('/'));
+    let uri = uri.parse().map_err(|_| {
+        ConfigError::new(format!("the address of provider `{}` is not a URL such as https://host/v1", config.name))
+    })?;
+    let headers = headers(config.api_key.as_ref()).ok_or_else(|| {
+        ConfigError::new(format!("the key of provider `{}` holds characters that a header may not", config.name))
+    })?;
+    let dialect = OpenAi { uri, headers, stream_usage: config.stream_usage };
+    Ok(Provider::Http(Box::new(dialect), HttpCall::new(config.name, client)))
+}
+
+/// Built from nothing: no header of a client reaches a provider.
+fn headers(key: Option<&SecretString>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("throughline/", env!("CARGO_PKG_VERSION"))));
+    if let Some(key) = key {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).ok()?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Some(headers)
+}
+
+// === impl OpenAi ===
+
+impl Dialect for OpenAi {
+    fn name(&self) -> &'static str {
+        "openai"
+    }
+
+    fn request(&self, request: &ChatRequest, model: &str) -> HttpRequest {
+        let mut headers = self.headers.clone();
+        let accept = if request.stream() { "text/event-stream" } else { "application/json" };
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        HttpRequest { uri: self.uri.clone(), headers, body: request.for_upstream(model, self.stream_usage) }
+    }
+
+    fn completion(&self, body: Bytes, model: Arc<str>) -> Result<Completion> {
+        #[derive(Deserialize)]
+        struct Shape {
+            choices: Option<Vec<IgnoredAny>>,
+        }
+        let shape: Shape = serde_json::from_slice(&body)
+            .map_err(|error| Error::new(Kind::Upstream, "the provider's answer is not JSON").because(error))?;
+        if shape.choices.is_none() {
+            return Err(Error::new(Kind::Upstream, "the provider's answer holds no choices"));
+        }
+        let usage = usage(&body);
+        Ok(Completion::new(body, model, usage))
+    }
+
+    fn watch(&self, request: &ChatRequest) -> StreamWatch {
+        StreamWatch::new(self.stream_usage && !request.wants_stream_usage())
+    }
+}
