@@ -1,2 +1,33 @@
-//! x
-fn main() {}
+//! Measures what the primitives cost. Run with `--release`.
+
+mod cpu;
+mod primitives;
+
+use clap::{Parser, Subcommand};
+
+/// Measurements that compare within one run, in processor time.
+#[derive(Debug, Parser)]
+#[command(name = "bench", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Processor time per call of each primitive, beside a bare call
+    Primitives {
+        /// Rounds; each measures every case once
+        #[arg(long, default_value_t = 15)]
+        rounds: usize,
+        /// Calls per case and round
+        #[arg(long, default_value_t = 20_000)]
+        calls: u32,
+    },
+}
+
+fn main() {
+    match Cli::parse().what {
+        What::Primitives { rounds, calls } => primitives::run(rounds.max(1), calls.max(1)),
+    }
+}

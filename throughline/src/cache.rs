@@ -238,7 +238,7 @@ pub struct CacheSignals {
     outcomes: Vec<Counter>,
 }
 
-impl<P: Primitive + 'static> Workflow<P> {
+impl<P: Primitive + 'static, Shape> Workflow<P, Shape> {
     /// Caches the workflow's answers in `store`.
     pub fn cache<C, S>(self, config: CacheConfig, caching: C, store: S) -> Workflow<Observed<Cache<P, C, S>>>
     where
@@ -389,6 +389,11 @@ where
         output
     }
 
+    fn serve_on_error(&self, output: P::Out, cx: &Context, run: &mut Run<'_, Self>) -> P::Out {
+        run.event(CacheEvent::ServedOnError);
+        self.serve(output, CacheOutcome::Stale, cx, run)
+    }
+
     async fn pass(
         &self,
         outcome: CacheOutcome,
@@ -411,30 +416,36 @@ where
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
         match run.upstream(self.work.flights.join(key)).await {
-            Joined::Landed(Landing::Value(value)) => {
-                let output = self.work.caching.decode(value)?;
-                Ok(self.serve(output, CacheOutcome::Coalesced, cx, run))
-            }
+            Joined::Landed(Landing::Value(value)) => match self.work.caching.decode(value) {
+                Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
+                // A value that does not survive its encoding: a run of one's own does not fail for it.
+                Err(_) => self.pass(outcome, input, cx, run).await,
+            },
+            Joined::Landed(Landing::Expired(value)) => match self.work.caching.decode(value) {
+                Ok(output) => Ok(self.serve_on_error(output, cx, run)),
+                Err(_) => self.pass(outcome, input, cx, run).await,
+            },
             Joined::Landed(Landing::Fatal(error)) => {
-                Self::note(cx, run, CacheOutcome::Coalesced);
+                // An error is no answer: the hit rate must not gain by it.
+                Self::note(cx, run, outcome);
                 Err(error)
             }
             Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
             Joined::Leader(lead) => {
                 Self::note(cx, run, outcome);
                 let result = run.outside(self.work.inner.execute(input, cx)).await;
+                if let (Err(error), Some(value)) = (&result, expired)
+                    && error.is_retryable()
+                    && let Ok(output) = self.work.caching.decode(value.clone())
+                {
+                    lead.land(Landing::Expired(value));
+                    return Ok(self.serve_on_error(output, cx, run));
+                }
                 let (result, event) = self.work.settle(lead, key, result, cx).await;
                 if let Some(event) = event {
                     run.event(event);
                 }
-                match (result, expired) {
-                    (Err(error), Some(value)) if error.is_retryable() => {
-                        let output = self.work.caching.decode(value).map_err(|_| error)?;
-                        run.event(CacheEvent::ServedOnError);
-                        Ok(self.serve(output, CacheOutcome::Stale, cx, run))
-                    }
-                    (result, _) => result,
-                }
+                result
             }
         }
     }
@@ -461,7 +472,8 @@ where
     C: Caching<P::In, P::Out>,
     S: Store,
 {
-    /// Stores what the leader has computed and tells those who wait.
+    /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
+    /// get it from the leader.
     async fn settle(
         &self,
         lead: Lead,
@@ -492,8 +504,8 @@ where
     }
 
     fn lifetime(&self) -> Lifetime {
-        let fresh = self.ttl.mul_f64(1.0 - self.jitter * fastrand::f64());
-        Lifetime { fresh, kept: fresh + self.kept }
+        let fresh = self.ttl.saturating_sub(self.ttl.mul_f64(self.jitter * fastrand::f64()));
+        Lifetime { fresh, kept: fresh.saturating_add(self.kept) }
     }
 }
 
@@ -545,8 +557,11 @@ where
             Err(error) => return self.pass(without_store(&error), input, cx, run).await,
         };
         let Lifetime { fresh, .. } = found.lifetime;
-        if found.age >= fresh + self.config.stale_while_revalidate {
-            return self.fetch(key, CacheOutcome::Miss, Some(found.value), input, cx, run).await;
+        if found.age >= fresh.saturating_add(self.config.stale_while_revalidate) {
+            // The store may have kept it for longer than this configuration allows.
+            let usable = found.age < fresh.saturating_add(self.config.stale_if_error);
+            let expired = usable.then_some(found.value);
+            return self.fetch(key, CacheOutcome::Miss, expired, input, cx, run).await;
         }
         let Ok(output) = self.work.caching.decode(found.value) else {
             // Whether the deletion works or not, the new value takes the place of the bad one.

@@ -30,4 +30,4 @@ pub use router::{
 pub use step::{Step, StepWith, workflow, workflow_with};
 pub use telemetry::Clock;
 pub use timeout::{Detached, Timeout, TimeoutConfig, TimeoutEvent, TimeoutOutcome, TimeoutStats};
-pub use workflow::{Chain, Fan, Workflow};
+pub use workflow::{Branches, Chain, Fan, One, Pipe, Workflow};

@@ -32,7 +32,7 @@ pub struct Named<P> {
     inner: P,
 }
 
-impl<P: Primitive> Workflow<P> {
+impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Names the workflow: `name` becomes the `operation` label, so it must come from code or
     /// configuration.
     pub fn named(self, name: impl Into<String>) -> Workflow<Observed<Named<P>>> {

@@ -261,7 +261,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
     }
 
     /// Adds a route. Its name becomes the `route` label.
-    pub fn route<P>(mut self, name: impl Into<String>, workflow: Workflow<P>) -> Self
+    pub fn route<P, Shape>(mut self, name: impl Into<String>, workflow: Workflow<P, Shape>) -> Self
     where
         P: Primitive<In = In, Out = Out> + 'static,
     {
@@ -536,15 +536,16 @@ impl Bill {
     }
 
     /// Books what the answer cost and what it would have cost on the baseline route, in USD. An unknown
-    /// cost books nothing: unknown is not free. A loss is booked as cost above the baseline.
+    /// cost books nothing: unknown is not free, and what is no amount of money is unknown. A loss is
+    /// booked as cost above the baseline.
     pub fn settle(mut self, cost: Option<f64>, baseline: Option<f64>) {
-        let Some(cost) = cost else { return };
+        let Some(cost) = cost.filter(|usd| is_money(*usd)) else { return };
         self.settled = true;
         self.counts.cost_nanos.fetch_add(nanos(cost), Ordering::Relaxed);
         if let Some(books) = &self.books {
             books.cost.add(cost);
         }
-        let Some(baseline) = baseline else { return };
+        let Some(baseline) = baseline.filter(|usd| is_money(*usd)) else { return };
         self.counts.baseline_nanos.fetch_add(nanos(baseline), Ordering::Relaxed);
         if let Some(books) = &self.books {
             books.baseline.add(baseline);
@@ -561,11 +562,11 @@ impl Drop for Bill {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to zero and above; a cast saturates"
-)]
+fn is_money(usd: f64) -> bool {
+    usd.is_finite() && usd >= 0.0
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is money; a cast saturates")]
 fn nanos(usd: f64) -> u64 {
-    (usd.max(0.0) * 1e9).round() as u64
+    (usd * 1e9).round() as u64
 }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_sdk::error::OTelSdkResult;
 pub use opentelemetry_sdk::trace::SpanData;
-use opentelemetry_sdk::trace::SpanExporter;
+use opentelemetry_sdk::trace::{SimpleSpanProcessor, SpanExporter};
 
 use crate::context::Context;
 use crate::telemetry::{Clock, Scrape, Sink, Telemetry};
@@ -41,7 +41,7 @@ impl Recorder {
     pub fn new() -> Self {
         let spans = Spans::default();
         let builder = Telemetry::builder().without_endpoint().clock(Clock::Tokio).local();
-        Self { telemetry: builder.span_exporter(spans.clone()).init(), spans }
+        Self { telemetry: builder.span_processor(SimpleSpanProcessor::new(spans.clone())).init(), spans }
     }
 
     /// A context that reports here.

@@ -72,7 +72,7 @@ labels! {
         Cancelled = "cancelled",
         /// It answered after the limit.
         Late = "late",
-        /// It was dropped because limit and grace were over.
+        /// It was dropped because limit and grace were over, or stopped when it was asked to.
         Timeout = "timeout",
     }
 }
@@ -89,6 +89,8 @@ labels! {
 
 /// The longest limit or grace: a day.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const LIMITS: &str = "more than 0 s and at most 86400 s";
+const GRACES: &str = "from 0 s to 86400 s";
 
 /// How long a run may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +139,7 @@ pub struct TimeoutSignals {
     rate: Rate,
 }
 
-impl<P: Primitive> Workflow<P> {
+impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Bounds the workflow in time.
     pub fn timeout(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<P>>> {
         let inner = self.into_inner();
@@ -169,7 +171,7 @@ impl TimeoutConfig {
     /// When `limit` is zero or longer than a day.
     pub fn new(operation: impl Into<String>, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() || limit > LONGEST {
-            return Err(refused("limit", limit, "more than 0s and at most 24h"));
+            return Err(refused("limit", limit, LIMITS));
         }
         Ok(Self { operation: operation.into(), limit, grace: Duration::ZERO })
     }
@@ -179,7 +181,7 @@ impl TimeoutConfig {
     /// # Errors
     /// When `seconds` is not a number, not above zero or more than a day.
     pub fn from_secs(operation: impl Into<String>, seconds: f64) -> Result<Self, ConfigError> {
-        Self::new(operation, duration("limit", seconds)?)
+        Self::new(operation, duration("limit", seconds, LIMITS)?)
     }
 
     /// Leaves work that was asked to stop this long before it is dropped. Default: 0s.
@@ -188,7 +190,7 @@ impl TimeoutConfig {
     /// When `grace` is longer than a day.
     pub fn grace(mut self, grace: Duration) -> Result<Self, ConfigError> {
         if grace > LONGEST {
-            return Err(refused("grace", grace, "at most 24h"));
+            return Err(refused("grace", grace, GRACES));
         }
         self.grace = grace;
         Ok(self)
@@ -199,21 +201,18 @@ impl TimeoutConfig {
     /// # Errors
     /// When `seconds` is not a number, negative or more than a day.
     pub fn grace_secs(self, seconds: f64) -> Result<Self, ConfigError> {
-        let grace = duration("grace", seconds)?;
+        let grace = duration("grace", seconds, GRACES)?;
         self.grace(grace)
     }
 }
 
-fn duration(field: &str, seconds: f64) -> Result<Duration, ConfigError> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        ConfigError::new(format!(
-            "timeout {field} is {seconds} s: it must be a number of seconds from 0 to 86400"
-        ))
-    })
+fn duration(field: &str, seconds: f64, allowed: &str) -> Result<Duration, ConfigError> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| ConfigError::new(format!("timeout {field} is {seconds} s: it must be {allowed}")))
 }
 
 fn refused(field: &str, value: Duration, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("timeout {field} is {value:?}: it must be {allowed}"))
+    ConfigError::new(format!("timeout {field} is {} s: it must be {allowed}", value.as_secs_f64()))
 }
 
 // === impl Timeout ===
@@ -292,13 +291,13 @@ impl<P: Primitive> Stage for Timeout<P> {
         let (inner, stop) = cx.bounded(limit + grace);
         let mut work = pin!(self.inner.execute(input, &inner));
 
-        let result = tokio::select! {
+        let (result, asked_to_stop) = tokio::select! {
             biased;
-            result = &mut work => Some(result),
+            result = &mut work => (Some(result), false),
             () = sleep_until(start + limit) => {
                 stop.cancel();
                 run.event(TimeoutEvent::StopRequested);
-                within(start + limit + grace, work).await
+                (within(start + limit + grace, work).await, true)
             }
         };
         let took = start.elapsed();
@@ -306,6 +305,11 @@ impl<P: Primitive> Stage for Timeout<P> {
             None => {
                 run.outcome(TimeoutOutcome::Timeout);
                 Err(Error::new(Kind::Timeout, format!("no answer within {:?}", limit + grace)))
+            }
+            // It gave up because it was asked to: the limit is why, and nobody else has cancelled.
+            Some(Err(error)) if asked_to_stop && error.kind() == Kind::Cancelled && !cx.is_cancelled() => {
+                run.outcome(TimeoutOutcome::Timeout);
+                Err(Error::new(Kind::Timeout, format!("no answer within {limit:?}")).because(error))
             }
             Some(Ok(value)) => {
                 run.outcome(if took > limit { TimeoutOutcome::Late } else { TimeoutOutcome::Success });

@@ -25,6 +25,7 @@
 //! ```
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{BitOr, Shr};
 
 use crate::context::Context;
@@ -34,9 +35,23 @@ use crate::primitive::{Boxed, Primitive};
 use crate::telemetry::{Observed, Sink, Stage};
 
 /// A composable piece of work: the only type with operators. [`workflow`](crate::workflow()) makes one.
-#[derive(Clone)]
+///
+/// A function can hand one out as `Workflow<impl Primitive<In = …, Out = …>>`; give a pipe or a fan a name
+/// first ([`Workflow::named`]), which makes it one piece.
 #[must_use = "a workflow does nothing until it is run"]
-pub struct Workflow<P>(P);
+pub struct Workflow<P, Shape = One>(P, PhantomData<fn() -> Shape>);
+
+/// The shape of a workflow that is one piece.
+#[derive(Debug)]
+pub enum One {}
+
+/// The shape of a pipe: `>>` makes it longer.
+#[derive(Debug)]
+pub enum Pipe {}
+
+/// The shape of branches side by side: `|` adds one.
+#[derive(Debug)]
+pub enum Branches {}
 
 /// Stages that run one after the other, as a flat tuple.
 #[derive(Clone)]
@@ -51,7 +66,7 @@ pub struct Fan<T>(T);
 impl<S: Stage> Workflow<Observed<S>> {
     /// Makes a stage, built in or one's own, a workflow.
     pub fn from_stage(stage: S) -> Self {
-        Self(Observed::new(stage))
+        join(Observed::new(stage))
     }
 
     /// The outermost stage, to read its `stats()`.
@@ -60,7 +75,7 @@ impl<S: Stage> Workflow<Observed<S>> {
     }
 }
 
-impl<P: Primitive> Workflow<P> {
+impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Runs the workflow.
     ///
     /// # Errors
@@ -89,7 +104,7 @@ impl<P: Primitive> Workflow<P> {
     where
         P: 'static,
     {
-        Workflow(Boxed::new(self.0))
+        join(Boxed::new(self.0))
     }
 
     pub(crate) fn into_inner(self) -> P {
@@ -97,7 +112,7 @@ impl<P: Primitive> Workflow<P> {
     }
 }
 
-impl<P: Primitive> Primitive for Workflow<P> {
+impl<P: Primitive, Shape> Primitive for Workflow<P, Shape> {
     type In = P::In;
     type Out = P::Out;
 
@@ -114,43 +129,46 @@ impl<P: Primitive> Primitive for Workflow<P> {
     }
 }
 
-impl<P: Primitive> fmt::Debug for Workflow<P> {
+impl<P: Clone, Shape> Clone for Workflow<P, Shape> {
+    fn clone(&self) -> Self {
+        join(self.0.clone())
+    }
+}
+
+impl<P: Primitive, Shape> fmt::Debug for Workflow<P, Shape> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node = self.0.describe();
         write!(f, "Workflow({} {})", node.primitive(), node.operation())
     }
 }
 
-// === the operators, for what stands alone ===
-
-macro_rules! alone {
-    ($([$($generics:tt)*] $head:ty),+) => {$(
-        impl<$($generics)*, Next> Shr<Workflow<Next>> for Workflow<$head>
-        where
-            $head: Primitive,
-            Next: Primitive<In = <$head as Primitive>::Out>,
-        {
-            type Output = Workflow<Chain<($head, Next)>>;
-            fn shr(self, next: Workflow<Next>) -> Self::Output {
-                Workflow(Chain((self.0, next.0)))
-            }
-        }
-
-        impl<$($generics)*, Side> BitOr<Workflow<Side>> for Workflow<$head>
-        where
-            $head: Primitive,
-            <$head as Primitive>::In: Clone,
-            Side: Primitive<In = <$head as Primitive>::In>,
-        {
-            type Output = Workflow<Fan<($head, Side)>>;
-            fn bitor(self, side: Workflow<Side>) -> Self::Output {
-                Workflow(Fan((self.0, side.0)))
-            }
-        }
-    )+};
+const fn join<P, Shape>(primitive: P) -> Workflow<P, Shape> {
+    Workflow(primitive, PhantomData)
 }
 
-alone!([S: Stage] Observed<S>, [In, Out] Boxed<In, Out>);
+// === the operators, for what is one piece ===
+
+impl<P, Next, Shape> Shr<Workflow<Next, Shape>> for Workflow<P>
+where
+    P: Primitive,
+    Next: Primitive<In = P::Out>,
+{
+    type Output = Workflow<Chain<(P, Next)>, Pipe>;
+    fn shr(self, next: Workflow<Next, Shape>) -> Self::Output {
+        join(Chain((self.0, next.0)))
+    }
+}
+
+impl<P, Side, Shape> BitOr<Workflow<Side, Shape>> for Workflow<P>
+where
+    P: Primitive<In: Clone>,
+    Side: Primitive<In = P::In>,
+{
+    type Output = Workflow<Fan<(P, Side)>, Branches>;
+    fn bitor(self, side: Workflow<Side, Shape>) -> Self::Output {
+        join(Fan((self.0, side.0)))
+    }
+}
 
 // === chains: flat tuples of 2 to 16 stages ===
 
@@ -180,15 +198,15 @@ macro_rules! chain {
             }
         }
 
-        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Side> BitOr<Workflow<Side>>
-            for Workflow<Chain<($first, $($rest),+)>>
+        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Side, Shape> BitOr<Workflow<Side, Shape>>
+            for Workflow<Chain<($first, $($rest),+)>, Pipe>
         where
             $first::In: Clone,
             Side: Primitive<In = $first::In>,
         {
-            type Output = Workflow<Fan<(Chain<($first, $($rest),+)>, Side)>>;
-            fn bitor(self, side: Workflow<Side>) -> Self::Output {
-                Workflow(Fan((self.0, side.0)))
+            type Output = Workflow<Fan<(Chain<($first, $($rest),+)>, Side)>, Branches>;
+            fn bitor(self, side: Workflow<Side, Shape>) -> Self::Output {
+                join(Fan((self.0, side.0)))
             }
         }
     };
@@ -197,15 +215,15 @@ macro_rules! chain {
 macro_rules! longer {
     ($first:ident, $($rest:ident $before:ident),+; $last:ident) => {
         #[allow(non_snake_case, reason = "a tuple's fields are named after its types")]
-        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Next> Shr<Workflow<Next>>
-            for Workflow<Chain<($first, $($rest),+)>>
+        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Next, Shape> Shr<Workflow<Next, Shape>>
+            for Workflow<Chain<($first, $($rest),+)>, Pipe>
         where
             Next: Primitive<In = $last::Out>,
         {
-            type Output = Workflow<Chain<($first, $($rest,)+ Next)>>;
-            fn shr(self, next: Workflow<Next>) -> Self::Output {
+            type Output = Workflow<Chain<($first, $($rest,)+ Next)>, Pipe>;
+            fn shr(self, next: Workflow<Next, Shape>) -> Self::Output {
                 let ($first, $($rest),+) = self.0.0;
-                Workflow(Chain(($first, $($rest,)+ next.0)))
+                join(Chain(($first, $($rest,)+ next.0)))
             }
         }
     };
@@ -215,14 +233,14 @@ macro_rules! longer {
 /// sixteen levels of sixteen are still far from the compiler's depth limit.
 macro_rules! longest {
     ($first:ident, $($rest:ident $before:ident),+; $last:ident) => {
-        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Next> Shr<Workflow<Next>>
-            for Workflow<Chain<($first, $($rest),+)>>
+        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Next, Shape> Shr<Workflow<Next, Shape>>
+            for Workflow<Chain<($first, $($rest),+)>, Pipe>
         where
             Next: Primitive<In = $last::Out>,
         {
-            type Output = Workflow<Chain<(Chain<($first, $($rest),+)>, Next)>>;
-            fn shr(self, next: Workflow<Next>) -> Self::Output {
-                Workflow(Chain((self.0, next.0)))
+            type Output = Workflow<Chain<(Chain<($first, $($rest),+)>, Next)>, Pipe>;
+            fn shr(self, next: Workflow<Next, Shape>) -> Self::Output {
+                join(Chain((self.0, next.0)))
             }
         }
     };
@@ -278,29 +296,29 @@ macro_rules! fan {
             }
         }
 
-        impl<$first: Primitive, $($rest: Primitive<In = $first::In>,)+ Next> Shr<Workflow<Next>>
-            for Workflow<Fan<($first, $($rest),+)>>
+        impl<$first: Primitive, $($rest: Primitive<In = $first::In>,)+ Next, Shape> Shr<Workflow<Next, Shape>>
+            for Workflow<Fan<($first, $($rest),+)>, Branches>
         where
             $first::In: Clone,
             Next: Primitive<In = ($first::Out, $($rest::Out),+)>,
         {
-            type Output = Workflow<Chain<(Fan<($first, $($rest),+)>, Next)>>;
-            fn shr(self, next: Workflow<Next>) -> Self::Output {
-                Workflow(Chain((self.0, next.0)))
+            type Output = Workflow<Chain<(Fan<($first, $($rest),+)>, Next)>, Pipe>;
+            fn shr(self, next: Workflow<Next, Shape>) -> Self::Output {
+                join(Chain((self.0, next.0)))
             }
         }
 
         #[allow(non_snake_case, reason = "a tuple's fields are named after its types")]
-        impl<$first: Primitive, $($rest: Primitive<In = $first::In>,)+ Side> BitOr<Workflow<Side>>
-            for Workflow<Fan<($first, $($rest),+)>>
+        impl<$first: Primitive, $($rest: Primitive<In = $first::In>,)+ Side, Shape> BitOr<Workflow<Side, Shape>>
+            for Workflow<Fan<($first, $($rest),+)>, Branches>
         where
             $first::In: Clone,
             Side: Primitive<In = $first::In>,
         {
-            type Output = Workflow<Fan<($first, $($rest,)+ Side)>>;
-            fn bitor(self, side: Workflow<Side>) -> Self::Output {
+            type Output = Workflow<Fan<($first, $($rest,)+ Side)>, Branches>;
+            fn bitor(self, side: Workflow<Side, Shape>) -> Self::Output {
                 let ($first, $($rest),+) = self.0.0;
-                Workflow(Fan(($first, $($rest,)+ side.0)))
+                join(Fan(($first, $($rest,)+ side.0)))
             }
         }
     };

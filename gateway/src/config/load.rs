@@ -60,7 +60,7 @@ impl Config {
         let name = path.display().to_string();
         let bytes = read::at_most(LONGEST, path).map_err(|why| ConfigErrors::unreadable(&name, &why))?;
         match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse_beside(text, &name, path, env),
+            Ok(text) => Self::parse(text, &name, env),
             Err(error) => {
                 let at = error.valid_up_to();
                 let message = format!("byte 0x{:02x} is not utf-8: save the file as utf-8", bytes[at]);
@@ -81,15 +81,6 @@ impl Config {
         name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigErrors> {
-        Self::parse_beside(text, name, Path::new(name), env)
-    }
-
-    fn parse_beside(
-        text: &str,
-        name: &str,
-        path: &Path,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut source = Source::new(text);
         let file: ConfigFile = match toml::from_str(text) {
@@ -99,7 +90,7 @@ impl Config {
                 return Err(ConfigErrors::new(name, &source, vec![problem]));
             }
         };
-        let mut check = Check::new(env, path.parent().unwrap_or(Path::new("")));
+        let mut check = Check::new(env, Path::new(name).parent().unwrap_or(Path::new("")));
         let config = file.check(&mut check);
         let problems = check.into_problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors::new(name, &source, problems)) }

@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
         let (table, errors) = DeTable::parse_recoverable(text);
         source.hide_secrets(table.get_ref(), false);
         if !errors.is_empty() {
-            source.hide_after_secret_words();
+            source.hide_by_words();
         }
         source
     }
@@ -79,19 +79,16 @@ impl<'a> Source<'a> {
     }
 
     fn excerpt(&self, number: usize, line: Range<usize>, column: usize, marks: usize) -> String {
-        let shown: Vec<char> = self.text[line.clone()]
-            .trim_end()
-            .char_indices()
-            .map(|(offset, c)| match c {
-                _ if self.is_hidden(line.start + offset) => '*',
-                c if c.is_control() => ' ',
-                c => c,
-            })
-            .collect();
-        let from = if shown.len() > SHOWN { column.saturating_sub(BEFORE) } else { 0 };
-        let to = shown.len().min(from + SHOWN);
-        let (head, tail) = (if from > 0 { "…" } else { "" }, if to < shown.len() { "…" } else { "" });
-        let body: String = shown.get(from..to).unwrap_or_default().iter().collect();
+        let text = self.text[line.clone()].trim_end();
+        let length = text.chars().count();
+        let from = if length > SHOWN { column.saturating_sub(BEFORE) } else { 0 };
+        let shown = |(offset, c): (usize, char)| match c {
+            _ if self.is_hidden(line.start + offset) => '*',
+            c if c.is_control() => ' ',
+            c => c,
+        };
+        let body: String = text.char_indices().skip(from).take(SHOWN).map(shown).collect();
+        let (head, tail) = (if from > 0 { "…" } else { "" }, if from + SHOWN < length { "…" } else { "" });
         let indent = column - from + head.chars().count();
         let marks = marks.min(SHOWN.saturating_sub(column - from).max(1));
         let mut excerpt = format!("{number:>5} | {head}{body}{tail}");
@@ -121,14 +118,17 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Text that could not be read has no values, so whatever stands behind a secret's key is hidden.
-    fn hide_after_secret_words(&mut self) {
+    /// What could not be read has no keys and values, so whatever stands behind the word for a secret is
+    /// hidden, and whatever looks like one.
+    fn hide_by_words(&mut self) {
         let separates = |c: char| !(c.is_alphanumeric() || c == '_' || c == '-');
         let mut offset = 0;
         for piece in self.text.split_inclusive(separates) {
             let word = piece.trim_end_matches(separates);
             if is_secret(word) {
                 self.hide_rest_of_line(offset + word.len());
+            } else if looks_like_a_key(word) {
+                self.hide(offset..offset + word.len());
             }
             offset += piece.len();
         }
@@ -137,6 +137,11 @@ impl<'a> Source<'a> {
 
 fn is_secret(key: &str) -> bool {
     strsim::osa_distance(&key.to_lowercase().replace('-', "_"), SECRET_KEY) <= 2
+}
+
+/// Keys are long and mix digits or capitals in; the names that this file knows do not.
+fn looks_like_a_key(word: &str) -> bool {
+    word.len() >= 16 && word.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase())
 }
 
 fn may_hold_credentials(text: &str) -> bool {
@@ -214,6 +219,8 @@ mod tests {
             "api_key sk-live",
             "api_key: sk-live",
             "api_kye = sk-live",
+            "ap _key = 'sk-live-0123456789ab'",
+            "base_url = 'https://h\napi=key = \"sk-live-0123456789ab\"",
             "\"api_key\" 'sk-live",
             "api_key = 'a'\napi_key = 'sk-live'",
             "# api_key = 'sk-live'\n[",

@@ -1,8 +1,8 @@
 //! Single flight: of many callers who want the same value, one computes it and the others wait.
 //!
-//! The leader's value goes to everyone. So does an error that another try could not cure. After any other
-//! error, and when the leader is dropped, one follower takes the lead. A value that must not be shared
-//! sends every follower on its own way.
+//! The leader's value goes to everyone, also to those who come while it is being stored. So does an error
+//! that another try could not cure. After any other error, and when the leader is dropped, one follower
+//! takes the lead. A value that must not be shared sends every follower on its own way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,8 @@ enum Phase {
 pub(super) enum Landing {
     /// The value, encoded.
     Value(Bytes),
+    /// A value past its time, encoded, because there was no new one.
+    Expired(Bytes),
     /// An error that another try would not cure.
     Fatal(Error),
     /// A value that is not to be shared.
@@ -53,7 +55,8 @@ pub(super) enum Joined {
     Landed(Landing),
 }
 
-/// The duty to compute the value. Dropped without [`Lead::land`], it passes to a follower.
+/// The duty to compute the value. Dropped without [`Lead::land`], it passes to a follower; after that,
+/// newcomers find the landing until it is dropped.
 pub(super) struct Lead {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
@@ -143,12 +146,9 @@ impl Flight {
 // === impl Lead ===
 
 impl Lead {
-    /// Ends the flight for everyone.
-    pub(super) fn land(self, landing: Landing) {
-        let mut flights = self.flights.lock();
+    /// Ends the wait for everyone.
+    pub(super) fn land(&self, landing: Landing) {
         self.flight.lock().phase = Phase::Landed(landing);
-        Flights::remove(&mut flights, &self.key, &self.flight);
-        drop(flights);
         self.flight.changed.notify_waiters();
     }
 }
@@ -158,6 +158,7 @@ impl Drop for Lead {
         let mut flights = self.flights.lock();
         let mut state = self.flight.lock();
         if matches!(state.phase, Phase::Landed(_)) {
+            Flights::remove(&mut flights, &self.key, &self.flight);
             return;
         }
         state.phase = Phase::Orphaned;
@@ -216,6 +217,8 @@ mod tests {
                 matches!(follower.await.unwrap(), Joined::Landed(Landing::Value(value)) if value == "42")
             );
         }
+        assert!(matches!(flights.join(key()).await, Joined::Landed(_)), "a newcomer, before it is stored");
+        drop(lead);
         assert_eq!(flights.len(), 0);
     }
 
@@ -238,6 +241,7 @@ mod tests {
         assert!(!second.is_finished(), "the second goes on waiting");
         lead.land(Landing::Private);
         assert!(matches!(second.await.unwrap(), Joined::Landed(Landing::Private)));
+        drop(lead);
         assert_eq!(flights.len(), 0);
     }
 

@@ -1,6 +1,7 @@
 //! Where cached values live.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,4 +55,19 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store failed.
     fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// One store for several caches.
+impl<S: Store> Store for Arc<S> {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+        (**self).get(key, now).await
+    }
+
+    async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
+        (**self).put(key, value, lifetime, now).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        (**self).delete(key).await
+    }
 }

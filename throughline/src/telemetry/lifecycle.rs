@@ -9,7 +9,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, TracerProviderBuilder};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderBuilder};
 
 use super::clock::Clock;
 use super::export::{Console, Counted};
@@ -48,10 +48,10 @@ pub struct TelemetryBuilder {
     clock: Clock,
     series_cap: usize,
     current: bool,
-    exporters: Vec<AddExporter>,
+    processors: Vec<AddProcessor>,
 }
 
-type AddExporter = Box<dyn FnOnce(TracerProviderBuilder, &Registry) -> TracerProviderBuilder + Send>;
+type AddProcessor = Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>;
 
 /// Whether telemetry does what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Telemetry {
             clock: Clock::default(),
             series_cap: DEFAULT_SERIES_CAP,
             current: true,
-            exporters: Vec::new(),
+            processors: Vec::new(),
         }
     }
 
@@ -196,11 +196,9 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Sends spans to an exporter of one's own as well.
-    pub fn span_exporter(mut self, exporter: impl SpanExporter + 'static) -> Self {
-        self.exporters.push(Box::new(|builder, registry| {
-            builder.with_simple_exporter(Counted::new(exporter, registry))
-        }));
+    /// Gives spans to a processor of one's own as well.
+    pub fn span_processor(mut self, processor: impl SpanProcessor + 'static) -> Self {
+        self.processors.push(Box::new(|builder| builder.with_span_processor(processor)));
         self
     }
 
@@ -255,11 +253,11 @@ impl TelemetryBuilder {
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
-        let Self { settings, clock, series_cap, current, exporters } = self;
+        let Self { settings, clock, series_cap, current, processors } = self;
         let registry = Registry::new(clock, series_cap);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
         let mut worker = Worker::start(&settings, &health);
-        let provider = provider(&settings, exporters, &registry, worker.as_ref(), &health);
+        let provider = provider(&settings, processors, &registry, worker.as_ref(), &health);
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.lock().metrics_up = metrics_up;
@@ -302,19 +300,19 @@ fn serve_metrics(_: Option<&mut Worker>, address: SocketAddr, _: &Sink, health: 
 /// The SDK's tracer provider, if spans are to go anywhere.
 fn provider(
     settings: &Settings,
-    exporters: Vec<AddExporter>,
+    processors: Vec<AddProcessor>,
     registry: &Registry,
     worker: Option<&Worker>,
     health: &Health,
 ) -> Option<SdkTracerProvider> {
-    if settings.traces.is_empty() && exporters.is_empty() {
+    if settings.traces.is_empty() && processors.is_empty() {
         return None;
     }
     let up = registry.gauge(&INIT_SUCCESS, &["traces"]);
     up.set(1);
     let mut builder = SdkTracerProvider::builder().with_resource(resource(settings));
-    for add in exporters {
-        builder = add(builder, registry);
+    for add in processors {
+        builder = add(builder);
     }
     for target in &settings.traces {
         builder = match target {

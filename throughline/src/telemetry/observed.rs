@@ -155,6 +155,8 @@ struct Live<S: Stage> {
     binding: Arc<Binding<S>>,
     started: Tick,
     outside: Duration,
+    /// Since when the run has been outside, while it is.
+    left: Option<Tick>,
     span: Option<opentelemetry_sdk::trace::Span>,
 }
 
@@ -270,7 +272,8 @@ impl<S: Stage> Core<S> {
         if S::UPSTREAM {
             cx.add_upstream_time(elapsed);
         }
-        let own = elapsed.saturating_sub(live.outside);
+        let outside = live.outside + live.left.map_or(Duration::ZERO, |left| at.since(left));
+        let own = elapsed.saturating_sub(outside);
         let seen = Seen { signals: &live.binding.signals, at, elapsed, own, trace, cx };
         self.stage.ended(&End { outcome, note, seen: Some(seen) });
         if let Some(span) = live.span.as_mut() {
@@ -339,7 +342,7 @@ impl<'a, S: Stage> Run<'a, S> {
         };
         binding.registry_handles.in_flight.inc();
         let started = sink.clock().now();
-        let live = Live { binding, started, outside: Duration::ZERO, span };
+        let live = Live { binding, started, outside: Duration::ZERO, left: None, span };
         (
             Self { core, cx, open: Some(Open { outcome: None, live: Some(live) }), note: S::Note::default() },
             inner,
@@ -372,16 +375,17 @@ impl<'a, S: Stage> Run<'a, S> {
         self.live().map(|live| &live.binding.signals)
     }
 
-    /// Runs what is not this stage's own work: its time is taken off [`Seen::own`].
+    /// Runs what is not this stage's own work: its time is taken off [`Seen::own`], also when the run is
+    /// dropped meanwhile.
     pub async fn outside<F: Future>(&mut self, work: F) -> F::Output {
-        if self.live().is_none() {
-            return work.await;
-        }
         let clock = self.cx.clock();
-        let start = clock.now();
+        let Some(live) = self.live() else { return work.await };
+        let left = clock.now();
+        live.left = Some(left);
         let output = work.await;
         if let Some(live) = self.live() {
-            live.outside += clock.now().since(start);
+            live.left = None;
+            live.outside += clock.now().since(left);
         }
         output
     }

@@ -53,7 +53,7 @@ impl Window {
         let guard = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let window = guard.as_ref()?;
         let newest = window.epoch(now);
-        let live = window.slots.iter().filter(|slot| newest - slot.epoch < SLOTS as u128);
+        let live = window.slots.iter().filter(|slot| newest.saturating_sub(slot.epoch) < SLOTS as u128);
         let (hits, total) = live.fold((0, 0), |(h, t), slot| (h + slot.hits, t + slot.total));
         (total > 0).then(|| hits as f64 / total as f64)
     }
