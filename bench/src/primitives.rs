@@ -18,8 +18,9 @@ use crate::cpu::{median, of_thread};
 
 const MODES: [&str; 3] = ["off", "on", "sampled"];
 
-/// A case: its name and what measures one batch of calls.
-type Case = (&'static str, Box<dyn Fn(&Runtime, &Context, u32) -> f64>);
+/// Measures one batch of calls, in ns per call.
+type Measure = Box<dyn Fn(&Runtime, &Context, u32) -> f64>;
+type Case = (&'static str, Measure);
 
 /// Receives spans and keeps none.
 #[derive(Debug)]
@@ -121,7 +122,7 @@ fn bare(runtime: &Runtime, _: &Context, calls: u32) -> f64 {
     })
 }
 
-fn case<P, Shape: 'static>(build: impl Fn() -> Workflow<P, Shape>) -> Box<dyn Fn(&Runtime, &Context, u32) -> f64>
+fn case<P, Shape: 'static>(build: impl Fn() -> Workflow<P, Shape>) -> Measure
 where
     P: Primitive<In = u64, Out = u64> + 'static,
 {

@@ -75,11 +75,6 @@ impl ApiError {
         Self { param: Some("model".into()), ..error }
     }
 
-    /// The status.
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// The body.
     pub(crate) fn body(&self) -> Bytes {
         error_body(&self.message, &self.kind, self.param.as_deref(), self.code.as_deref())
@@ -158,7 +153,7 @@ mod tests {
         ] {
             let error = ApiError::from(&Error::new(kind, "it failed"));
             let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
-            assert_eq!(error.status().as_u16(), status);
+            assert_eq!(error.status.as_u16(), status);
             assert_eq!(body["error"]["code"], code);
             assert_eq!(body["error"]["message"], "it failed");
         }

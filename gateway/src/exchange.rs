@@ -44,9 +44,6 @@ static IN_FLIGHT: Family = Family::gauge(
     &["route"],
 );
 
-/// The families of the gateway.
-pub(crate) static FAMILIES: &[&Family] = &[&REQUESTS, &DURATION, &OVERHEAD, &IN_FLIGHT];
-
 /// The code for a client that went away before it had its answer.
 const CLIENT_GONE: u16 = 499;
 

@@ -52,9 +52,6 @@ static UNPRICED: Family = Family::counter(
     &["provider", "model"],
 );
 
-/// The families of this crate.
-pub static FAMILIES: &[&Family] = &[&COST, &UNPRICED];
-
 /// Which model of which provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

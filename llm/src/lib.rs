@@ -18,7 +18,7 @@ pub mod sse;
 
 pub use answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
 pub use caching::{ChatCaching, ChatPricing};
-pub use chat::{Attempts, Chat, ChatConfig, ChatNote, ChatSignals, FAMILIES, Spent, chat};
+pub use chat::{Attempts, Chat, ChatConfig, ChatNote, ChatSignals, Spent, chat};
 pub use client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
 pub use http_call::{HttpAnswer, HttpCall, HttpRequest, Refusal};
 pub use prices::{Price, PriceTable, Row, rows};

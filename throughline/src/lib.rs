@@ -1,4 +1,50 @@
-//! Typed async workflow primitives.
+//! Typed async workflow primitives that compose, and report what they did.
+//!
+//! ```text
+//!   question ─► cache ─► router ─┬─► cheap model
+//!                 │              └─► timeout ─► dear model
+//!                 └─ hit ─► answer
+//! ```
+//!
+//! ```
+//! use std::time::Duration;
+//! use throughline::{Context, RouterConfig, TimeoutConfig, router, workflow};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cheap = workflow("cheap", |q: String| async move { Ok(format!("cheap: {q}")) });
+//! let dear = workflow("dear", |q: String| async move { Ok(format!("dear: {q}")) });
+//! let flow = router(
+//!     RouterConfig::new("ask")
+//!         .route("cheap", cheap)
+//!         .route("dear", dear.timeout(TimeoutConfig::new("dear", Duration::from_secs(20))?))
+//!         .select(|q: &String, _| Ok(if q.len() > 80 { "dear" } else { "cheap" }.into())),
+//! )?;
+//! assert_eq!(flow.run("why?".to_owned(), &Context::new()).await?, "cheap: why?");
+//! # Ok(()) }
+//! ```
+//!
+//! # Concepts
+//! * A [`Workflow`] is work that composes: `>>` pipes, `|` runs side by side, methods wrap.
+//!   [`workflow()`] makes one of an async function.
+//! * A [`Context`] goes with every run: ids, trace, deadline, cancellation, shared state.
+//! * An [`Error`] says what went wrong, whether another try helps, and whose fault it is.
+//! * [`telemetry`] is how all of it is seen.
+//!
+//! # Primitives by question
+//! * Which of several should answer, and what did that save? [`router`]
+//! * Do we know the answer already? [`Workflow::cache`]
+//! * What if it takes too long? [`Workflow::timeout`]
+//! * How do I see a whole workflow as one? [`Workflow::named`]
+//! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
+//! * How do I write a primitive of my own? [`telemetry::Stage`]
+//!
+//! # Features
+//! None is on by default, and without them there is no HTTP crate in the tree. `endpoint` serves metrics on
+//! 127.0.0.1:9464, `otlp` sends traces, `testing` has a telemetry instance that remembers.
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
 
 mod cache;
 mod context;

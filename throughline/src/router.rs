@@ -174,9 +174,12 @@ pub struct RouterStats {
 
 type Selected<'a> = Pin<Box<dyn Future<Output = Result<Cow<'static, str>>> + Send + 'a>>;
 
+type Select<In> = dyn Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync;
+type SelectAsync<In> = dyn for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync;
+
 enum Selector<In> {
-    Sync(Box<dyn Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync>),
-    Async(Box<dyn for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync>),
+    Sync(Box<Select<In>>),
+    Async(Box<SelectAsync<In>>),
 }
 
 #[derive(Debug, Default)]

@@ -28,14 +28,8 @@ mod timeout;
 #[cfg(test)]
 mod fixture;
 
-pub(crate) use cache::CacheLimits;
-pub(crate) use error::ConfigErrors;
 pub(crate) use load::Config;
 pub(crate) use model::Model;
-pub(crate) use openai::OpenAiConfig;
-pub(crate) use price::Price;
 pub(crate) use provider::Provider;
-pub(crate) use route::{Condition, Route, Rule};
-pub(crate) use server::{Server, Telemetry};
-pub(crate) use simulated::{Faults, SimulatedConfig};
+pub(crate) use route::{Condition, Rule};
 pub(crate) use timeout::TimeLimit;

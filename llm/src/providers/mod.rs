@@ -1,6 +1,6 @@
 //! Who answers: a file a provider.
 //!
-//! A provider only translates. The HTTP exchange is [`HttpCall`](crate::HttpCall), the same for all.
+//! A provider only translates. The HTTP exchange is [`HttpCall`], the same for all.
 
 mod openai;
 mod simulated;

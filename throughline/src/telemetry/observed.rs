@@ -439,7 +439,6 @@ impl<S: Stage> Drop for Run<'_, S> {
 
 /// `None`: the run has no span and the context stays as it is. A root that the sampler declined has no
 /// span either, but the stages inside must learn of it.
-#[expect(clippy::type_complexity, reason = "named once, here")]
 fn open_span<S: Stage>(
     sink: &Sink,
     binding: &Binding<S>,

@@ -6,11 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use opentelemetry::TraceId;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
@@ -51,7 +55,11 @@ pub struct Histogram(HistogramWithExemplars<Exemplar>);
 #[derive(Clone, Debug)]
 pub struct Rate(Arc<Window>);
 
-type Exemplar = [(&'static str, String); 1];
+type Exemplar = [(&'static str, Trace); 1];
+
+/// Written out at the scrape and not at the observation.
+#[derive(Clone, Copy, Debug)]
+struct Trace(TraceId);
 
 /// Hands out the cells of a telemetry instance.
 pub struct Registry {
@@ -256,6 +264,14 @@ impl Cell {
     }
 }
 
+// === impl Trace ===
+
+impl EncodeLabelValue for Trace {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        write!(encoder, "{}", self.0)
+    }
+}
+
 // === impl handles ===
 
 impl Counter {
@@ -293,8 +309,8 @@ impl Gauge {
 
 impl Histogram {
     /// Records `value`, with the trace it belongs to when that trace is sampled.
-    pub fn observe(&self, value: f64, trace: Option<opentelemetry::TraceId>) {
-        self.0.observe(value, trace.map(|id| [("trace_id", id.to_string())]), None);
+    pub fn observe(&self, value: f64, trace: Option<TraceId>) {
+        self.0.observe(value, trace.map(|id| [("trace_id", Trace(id))]), None);
     }
 }
 

@@ -1,0 +1,440 @@
+//! Many callers at once: one of them works. And values past their time: when they may still be served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use throughline::telemetry::{Observed, Tick};
+use throughline::testing::Recorder;
+use throughline::{
+    Cache, CacheConfig, Error, Found, JsonCaching, Key, Kind, Lifetime, Memory, Primitive, Result, Store,
+    Workflow, workflow,
+};
+use tokio::time::{advance, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config() -> CacheConfig {
+    CacheConfig::new("answers", 60 * SECOND).unwrap().jitter(0.0).unwrap()
+}
+
+fn by_text() -> JsonCaching<String, u64> {
+    JsonCaching::keyed(|input: &String, _, key| Some(key.text(input))).saves(|_| Some(0.5))
+}
+
+type Cached<P> = Workflow<Observed<Cache<P, JsonCaching<String, u64>, Memory>>>;
+
+/// Takes a second and answers with the number of its run; `ends` says how the n-th run ends, from 1.
+fn slow<E: Fn(u64) -> Result<u64> + Send + Sync + 'static>(
+    config: CacheConfig,
+    runs: &Arc<AtomicU64>,
+    ends: E,
+) -> Cached<impl Primitive<In = String, Out = u64> + use<E>> {
+    let (runs, ends) = (Arc::clone(runs), Arc::new(ends));
+    let work = workflow("slow", move |_: String| {
+        let (n, ends) = (runs.fetch_add(1, Ordering::Relaxed) + 1, Arc::clone(&ends));
+        async move {
+            sleep(SECOND).await;
+            ends(n)
+        }
+    });
+    work.cache(config, by_text(), Memory::new(1 << 20).unwrap())
+}
+
+fn busy() -> Error {
+    Error::new(Kind::Upstream, "the model is busy")
+}
+
+fn outcomes(recorder: &Recorder) -> BTreeMap<String, f64> {
+    let mut sums = recorder.scrape().sum_by("cache_outcomes_total", "outcome");
+    sums.retain(|_, count| *count > 0.0);
+    sums
+}
+
+fn seen(outcomes: &[(&str, f64)]) -> BTreeMap<String, f64> {
+    outcomes.iter().map(|(outcome, count)| ((*outcome).to_owned(), *count)).collect()
+}
+
+async fn at_once<P: Primitive<In = String, Out = u64>>(
+    flow: &Workflow<P>,
+    recorder: &Recorder,
+    callers: usize,
+) -> Vec<Result<u64>> {
+    let cx = recorder.context();
+    join_all((0..callers).map(|_| flow.run("hi".into(), &cx))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_callers_at_once_run_the_work_once() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, Ok);
+    let answers = at_once(&flow, &recorder, 100).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(1))));
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("coalesced", 99.0)]));
+    assert_eq!(recorder.metric("cache_hits_total", &[]), Some(99.0));
+    assert_eq!(recorder.metric("cache_cost_savings_usd_total", &[]), Some(49.5));
+    assert_eq!(recorder.metric("cache_latency_seconds_sum", &[]), Some(0.0), "waiting is not the cache's work");
+}
+
+#[tokio::test(start_paused = true)]
+async fn different_keys_do_not_wait_for_each_other() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, Ok);
+    let start = tokio::time::Instant::now();
+    let cx = recorder.context();
+    join_all((0..10).map(|n| flow.run(format!("{n}"), &cx))).await;
+    assert_eq!((runs.load(Ordering::Relaxed), start.elapsed()), (10, SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn newcomers_share_a_value_that_is_still_being_stored() {
+    struct SlowToStore(Memory);
+    impl Store for SlowToStore {
+        async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+            self.0.get(key, now).await
+        }
+        async fn put(&self, key: Key, value: bytes::Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
+            sleep(Duration::from_millis(10)).await;
+            self.0.put(key, value, lifetime, now).await
+        }
+        async fn delete(&self, key: &Key) -> Result<()> {
+            self.0.delete(key).await
+        }
+    }
+    let (recorder, runs) = (Recorder::new(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&runs);
+    let work = workflow("slow", move |_: String| {
+        let n = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(SECOND).await;
+            Ok(n)
+        }
+    });
+    let flow = work.cache(config(), by_text(), SlowToStore(Memory::new(1 << 20).unwrap()));
+    let cx = recorder.context();
+    let late = async {
+        sleep(SECOND + Duration::from_millis(5)).await;
+        flow.run("hi".into(), &cx).await
+    };
+    let (first, second) = tokio::join!(flow.run("hi".into(), &cx), late);
+    assert_eq!((first.unwrap(), second.unwrap(), runs.load(Ordering::Relaxed)), (0, 0, 1));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("coalesced", 1.0)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_leader_is_dropped_one_follower_takes_over() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = Arc::new(slow(config(), &runs, Ok));
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let (flow, cx) = (Arc::clone(&flow), recorder.context());
+            tokio::spawn(async move { flow.run("hi".into(), &cx).await })
+        })
+        .collect();
+    sleep(SECOND / 2).await;
+    calls[0].abort();
+    for (n, call) in calls.into_iter().enumerate() {
+        match call.await {
+            Ok(answer) => assert_eq!(answer.unwrap(), 2, "call {n}"),
+            Err(gone) => assert!(gone.is_cancelled() && n == 0),
+        }
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 2, "the leader's and one follower's");
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 2.0), ("coalesced", 8.0)]));
+    let cancelled = [("primitive", "cache"), ("outcome", "cancelled")];
+    assert_eq!(recorder.metric("throughline_primitive_duration_seconds_count", &cancelled), Some(1.0));
+    assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_goes_away_disturbs_nobody() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, Ok);
+    let cx = recorder.context();
+    let impatient = tokio::time::timeout(SECOND / 2, flow.run("hi".into(), &cx));
+    let (first, impatient, third) =
+        tokio::join!(flow.run("hi".into(), &cx), impatient, flow.run("hi".into(), &cx));
+    assert!(impatient.is_err());
+    assert_eq!((first.unwrap(), third.unwrap(), runs.load(Ordering::Relaxed)), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passing_failure_is_the_leaders_own_and_a_follower_tries_again() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, |n| if n == 1 { Err(busy()) } else { Ok(n) });
+    let answers = at_once(&flow, &recorder, 10).await;
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), Kind::Upstream);
+    assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(2))));
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_no_other_try_would_cure_goes_to_everyone_and_is_no_hit() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, |_| Err(Error::new(Kind::InvalidInput, "no such model")));
+    let answers = at_once(&flow, &recorder, 10).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap_err().to_string() == "no such model"));
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    assert_eq!(recorder.metric("cache_hits_total", &[]), Some(0.0), "an error is no answer");
+    assert_eq!(recorder.metric("cache_cost_savings_usd_total", &[]), Some(0.0));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 10.0)]));
+    at_once(&flow, &recorder, 1).await;
+    assert_eq!(runs.load(Ordering::Relaxed), 2, "the error was not stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_caller_gave_up_does_not_fail_the_others() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, |n| {
+        if n == 1 { Err(Error::new(Kind::Cancelled, "the caller went away")) } else { Ok(n) }
+    });
+    let answers = at_once(&flow, &recorder, 5).await;
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), Kind::Cancelled);
+    assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(2))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_not_to_be_shared_sends_everyone_on_their_own_way() {
+    let (recorder, runs) = (Recorder::new(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&runs);
+    let work = workflow("slow", move |_: String| {
+        let n = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(SECOND).await;
+            Ok(n)
+        }
+    });
+    let flow = work.cache(config(), by_text().should_cache(|_| false), Memory::new(1 << 20).unwrap());
+    let start = tokio::time::Instant::now();
+    let mut answers: Vec<_> = at_once(&flow, &recorder, 5).await.into_iter().map(Result::unwrap).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [0, 1, 2, 3, 4]);
+    assert_eq!(start.elapsed(), 2 * SECOND, "side by side, once the first has found out");
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 5.0)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_panics_hands_the_lead_over() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = Arc::new(slow(config(), &runs, |n| if n == 1 { panic!("bug in the work") } else { Ok(n) }));
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let (flow, cx) = (Arc::clone(&flow), recorder.context());
+            tokio::spawn(async move { flow.run("hi".into(), &cx).await })
+        })
+        .collect();
+    let answers = join_all(calls).await;
+    assert!(answers[0].as_ref().unwrap_err().is_panic());
+    assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(Ok(2)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_value_is_served_at_once_while_one_caller_refreshes_it() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config().stale_while_revalidate(30 * SECOND), &runs, Ok);
+    at_once(&flow, &recorder, 1).await;
+    advance(60 * SECOND).await;
+
+    let start = tokio::time::Instant::now();
+    assert!(at_once(&flow, &recorder, 10).await.iter().all(|answer| matches!(answer, Ok(1))));
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for the refresh");
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("stale", 10.0)]));
+    sleep(2 * SECOND).await;
+    assert_eq!(runs.load(Ordering::Relaxed), 2, "one refresh for ten callers");
+    let event = [("event", "refresh_started")];
+    assert_eq!(recorder.metric("throughline_primitive_events_total", &event), Some(1.0));
+    assert!(matches!(at_once(&flow, &recorder, 1).await[..], [Ok(2)]));
+    assert_eq!(recorder.metric("cache_outcomes_total", &[("outcome", "hit")]), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_leaves_the_old_value_in_place() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config().stale_while_revalidate(30 * SECOND), &runs, |n| if n == 2 { Err(busy()) } else { Ok(n) });
+    at_once(&flow, &recorder, 1).await;
+    advance(60 * SECOND).await;
+    for _ in 0..2 {
+        assert!(matches!(at_once(&flow, &recorder, 1).await[..], [Ok(1)]));
+        sleep(2 * SECOND).await;
+    }
+    assert!(matches!(at_once(&flow, &recorder, 1).await[..], [Ok(3)]), "the second refresh did it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_window_the_work_is_waited_for() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config().stale_while_revalidate(30 * SECOND), &runs, Ok);
+    at_once(&flow, &recorder, 1).await;
+    advance(90 * SECOND).await;
+    assert!(matches!(at_once(&flow, &recorder, 1).await[..], [Ok(2)]));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 2.0)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_value_is_served_when_the_work_fails_in_a_way_that_may_pass() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config().stale_if_error(600 * SECOND), &runs, |n| match n {
+        1 => Ok(1),
+        2 => Err(busy()),
+        _ => Err(Error::new(Kind::InvalidInput, "model withdrawn")),
+    });
+    at_once(&flow, &recorder, 1).await;
+    advance(60 * SECOND).await;
+    assert!(matches!(at_once(&flow, &recorder, 1).await[..], [Ok(1)]));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("stale", 1.0)]));
+    let event = [("event", "served_on_error")];
+    assert_eq!(recorder.metric("throughline_primitive_events_total", &event), Some(1.0));
+
+    let [Err(error)] = &at_once(&flow, &recorder, 1).await[..] else { panic!("a fatal error is no reason") };
+    assert_eq!(error.kind(), Kind::InvalidInput);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_is_down_is_asked_once_when_everyone_can_have_the_old_value() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config().stale_if_error(600 * SECOND), &runs, |n| if n == 1 { Ok(n) } else { Err(busy()) });
+    at_once(&flow, &recorder, 1).await;
+    advance(60 * SECOND).await;
+    let start = tokio::time::Instant::now();
+    assert!(at_once(&flow, &recorder, 100).await.iter().all(|answer| matches!(answer, Ok(1))));
+    assert_eq!((runs.load(Ordering::Relaxed), start.elapsed()), (2, SECOND));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("stale", 100.0)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_value_is_not_served_past_its_second_time_even_if_the_store_has_it() {
+    let (recorder, store, runs) = (Recorder::new(), Arc::new(Memory::new(1 << 20).unwrap()), Arc::new(AtomicU64::new(0)));
+    let cache = |window| {
+        let count = Arc::clone(&runs);
+        let work = workflow("flaky", move |_: String| {
+            let n = count.fetch_add(1, Ordering::Relaxed) + 1;
+            async move { if n == 1 { Ok(n) } else { Err(busy()) } }
+        });
+        work.cache(config().stale_if_error(window), by_text(), Arc::clone(&store))
+    };
+    cache(3600 * SECOND).run("hi".into(), &recorder.context()).await.unwrap();
+    advance(120 * SECOND).await;
+    let shortened = cache(30 * SECOND).run("hi".into(), &recorder.context()).await;
+    assert_eq!(shortened.unwrap_err().kind(), Kind::Upstream, "a shorter window holds for old values too");
+    assert_eq!(cache(3600 * SECOND).run("hi".into(), &recorder.context()).await.unwrap(), 1);
+}
+
+/// How one run of the work ends.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    Well,
+    Busy,
+    Refused,
+    Private,
+}
+
+#[derive(Clone, Debug)]
+struct Call {
+    key: u64,
+    after: u64,
+    patience: u64,
+}
+
+fn calls() -> impl Strategy<Value = Vec<Call>> {
+    let call = (0..4_u64, 0..400_u64, 1..200_u64);
+    let call = call.prop_map(|(key, after, patience)| Call { key, after, patience });
+    proptest::collection::vec(call, 1..60)
+}
+
+fn ends() -> impl Strategy<Value = Vec<(Ends, u64)>> {
+    let how = prop_oneof![
+        4 => Just(Ends::Well),
+        2 => Just(Ends::Busy),
+        1 => Just(Ends::Refused),
+        1 => Just(Ends::Private),
+    ];
+    proptest::collection::vec((how, 0..50_u64), 1..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn whatever_fails_or_goes_away_nobody_gets_the_value_of_another_key(calls in calls(), ends in ends(), stale in 0..2_u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(interleave(calls, ends, stale * 100));
+    }
+}
+
+/// Answers are `key * 1000 + n`; every run of the work must be alone with its key unless the answer was
+/// private.
+async fn interleave(calls: Vec<Call>, ends: Vec<(Ends, u64)>, stale_millis: u64) {
+    let private_ones = ends.iter().any(|(how, _)| matches!(how, Ends::Private));
+    let running = Arc::new(Mutex::new(HashMap::<u64, u32>::new()));
+    let script = Arc::new((AtomicU64::new(0), ends));
+    let work = {
+        let running = Arc::clone(&running);
+        workflow("work", move |key: u64| {
+            let (running, script) = (Arc::clone(&running), Arc::clone(&script));
+            async move {
+                let n = script.0.fetch_add(1, Ordering::Relaxed);
+                let (how, millis) = script.1[usize::try_from(n).unwrap() % script.1.len()];
+                let _inside = Inside::enter(&running, key, private_ones);
+                sleep(Duration::from_millis(millis)).await;
+                match how {
+                    Ends::Well => Ok(key * 1000 + n),
+                    Ends::Private => Ok(key * 1000 + 500 + n),
+                    Ends::Busy => Err(busy()),
+                    Ends::Refused => Err(Error::new(Kind::InvalidInput, format!("{key}"))),
+                }
+            }
+        })
+    };
+    let stale = Duration::from_millis(stale_millis);
+    let config = CacheConfig::new("mixed", Duration::from_millis(60))
+        .unwrap()
+        .stale_while_revalidate(stale)
+        .stale_if_error(stale * 2);
+    let caching = JsonCaching::keyed(|key: &u64, _, builder: throughline::KeyBuilder| builder.json(key))
+        .should_cache(|answer| answer % 1000 < 500);
+    let flow = Arc::new(work.cache(config, caching, Memory::new(1 << 20).unwrap()));
+    let recorder = Recorder::new();
+    let started = calls.into_iter().map(|call| {
+        let (flow, cx) = (Arc::clone(&flow), recorder.context());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(call.after)).await;
+            let patience = Duration::from_millis(call.patience);
+            match tokio::time::timeout(patience, flow.run(call.key, &cx)).await {
+                Ok(Ok(answer)) => assert_eq!(answer / 1000, call.key, "the answer of another key"),
+                Ok(Err(error)) if error.kind() == Kind::InvalidInput => {
+                    assert_eq!(error.to_string(), call.key.to_string(), "the error of another key");
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        })
+    });
+    for call in join_all(started.collect::<Vec<_>>()).await {
+        call.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(running.lock().unwrap().values().all(|count| *count == 0), "work is left behind");
+    assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]).unwrap_or_default(), 0.0);
+}
+
+/// Counts who is working on a key.
+struct Inside<'a>(&'a Mutex<HashMap<u64, u32>>, u64);
+
+impl<'a> Inside<'a> {
+    fn enter(running: &'a Mutex<HashMap<u64, u32>>, key: u64, may_share: bool) -> Self {
+        let mut counts = running.lock().unwrap();
+        let count = counts.entry(key).or_default();
+        *count += 1;
+        assert!(*count == 1 || may_share, "two work on one key");
+        Self(running, key)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_mut(&self.1).unwrap() -= 1;
+    }
+}
