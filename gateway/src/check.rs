@@ -12,7 +12,8 @@ use crate::workflows;
 /// Everything that is wrong with the file.
 #[expect(clippy::print_stdout, reason = "the workflows are what this command prints")]
 pub(crate) fn check(args: &Check) -> Result<(), String> {
-    let config = Config::load(&args.config, &|name| std::env::var(name).ok()).map_err(|errors| errors.to_string())?;
+    let config =
+        Config::load(&args.config, &|name| std::env::var(name).ok()).map_err(|errors| errors.to_string())?;
     let models = workflows::build(&config).map_err(|error| format!("{}: {error}", args.config.display()))?;
     if args.json {
         let graphs: BTreeMap<_, _> = models.iter().map(|(name, model)| (name, model.describe())).collect();

@@ -8,7 +8,11 @@ use clap::{Args, Parser, Subcommand};
 
 /// An LLM gateway that routes, caches and bounds, and shows everything it does.
 #[derive(Debug, Parser)]
-#[command(name = "throughline", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "throughline",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   throughline demo                          see it work: no key, no other server
   throughline demo --keep                   … and leave it running, to try it with curl
@@ -18,7 +22,8 @@ Examples:
 Environment:
   THROUGHLINE_LOG=debug                     what is logged to standard error (default: info)
   ENABLE_OBSERVABILITY=false                no metrics, no traces; everything else works as usual
-  OTEL_EXPORTER_OTLP_ENDPOINT=http://…:4318 send traces there")]
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://…:4318 send traces there"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -94,7 +99,8 @@ pub(crate) struct Demo {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}: use a time such as 10s or 2m"))?;
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}: use a time such as 10s or 2m"))?;
     match duration {
         Duration::ZERO => Err("it must be more than 0s".to_owned()),
         long if long > Duration::from_secs(24 * 60 * 60) => Err("it must be at most 24h".to_owned()),

@@ -47,7 +47,10 @@ fn introduce(running: &Running, args: &Demo) {
 }
 
 fn invite(running: &Running) {
-    say(&format!("still serving; try\n\n  curl -i http://{}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{{\"model\": \"auto\", \"messages\": [{{\"role\": \"user\", \"content\": \"Where is my order?\"}}]}}'", running.address));
+    say(&format!(
+        "still serving; try\n\n  curl -i http://{}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{{\"model\": \"auto\", \"messages\": [{{\"role\": \"user\", \"content\": \"Where is my order?\"}}]}}'",
+        running.address
+    ));
     if let Some(address) = running.gateway.telemetry.metrics_address() {
         say(&format!("  curl http://{address}/metrics\n\nCtrl-C stops it."));
     }
@@ -65,5 +68,7 @@ fn say(text: &str) {
 
 fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| format!("the report could not be printed: {error}"))
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("the report could not be printed: {error}"))
 }

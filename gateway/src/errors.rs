@@ -11,6 +11,8 @@ use throughline::{Error, Kind};
 use throughline_llm::Refusal;
 use throughline_llm::openai::{RequestError, error_body};
 
+use crate::config::nearest;
+
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -31,7 +33,12 @@ const LONGEST_ECHO: usize = 64;
 // === impl ApiError ===
 
 impl ApiError {
-    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             status,
             message: message.into(),
@@ -69,8 +76,11 @@ impl ApiError {
     /// A model that is not configured.
     pub(crate) fn unknown_model<'a>(asked: &str, models: impl Iterator<Item = &'a str>) -> Self {
         let asked: String = asked.chars().filter(|c| !c.is_control()).take(LONGEST_ECHO).collect();
-        let models = models.collect::<Vec<_>>().join(", ");
-        let message = format!("the model `{asked}` does not exist: this gateway has {models}");
+        let models: Vec<_> = models.collect();
+        let hint =
+            nearest(&asked, &models).map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
+        let message =
+            format!("the model `{asked}` does not exist{hint} (GET /v1/models lists those that do)");
         let error = Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found", message);
         Self { param: Some("model".into()), ..error }
     }

@@ -14,8 +14,8 @@ use futures_util::Stream;
 use http_body::Frame;
 use opentelemetry::trace::SpanKind;
 use throughline::telemetry::{
-    Counter, Deferred, End, Ended, Family, Gauge, Histogram, NoEvents, OWN_SECONDS, Observed, Registry, Run, Stage,
-    WORK_SECONDS,
+    Counter, Deferred, End, Ended, Family, Gauge, Histogram, NoEvents, OWN_SECONDS, Observed, Registry, Run,
+    Stage, WORK_SECONDS,
 };
 use throughline::{Context, Kind, Result};
 use throughline_llm::ChatStream;
@@ -38,11 +38,8 @@ static OVERHEAD: Family = Family::histogram(
     &["route"],
     OWN_SECONDS,
 );
-static IN_FLIGHT: Family = Family::gauge(
-    "gateway_in_flight_requests",
-    "Requests whose answer is not finished",
-    &["route"],
-);
+static IN_FLIGHT: Family =
+    Family::gauge("gateway_in_flight_requests", "Requests whose answer is not finished", &["route"]);
 
 /// The code for a client that went away before it had its answer.
 const CLIENT_GONE: u16 = 499;
@@ -118,7 +115,12 @@ impl Stage for Exchange {
         }
     }
 
-    async fn run(&self, request: Request<Body>, cx: &Context, run: &mut Run<'_, Self>) -> Result<Response<Body>> {
+    async fn run(
+        &self,
+        request: Request<Body>,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<Response<Body>> {
         if let Some(signals) = run.signals() {
             signals.in_flight.inc();
         }

@@ -12,6 +12,7 @@ mod serve;
 mod server;
 mod workflows;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -63,7 +64,8 @@ fn log(quiet: bool) {
     let default = if quiet { "warn" } else { "info" };
     let filter = std::env::var("THROUGHLINE_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a program that failed")]

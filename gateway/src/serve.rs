@@ -79,9 +79,14 @@ pub(crate) async fn start(config: &Config, listen: &Listen) -> Result<Running, S
         telemetry,
         draining: AtomicBool::new(false),
     });
-    let server = Server::bind(address, Arc::clone(&gateway), config.server.header_timeout, config.server.drain_timeout)
-        .await
-        .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
+    let server = Server::bind(
+        address,
+        Arc::clone(&gateway),
+        config.server.header_timeout,
+        config.server.drain_timeout,
+    )
+    .await
+    .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
     let address = server.address().map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(server.run(async {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use axum::http::HeaderName;
 use throughline::{
-    CacheConfig, ConfigError, Context, Memory, OnUnknownRoute, Result, RouterConfig, TimeoutConfig, router, weighted,
+    CacheConfig, ConfigError, Context, Memory, OnUnknownRoute, Result, RouterConfig, TimeoutConfig, router,
+    weighted,
 };
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
@@ -77,7 +78,8 @@ fn build_provider(name: &str, provider: &config::Provider) -> Result<Provider, C
             config.seed = given.seed;
             (config.latency_p50, config.latency_p99) = (given.latency_p50, given.latency_p99);
             config.tokens_per_second = given.tokens_per_second;
-            (config.completion_min, config.completion_max) = (given.completion_tokens_min, given.completion_tokens_max);
+            (config.completion_min, config.completion_max) =
+                (given.completion_tokens_min, given.completion_tokens_max);
             config.answers.clone_from(&given.answers);
             config.faults.error_rate = given.faults.error_rate;
             config.faults.error_status = given.faults.error_status;
@@ -98,7 +100,8 @@ fn build_model(
     let mut routes = RouterConfig::new(name).default_route(&model.default_route).select(selector(model)?);
     for (route, target) in &model.routes {
         let provider = Arc::clone(&providers[&target.provider]);
-        let ask = chat(ChatConfig::new(&target.provider, target.model.as_str()), provider, Arc::clone(prices));
+        let ask =
+            chat(ChatConfig::new(&target.provider, target.model.as_str()), provider, Arc::clone(prices));
         routes = match &target.timeout {
             Some(limit) => routes.route(route, ask.timeout(timeout(format!("{name}/{route}"), limit)?)),
             None => routes.route(route, ask),
@@ -110,7 +113,8 @@ fn build_model(
     if model.fail_on_unknown_route {
         routes = routes.on_unknown(OnUnknownRoute::Fail);
     }
-    let models = model.routes.iter().map(|(route, target)| (route.clone(), target.model.as_str().into())).collect();
+    let models =
+        model.routes.iter().map(|(route, target)| (route.clone(), target.model.as_str().into())).collect();
     let mut workflow = router(routes.pricing(ChatPricing::new(Arc::clone(prices), models)))?.boxed();
     if let Some(limits) = &model.cache {
         let cache = CacheConfig::new(name, limits.ttl)?

@@ -5,7 +5,7 @@ mod process;
 use std::time::Duration;
 
 use http::Method;
-use process::http::{chat, raw, rest};
+use process::client::{chat, raw, rest};
 use process::{Answer, Gateway, Launch, prompt_config, until};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -29,7 +29,9 @@ async fn strict() -> Gateway {
 /// No model has been asked and nothing has been decided, looked up or paid.
 async fn nothing_was_done(gateway: &Gateway) {
     let page = gateway.scrape().await;
-    for family in ["router_decisions_total", "cache_outcomes_total", "llm_cost_usd_total", "llm_unpriced_calls_total"] {
+    for family in
+        ["router_decisions_total", "cache_outcomes_total", "llm_cost_usd_total", "llm_unpriced_calls_total"]
+    {
         assert_eq!(page.sum(family, &[]).unwrap_or_default(), 0.0, "{family}");
     }
     let runs = "throughline_primitive_duration_seconds_count";
@@ -57,17 +59,36 @@ async fn a_body_that_is_no_chat_request_is_refused_and_changes_nothing() {
         (json!({ "model": "auto" }).to_string(), "invalid_request", Some("messages")),
         (json!({ "model": "auto", "messages": [] }).to_string(), "invalid_request", Some("messages")),
         (json!({ "model": "auto", "messages": "hi" }).to_string(), "invalid_request", Some("messages")),
-        (json!({ "model": "auto", "messages": [message, message, message, message] }).to_string(), "too_many_messages", Some("messages")),
-        (json!({ "model": "auto", "messages": [message], "stream": "yes" }).to_string(), "invalid_request", Some("stream")),
-        (r#"{"model":"auto","model":"b","messages":[{"content":"s3cret"}]}"#.to_owned(), "invalid_request", Some("model")),
+        (
+            json!({ "model": "auto", "messages": [message, message, message, message] }).to_string(),
+            "too_many_messages",
+            Some("messages"),
+        ),
+        (
+            json!({ "model": "auto", "messages": [message], "stream": "yes" }).to_string(),
+            "invalid_request",
+            Some("stream"),
+        ),
+        (
+            r#"{"model":"auto","model":"b","messages":[{"content":"s3cret"}]}"#.to_owned(),
+            "invalid_request",
+            Some("model"),
+        ),
         (deep, "too_deep", None),
     ] {
         let answer = gateway.ask(&body).await;
         let error = answer.error();
-        assert_eq!((answer.status, error["code"].as_str(), error["param"].as_str()), (400, Some(code), param), "{body}");
+        assert_eq!(
+            (answer.status, error["code"].as_str(), error["param"].as_str()),
+            (400, Some(code), param),
+            "{body}"
+        );
         assert_eq!(error["type"], "invalid_request_error");
         assert!(!error["message"].to_string().contains("s3cret"), "{error}");
-        assert_eq!((answer.header("x-throughline-attempts"), answer.header("x-throughline-route")), (Some("0"), None));
+        assert_eq!(
+            (answer.header("x-throughline-attempts"), answer.header("x-throughline-route")),
+            (Some("0"), None)
+        );
     }
     nothing_was_done(&gateway).await;
     assert_eq!(gateway.metric("gateway_requests_total", &[("route", CHAT), ("code", "400")]).await, 13.0);
@@ -96,10 +117,14 @@ async fn a_body_is_accepted_up_to_the_limit_and_not_beyond() {
     assert_eq!(gateway.ask(of_length(16 << 10)).await.status, 200);
     let answer = gateway.ask(of_length((16 << 10) + 1)).await;
     assert_eq!((answer.status, answer.error()["code"].as_str()), (413, Some("request_too_large")));
-    assert_eq!(answer.error()["message"], "the body is larger than 16384 bytes, which is the most that is accepted");
+    assert_eq!(
+        answer.error()["message"],
+        "the body is larger than 16384 bytes, which is the most that is accepted"
+    );
 
     let chunk = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head =
+        format!("POST {CHAT} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
     let said = raw(gateway.address, (head + &chunk.repeat(3) + "0\r\n\r\n").as_bytes()).await;
     assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
 }
@@ -173,8 +198,12 @@ async fn a_length_beside_an_encoding_ends_the_connection_after_one_answer() {
     let gateway = strict().await;
     let body = chat("auto", "hi").to_string();
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    for headers in ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"] {
-        let request = format!("POST {CHAT} HTTP/1.1\r\nhost: h\r\n{headers}\r\n\r\n{chunked}GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n");
+    for headers in
+        ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"]
+    {
+        let request = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: h\r\n{headers}\r\n\r\n{chunked}GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n"
+        );
         let said = raw(gateway.address, request.as_bytes()).await;
         assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
         assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("Tuesday"), "{said}");
@@ -263,7 +292,11 @@ async fn headers_tell_route_cache_attempts_and_cost() {
     let hit = gateway.ask(&short).await;
     assert_eq!(told(&hit), [None, Some("hit"), Some("0"), Some("0.000000000")]);
     let long = gateway.ask(chat("auto", &"long ".repeat(10))).await;
-    assert_eq!(told(&long), [Some("long"), Some("miss"), Some("1"), None], "an unknown cost is not shown as 0");
+    assert_eq!(
+        told(&long),
+        [Some("long"), Some("miss"), Some("1"), None],
+        "an unknown cost is not shown as 0"
+    );
     let forced = gateway.ask_with(&[("x-route", "long")], chat("auto", "six")).await;
     assert_eq!(told(&forced)[0], Some("long"));
     let unknown = gateway.ask_with(&[("x-route", "none")], chat("auto", "seven")).await;

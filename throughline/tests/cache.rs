@@ -1,8 +1,8 @@
 //! What a cache keeps, under which key, for how long, and what it counts.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,10 +84,7 @@ async fn a_miss_runs_the_work_once_and_a_second_call_is_a_hit() {
     assert_eq!(recorder.metric("cache_hit_rate", &operation), Some(0.5));
     assert_eq!(outcomes(&recorder), seen(&[("hit", 1.0), ("miss", 1.0)]));
     assert_eq!(flow.stage().stats().hit_rate(), Some(0.5));
-    assert_eq!(
-        format!("{:?}", flow.stage()),
-        "Cache(answers, ttl 60s, 50.0 % hits, 1 hits, 1 misses)"
-    );
+    assert_eq!(format!("{:?}", flow.stage()), "Cache(answers, ttl 60s, 50.0 % hits, 1 hits, 1 misses)");
 }
 
 #[tokio::test]
@@ -170,7 +167,10 @@ async fn the_key_of_an_input_is_the_same_in_every_process_and_build() {
     flow.run("hi".into(), &Context::new()).await.unwrap();
     let key = asked.lock().unwrap()[0];
     let hex: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, "342c835ba2f51ba62eb0c26ef0174b4951f158fd91e18187000fde406e246177", "with another key the values in shared stores are lost");
+    assert_eq!(
+        hex, "342c835ba2f51ba62eb0c26ef0174b4951f158fd91e18187000fde406e246177",
+        "with another key the values in shared stores are lost"
+    );
 }
 
 #[tokio::test]

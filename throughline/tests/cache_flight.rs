@@ -77,7 +77,11 @@ async fn a_hundred_callers_at_once_run_the_work_once() {
     assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("coalesced", 99.0)]));
     assert_eq!(recorder.metric("cache_hits_total", &[]), Some(99.0));
     assert_eq!(recorder.metric("cache_cost_savings_usd_total", &[]), Some(49.5));
-    assert_eq!(recorder.metric("cache_latency_seconds_sum", &[]), Some(0.0), "waiting is not the cache's work");
+    assert_eq!(
+        recorder.metric("cache_latency_seconds_sum", &[]),
+        Some(0.0),
+        "waiting is not the cache's work"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +258,12 @@ async fn an_old_value_is_served_at_once_while_one_caller_refreshes_it() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_fails_leaves_the_old_value_in_place() {
     let (recorder, runs) = (Recorder::new(), Arc::default());
-    let flow = slow(config().stale_while_revalidate(30 * SECOND), &runs, |n| if n == 2 { Err(busy()) } else { Ok(n) });
+    let flow =
+        slow(
+            config().stale_while_revalidate(30 * SECOND),
+            &runs,
+            |n| if n == 2 { Err(busy()) } else { Ok(n) },
+        );
     at_once(&flow, &recorder, 1).await;
     advance(60 * SECOND).await;
     for _ in 0..2 {
@@ -296,7 +305,8 @@ async fn an_old_value_is_served_when_the_work_fails_in_a_way_that_may_pass() {
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_is_down_is_asked_once_when_everyone_can_have_the_old_value() {
     let (recorder, runs) = (Recorder::new(), Arc::default());
-    let flow = slow(config().stale_if_error(600 * SECOND), &runs, |n| if n == 1 { Ok(n) } else { Err(busy()) });
+    let flow =
+        slow(config().stale_if_error(600 * SECOND), &runs, |n| if n == 1 { Ok(n) } else { Err(busy()) });
     at_once(&flow, &recorder, 1).await;
     advance(60 * SECOND).await;
     let start = tokio::time::Instant::now();
@@ -307,7 +317,8 @@ async fn an_upstream_that_is_down_is_asked_once_when_everyone_can_have_the_old_v
 
 #[tokio::test(start_paused = true)]
 async fn an_old_value_is_not_served_past_its_second_time_even_if_the_store_has_it() {
-    let (recorder, store, runs) = (Recorder::new(), Arc::new(Memory::new(1 << 20).unwrap()), Arc::new(AtomicU64::new(0)));
+    let (recorder, store, runs) =
+        (Recorder::new(), Arc::new(Memory::new(1 << 20).unwrap()), Arc::new(AtomicU64::new(0)));
     let cache = |window| {
         let count = Arc::clone(&runs);
         let work = workflow("flaky", move |_: String| {
@@ -359,16 +370,50 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn whatever_fails_or_goes_away_nobody_gets_the_value_of_another_key(calls in calls(), ends in ends(), stale in 0..2_u64) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(interleave(calls, ends, stale * 100));
+    fn whatever_fails_or_goes_away_nobody_gets_the_value_of_another_key(
+        calls in calls(),
+        ends in ends(),
+        stale in 0..2_u64,
+        bad_every in 0..4_u64,
+    ) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(interleave(calls, ends, stale * 100, bad_every));
     }
 }
 
-/// Answers are `key * 1000 + n`; every run of the work must be alone with its key unless the answer was
-/// private.
-async fn interleave(calls: Vec<Call>, ends: Vec<(Ends, u64)>, stale_millis: u64) {
-    let private_ones = ends.iter().any(|(how, _)| matches!(how, Ends::Private));
+/// A store of which every n-th call fails, or none if n is 0.
+struct Unreliable(Memory, AtomicU64, u64);
+
+impl Unreliable {
+    fn fate(&self) -> Result<()> {
+        let n = self.1.fetch_add(1, Ordering::Relaxed) + 1;
+        let well = self.2 == 0 || n % self.2 != 0;
+        well.then_some(()).ok_or_else(|| Error::new(Kind::Store, "connection reset"))
+    }
+}
+
+impl Store for Unreliable {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+        self.fate()?;
+        self.0.get(key, now).await
+    }
+
+    async fn put(&self, key: Key, value: bytes::Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
+        self.fate()?;
+        self.0.put(key, value, lifetime, now).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.fate()?;
+        self.0.delete(key).await
+    }
+}
+
+/// Answers are `key * 1000 + n`; every run of the work must be alone with its key, unless there were
+/// private answers or the store failed.
+async fn interleave(calls: Vec<Call>, ends: Vec<(Ends, u64)>, stale_millis: u64, bad_every: u64) {
+    let may_share = bad_every > 0 || ends.iter().any(|(how, _)| matches!(how, Ends::Private));
     let running = Arc::new(Mutex::new(HashMap::<u64, u32>::new()));
     let script = Arc::new((AtomicU64::new(0), ends));
     let work = {
@@ -378,7 +423,7 @@ async fn interleave(calls: Vec<Call>, ends: Vec<(Ends, u64)>, stale_millis: u64)
             async move {
                 let n = script.0.fetch_add(1, Ordering::Relaxed);
                 let (how, millis) = script.1[usize::try_from(n).unwrap() % script.1.len()];
-                let _inside = Inside::enter(&running, key, private_ones);
+                let _inside = Inside::enter(&running, key, may_share);
                 sleep(Duration::from_millis(millis)).await;
                 match how {
                     Ends::Well => Ok(key * 1000 + n),
@@ -396,7 +441,8 @@ async fn interleave(calls: Vec<Call>, ends: Vec<(Ends, u64)>, stale_millis: u64)
         .stale_if_error(stale * 2);
     let caching = JsonCaching::keyed(|key: &u64, _, builder: throughline::KeyBuilder| builder.json(key))
         .should_cache(|answer| answer % 1000 < 500);
-    let flow = Arc::new(work.cache(config, caching, Memory::new(1 << 20).unwrap()));
+    let store = Unreliable(Memory::new(1 << 20).unwrap(), AtomicU64::new(0), bad_every);
+    let flow = Arc::new(work.cache(config, caching, store));
     let recorder = Recorder::new();
     let started = calls.into_iter().map(|call| {
         let (flow, cx) = (Arc::clone(&flow), recorder.context());

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use throughline::telemetry::Observed;
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
 use throughline::{
     Cache, CacheConfig, Error, Found, JsonCaching, Key, Kind, Lifetime, Memory, Primitive, Result, Store,
     Workflow, workflow,
 };
-use throughline::telemetry::Observed;
 
 const WORKS: u8 = 0;
 const FAILS: u8 = 1;
@@ -311,8 +311,7 @@ async fn times_are_spread_so_that_values_stored_together_do_not_expire_together(
 async fn without_jitter_the_store_is_told_the_exact_time() {
     let (recorder, store) = (Recorder::new(), Scripted::new());
     for (millis, input) in [(1_800_000, "half an hour"), (250, "a quarter of a second"), (1, "least")] {
-        let config =
-            CacheConfig::new("answers", Duration::from_millis(millis)).unwrap().jitter(0.0).unwrap();
+        let config = CacheConfig::new("answers", Duration::from_millis(millis)).unwrap().jitter(0.0).unwrap();
         let flow = echo().cache(config, by_text(), Arc::clone(&store));
         flow.run(input.into(), &recorder.context()).await.unwrap();
         let (_, lifetime) = *store.put.lock().unwrap().last().unwrap();

@@ -48,7 +48,10 @@ fn models() -> RouterConfig<(&'static str, Tokens), Tokens> {
         .pricing(ByUsage)
 }
 
-async fn booked(config: RouterConfig<(&'static str, Tokens), Tokens>, route: &'static str) -> (Recorder, RouterStats) {
+async fn booked(
+    config: RouterConfig<(&'static str, Tokens), Tokens>,
+    route: &'static str,
+) -> (Recorder, RouterStats) {
     let recorder = Recorder::new();
     let flow = router(config).unwrap();
     flow.run((route, 1_000), &recorder.context()).await.unwrap();
@@ -129,7 +132,8 @@ async fn without_pricing_there_is_no_series_of_money() {
 async fn a_route_that_fails_costs_nothing_and_is_not_unpriced() {
     let recorder = Recorder::new();
     let down = workflow("down", |_: ()| async { Err::<Tokens, _>(Error::new(Kind::Upstream, "503")) });
-    let config = RouterConfig::new("chat").route("down", down).select(|_, _| Ok("down".into())).pricing(ByUsage);
+    let config =
+        RouterConfig::new("chat").route("down", down).select(|_, _| Ok("down".into())).pricing(ByUsage);
     let flow = router(config).unwrap();
     flow.run((), &recorder.context()).await.unwrap_err();
     assert_eq!(usd(&recorder, "down"), [Some(0.0); 3]);

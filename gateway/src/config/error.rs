@@ -36,7 +36,7 @@ pub(super) fn unknown<'a>(
     format!("unknown {kind} `{found}`{hint} ({label}: {list})")
 }
 
-fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let found = found.to_lowercase();
     let distance = |name: &str| strsim::osa_distance(&found, &name.to_lowercase());
     let near = |name: &&str| distance(name) <= (name.chars().count() / 3).max(1);

@@ -28,6 +28,7 @@ mod timeout;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use error::nearest;
 pub(crate) use load::Config;
 pub(crate) use model::Model;
 pub(crate) use provider::Provider;

@@ -24,8 +24,14 @@ const REPEATED: [&str; 12] = [
 ];
 
 const TOPICS: [&str; 8] = [
-    "a rate limiter", "tail latency", "a bloom filter", "backpressure", "a write-ahead log", "vector clocks",
-    "consistent hashing", "a circuit breaker",
+    "a rate limiter",
+    "tail latency",
+    "a bloom filter",
+    "backpressure",
+    "a write-ahead log",
+    "vector clocks",
+    "consistent hashing",
+    "a circuit breaker",
 ];
 
 /// Of a hundred requests, how many repeat a common question, and how many more are long.
@@ -48,8 +54,9 @@ impl Prompts {
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let prompts: Result<Vec<_>, String> =
-            lines.map(|(at, line)| prompt(line).map_err(|error| format!("{}:{}: {error}", path.display(), at + 1))).collect();
+        let prompts: Result<Vec<_>, String> = lines
+            .map(|(at, line)| prompt(line).map_err(|error| format!("{}:{}: {error}", path.display(), at + 1)))
+            .collect();
         match prompts? {
             none if none.is_empty() => Err(format!("{}: no prompts: write one a line", path.display())),
             prompts => Ok(Self::Own(prompts)),
@@ -113,7 +120,8 @@ mod tests {
 
     #[test]
     fn reads_plain_lines_and_jsonl() {
-        let text = "Why?\n\n{\"prompt\": \"How?\"}\n{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}]}\n";
+        let text =
+            "Why?\n\n{\"prompt\": \"How?\"}\n{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}]}\n";
         let prompts = read(text).unwrap();
         assert_eq!(prompts.deal(0)[0]["content"], "Why?");
         assert_eq!(prompts.deal(1)[0]["content"], "How?");
@@ -123,7 +131,10 @@ mod tests {
 
     #[test]
     fn says_which_line_is_wrong() {
-        assert_eq!(read("ok\n{\"promt\": 1}").unwrap_err(), "prompts:2: neither {\"prompt\": \"…\"} nor {\"messages\": […]}");
+        assert_eq!(
+            read("ok\n{\"promt\": 1}").unwrap_err(),
+            "prompts:2: neither {\"prompt\": \"…\"} nor {\"messages\": […]}"
+        );
         assert_eq!(read("\n\n").unwrap_err(), "prompts: no prompts: write one a line");
         assert!(Prompts::read(Path::new("/does/not/exist")).unwrap_err().contains("No such file"));
     }

@@ -84,7 +84,11 @@ fn counts(page: &Scrape, name: &str, by: &str) -> BTreeMap<String, u64> {
     page.sum_by(name, by).into_iter().map(|(key, value)| (key, whole(value))).collect()
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter is whole and not negative")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a counter is whole and not negative"
+)]
 fn whole(value: f64) -> u64 {
     value as u64
 }
@@ -121,9 +125,16 @@ impl Money {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Money { spend_usd, baseline_usd, saved_by_routing_usd, saved_by_cache_usd, saved_usd, .. } = self.money;
+        let Money { spend_usd, baseline_usd, saved_by_routing_usd, saved_by_cache_usd, saved_usd, .. } =
+            self.money;
         let share = |count: u64| percent(count, self.requests);
-        writeln!(f, "\n  Requests    {:>8}   {} errors ({})", self.requests, self.errors, share(self.errors))?;
+        writeln!(
+            f,
+            "\n  Requests    {:>8}   {} errors ({})",
+            self.requests,
+            self.errors,
+            share(self.errors)
+        )?;
         let codes: Vec<_> = self.codes.iter().map(|(code, count)| format!("{code}: {count}")).collect();
         writeln!(f, "  Answers                {}", codes.join(", "))?;
         writeln!(f, "  Latency                {}", self.latency_ms)?;
@@ -131,9 +142,15 @@ impl fmt::Display for Report {
         writeln!(f, "\n  Routes")?;
         let decisions = self.routes.values().sum();
         for (route, count) in &self.routes {
-            writeln!(f, "    {route:<10}{count:>8}   {:>6}  {}", percent(*count, decisions), bar(*count, decisions))?;
+            writeln!(
+                f,
+                "    {route:<10}{count:>8}   {:>6}  {}",
+                percent(*count, decisions),
+                bar(*count, decisions)
+            )?;
         }
-        let rate = self.cache_hit_rate.map_or("no lookups".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
+        let rate =
+            self.cache_hit_rate.map_or("no lookups".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
         writeln!(f, "  Cache                  {rate}")?;
         let runs = self.cache.values().sum();
         for (outcome, count) in self.cache.iter().filter(|(_, count)| **count > 0) {
@@ -146,7 +163,11 @@ impl fmt::Display for Report {
         writeln!(f, "    routing   {saved_by_routing_usd:>12.6} USD")?;
         writeln!(f, "    cache     {saved_by_cache_usd:>12.6} USD")?;
         if self.unpriced_calls > 0 {
-            writeln!(f, "  Unpriced    {:>8}   calls whose cost is unknown and in none of these sums", self.unpriced_calls)?;
+            writeln!(
+                f,
+                "  Unpriced    {:>8}   calls whose cost is unknown and in none of these sums",
+                self.unpriced_calls
+            )?;
         }
         Ok(())
     }
@@ -154,13 +175,16 @@ impl fmt::Display for Report {
 
 impl Money {
     fn saved_share(&self) -> String {
-        self.saved_percent.map_or(String::new(), |percent| format!("({percent:.1} % of what it would have cost)"))
+        self.saved_percent
+            .map_or(String::new(), |percent| format!("({percent:.1} % of what it would have cost)"))
     }
 }
 
 impl fmt::Display for Quantiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.*} ms", usize::from(ms < 10.0) * 2));
+        let ms = |value: Option<f64>| {
+            value.map_or("-".to_owned(), |ms| format!("{ms:.*} ms", usize::from(ms < 10.0) * 2))
+        };
         write!(f, "p50 {:<9} p95 {:<9} p99 {}", ms(self.p50), ms(self.p95), ms(self.p99))
     }
 }

@@ -68,7 +68,8 @@ impl Traffic {
     /// A request that fails is counted by the gateway, and that is where the report looks.
     async fn ask(&self, number: u64) {
         let stream = number % STREAMED == STREAMED - 1;
-        let body = json!({ "model": "auto", "messages": self.prompts.deal(number), "stream": stream }).to_string();
+        let body =
+            json!({ "model": "auto", "messages": self.prompts.deal(number), "stream": stream }).to_string();
         let request = Request::builder()
             .method(Method::POST)
             .uri(&self.url)

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::http::{self, Answer, HttpClient};
+use super::client::{self, Answer, HttpClient};
 use super::{PATIENCE, until};
 
 /// How the program is to be started: in a directory of its own, with no other environment than what is given.
@@ -109,7 +109,7 @@ impl Launch {
             }
         })
         .await;
-        let client = http::client();
+        let client = client::client();
         Gateway { child, stdout, stderr, client, address, metrics, _directory: self.directory }
     }
 
@@ -145,17 +145,17 @@ impl Gateway {
 
     /// Sends any request and reads the whole answer.
     pub(crate) async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
-        http::send(&self.client, http::request(method, self.address, path, body)).await
+        client::send(&self.client, client::request(method, self.address, path, body)).await
     }
 
     /// Sends a chat request with headers of its own.
     pub(crate) async fn ask_with(&self, headers: &[(&'static str, &str)], body: impl ToString) -> Answer {
-        http::send(&self.client, self.chat_request(headers, body)).await
+        client::send(&self.client, self.chat_request(headers, body)).await
     }
 
     /// Sends a chat request and returns the answer once its head is there.
     pub(crate) async fn open(&self, body: impl ToString) -> Response<Incoming> {
-        http::open(&self.client, self.chat_request(&[], body)).await
+        client::open(&self.client, self.chat_request(&[], body)).await
     }
 
     /// A chat request that has not been sent.
@@ -164,7 +164,8 @@ impl Gateway {
         headers: &[(&'static str, &str)],
         body: impl ToString,
     ) -> Request<Full<Bytes>> {
-        let mut request = http::request(Method::POST, self.address, "/v1/chat/completions", body.to_string());
+        let mut request =
+            client::request(Method::POST, self.address, "/v1/chat/completions", body.to_string());
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().expect("the tests send valid headers"));
         }
@@ -174,7 +175,7 @@ impl Gateway {
     /// What /metrics says.
     pub(crate) async fn scrape(&self) -> Scrape {
         let metrics = self.metrics.expect("metrics are served");
-        let answer = http::send(&self.client, http::request(Method::GET, metrics, "/metrics", "")).await;
+        let answer = client::send(&self.client, client::request(Method::GET, metrics, "/metrics", "")).await;
         Scrape::parse(str::from_utf8(&answer.body).expect("the page is UTF-8"))
     }
 

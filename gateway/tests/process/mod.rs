@@ -2,11 +2,11 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
 
-pub(crate) mod http;
+pub(crate) mod client;
 pub(crate) mod launch;
 pub(crate) mod upstream;
 
-pub(crate) use http::{Answer, chat};
+pub(crate) use client::{Answer, chat};
 pub(crate) use launch::{Finished, Gateway, Launch};
 pub(crate) use upstream::{Step, Upstream};
 

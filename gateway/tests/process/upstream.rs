@@ -56,7 +56,9 @@ pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Vec<Step> {
 
 /// The head of a streamed answer.
 pub(crate) fn stream_head() -> Step {
-    Step::Send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".into())
+    Step::Send(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".into(),
+    )
 }
 
 /// A piece of a streamed answer.
@@ -76,7 +78,8 @@ impl Upstream {
     pub(crate) async fn start(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");
-        let shared = Shared { script: Box::new(script), seen: Mutex::default(), hung_up: AtomicUsize::new(0) };
+        let shared =
+            Shared { script: Box::new(script), seen: Mutex::default(), hung_up: AtomicUsize::new(0) };
         let shared = Arc::new(shared);
         let serving = Arc::clone(&shared);
         tokio::spawn(async move {

@@ -317,7 +317,10 @@ fn provider(
     for target in &settings.traces {
         builder = match target {
             Traces::Console => builder.with_batch_exporter(Counted::new(Console, registry)),
-            otlp => match otlp_exporter(*otlp, worker) {
+            otlp => match settings
+                .otlp_refused
+                .map_or_else(|| otlp_exporter(*otlp, worker), |why| Err(why.to_owned()))
+            {
                 Ok(exporter) => builder.with_batch_exporter(Counted::new(exporter, registry)),
                 Err(reason) => {
                     up.set(0);

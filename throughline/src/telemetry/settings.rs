@@ -28,6 +28,8 @@ pub(super) struct Settings {
     pub(super) environment: Option<String>,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) traces: Vec<Traces>,
+    /// Why spans cannot be sent by OTLP although that was asked for.
+    pub(super) otlp_refused: Option<&'static str>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -53,6 +55,7 @@ impl Default for Settings {
             environment: None,
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             traces: Vec::new(),
+            otlp_refused: None,
             warnings: Vec::new(),
         }
     }
@@ -131,6 +134,11 @@ impl Settings {
     fn apply_traces(&mut self, env: Env<'_>) {
         let endpoint =
             env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| env("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        if endpoint.as_ref().is_some_and(|url| url.starts_with("https:")) {
+            self.otlp_refused = Some(
+                "https to an OTLP receiver is not supported yet: use http to a collector on this machine",
+            );
+        }
         let exporters = match env("OTEL_TRACES_EXPORTER") {
             Some(exporters) => exporters,
             None if endpoint.is_some() => "otlp".to_owned(),
@@ -245,6 +253,14 @@ mod tests {
             ("OTEL_EXPORTER_PROMETHEUS_PORT", "9999"),
         ]);
         assert_eq!(moved.metrics.unwrap().to_string(), "127.0.0.1:9999");
+    }
+
+    #[test]
+    fn refuses_an_otlp_receiver_that_it_could_not_reach() {
+        assert!(
+            settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")]).otlp_refused.is_some()
+        );
+        assert!(settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]).otlp_refused.is_none());
     }
 
     #[test]

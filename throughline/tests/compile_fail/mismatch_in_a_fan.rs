@@ -1,0 +1,14 @@
+use throughline::{Context, workflow};
+
+async fn count(text: String) -> throughline::Result<usize> {
+    Ok(text.len())
+}
+
+async fn double(n: u64) -> throughline::Result<u64> {
+    Ok(n * 2)
+}
+
+fn main() {
+    let flow = workflow("count", count) | workflow("double", double);
+    let _ = flow.run("text".to_owned(), &Context::new());
+}
