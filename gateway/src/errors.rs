@@ -57,7 +57,7 @@ impl ApiError {
 
     /// A path that exists, by the wrong method.
     pub(crate) fn wrong_method() -> Self {
-        let message = "wrong method: use POST for /v1/chat/completions and GET for /v1/models";
+        let message = "wrong method: use POST for /v1/chat/completions and GET for every other path";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "wrong_method", message)
     }
 

@@ -99,13 +99,14 @@ async fn a_body_that_is_no_chat_request_is_refused_and_changes_nothing() {
 async fn the_place_of_the_mistake_is_told() {
     let gateway = strict().await;
     let message = |error: Value| error["message"].as_str().unwrap().to_owned();
+    assert_eq!(message(gateway.ask("").await.error()), "the body is not valid JSON at line 1, column 1");
     let answer = gateway.ask("{\n  \"model\": oops }").await;
     assert_eq!(message(answer.error()), "the body is not valid JSON at line 2, column 12");
     let answer = gateway.send(Method::POST, CHAT, &b"{\"model\": \"\xff\"}"[..]).await;
     assert_eq!(message(answer.error()), "the body is not valid JSON at line 1, column 12");
     let answer = gateway.ask(chat("gpt-9", "hi")).await;
     assert_eq!((answer.status, answer.error()["code"].as_str()), (404, Some("model_not_found")));
-    assert_eq!(message(answer.error()), "the model `gpt-9` does not exist: this gateway has auto");
+    assert!(message(answer.error()).starts_with("the model `gpt-9` does not exist"), "{answer:?}");
     nothing_was_done(&gateway).await;
 }
 
@@ -180,9 +181,9 @@ async fn what_is_no_proper_http_is_refused_and_nothing_behind_it_is_served() {
         ("a space before the colon", post("content-length : 2\r\n") + "{}", 400),
         ("a zero byte in a header", post("x-a: \0\r\ncontent-length: 2\r\n") + "{}", 400),
         ("no HTTP at all", "HELO gateway\r\n\r\n".to_owned(), 400),
-        ("a head that is too large", post(&format!("x-a: {}\r\n", "a".repeat(70_000))), 431),
+        ("a head that is too large", post(&format!("x-a: {}\r\n", "a".repeat(200_000))), 431),
         ("too many headers", post(&"x-a: 1\r\n".repeat(150)), 431),
-        ("an address that is too long", format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(66_000)), 414),
+        ("an address that is too long", format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(65_600)), 414),
     ] {
         let said = raw(gateway.address, (request + &smuggled).as_bytes()).await;
         assert!(said.is_empty() || said.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {said}");

@@ -59,6 +59,8 @@ pub struct Frame {
     pub events: Bytes,
     /// The tokens used so far, if these events said so.
     pub usage: Option<Usage>,
+    /// Whether the answer is complete with these events, so that nobody has to wait for more.
+    pub last: bool,
 }
 
 /// How a stream ended.
@@ -153,6 +155,9 @@ impl Stream for ChatStream {
             match std::task::ready!(self.poll_frame(task)) {
                 Some(Ok(frame)) => {
                     self.usage = frame.usage.or(self.usage);
+                    if frame.last {
+                        self.end(StreamEnding::Complete);
+                    }
                     if !frame.events.is_empty() {
                         return Poll::Ready(Some(Ok(frame.events)));
                     }
@@ -197,7 +202,7 @@ mod tests {
     }
 
     fn frame(events: &'static str, usage: Option<Usage>) -> Result<Frame> {
-        Ok(Frame { events: Bytes::from_static(events.as_bytes()), usage })
+        Ok(Frame { events: Bytes::from_static(events.as_bytes()), usage, last: false })
     }
 
     #[tokio::test]
@@ -229,6 +234,20 @@ mod tests {
         stream.next().await;
         drop(stream);
         assert_eq!(seen.lock().unwrap()[0].how, StreamEnding::Dropped);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_leaves_after_the_last_events_has_had_it_all() {
+        let (seen, hear) = ends();
+        let last = Frame { events: Bytes::from_static(b"z"), usage: Some(Usage::new(3, 2)), last: true };
+        let frames = stream::iter([frame("a", None), Ok(last)]).chain(stream::pending());
+        let mut stream = ChatStream::new(frames, "m".into(), &Context::new()).on_end(hear);
+        stream.next().await;
+        assert!(seen.lock().unwrap().is_empty());
+        assert_eq!(stream.next().await.unwrap().unwrap(), "z");
+        let end = StreamEnd { usage: Some(Usage::new(3, 2)), how: StreamEnding::Complete };
+        assert_eq!(*seen.lock().unwrap(), [end]);
+        assert!(stream.next().await.is_none(), "it does not wait for what nobody needs");
     }
 
     #[tokio::test(start_paused = true)]

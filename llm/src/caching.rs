@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use throughline::{Bill, Caching, Context, Error, Key, KeyBuilder, Kind, Pricing, Result};
 
 use crate::answer::{Answer, Completion};
-use crate::openai::{ChatRequest, Usage, usage};
+use crate::openai::{ChatRequest, Usage};
 use crate::prices::PriceTable;
 
 /// Caches whole answers under everything in the request that can change them. Streams pass by.
@@ -26,11 +26,15 @@ pub struct ChatPricing {
     models: Vec<(String, Arc<str>)>,
 }
 
-/// What stands before the body in a stored value.
+/// A stored value is a checksum, this as a line of JSON, and the body. Everything after the checksum is
+/// covered by it: a store may cut a value short or give back another's, and half an answer is no answer.
 #[derive(Deserialize, Serialize)]
 struct Head<'a> {
     model: Cow<'a, str>,
+    usage: Option<Usage>,
 }
+
+const CHECKSUM_BYTES: usize = 16;
 
 // === impl ChatCaching ===
 
@@ -53,25 +57,38 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
 
     fn encode(&self, answer: &Answer) -> Option<Bytes> {
         let Answer::Full(answer) = answer else { return None };
-        let mut value = serde_json::to_vec(&Head { model: Cow::Borrowed(&answer.model) }).ok()?;
+        let mut value = vec![0; CHECKSUM_BYTES];
+        let head = Head { model: Cow::Borrowed(&answer.model), usage: answer.usage };
+        serde_json::to_writer(&mut value, &head).ok()?;
         value.push(b'\n');
         value.extend_from_slice(&answer.body);
+        let sum = checksum(&value[CHECKSUM_BYTES..]);
+        value[..CHECKSUM_BYTES].copy_from_slice(&sum);
         Some(value.into())
     }
 
-    fn decode(&self, value: Bytes) -> Result<Answer> {
-        let corrupt = || Error::new(Kind::Store, "the stored answer has no head");
-        let end = value.iter().position(|byte| *byte == b'\n').ok_or_else(corrupt)?;
-        let head: Head<'_> = serde_json::from_slice(&value[..end]).map_err(|error| corrupt().because(error))?;
-        let body = value.slice(end + 1..);
-        let usage = usage(&body);
-        Ok(Answer::Full(Completion::new(body, head.model.into(), usage)))
+    fn decode(&self, mut value: Bytes) -> Result<Answer> {
+        let corrupt = |message| Error::new(Kind::Store, message);
+        let sum = value.split_to(CHECKSUM_BYTES.min(value.len()));
+        if *sum != checksum(&value) {
+            return Err(corrupt("the stored answer is damaged"));
+        }
+        let end = memchr::memchr(b'\n', &value).ok_or_else(|| corrupt("the stored answer has no head"))?;
+        let head: Head<'_> = serde_json::from_slice(&value[..end])
+            .map_err(|error| corrupt("the stored answer has another version's head").because(error))?;
+        Ok(Answer::Full(Completion::new(value.slice(end + 1..), head.model.into(), head.usage)))
     }
 
     fn saved_usd(&self, answer: &Answer) -> Option<f64> {
         let Answer::Full(answer) = answer else { return None };
         self.prices.cost(&answer.model, &answer.usage?)
     }
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut sum = [0; CHECKSUM_BYTES];
+    blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut sum);
+    sum
 }
 
 // === impl ChatPricing ===

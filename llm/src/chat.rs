@@ -24,15 +24,18 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::stream::{self, Stream};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
 use throughline::telemetry::{
     Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Run, Sink, Stage,
 };
-use throughline::{Context, Error, Kind, Primitive as _, Result, Workflow};
+use throughline::{Context, Error, Kind, Primitive as _, Result, State, Workflow};
 
 use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
 use crate::http_call::HttpAnswer;
@@ -72,8 +75,8 @@ pub struct Chat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempts(pub u32);
 
-/// What a request has cost so far, in USD, left in [`Context::state`]. `None`: at least one call's cost is
-/// unknown.
+/// What the answers to a request have cost so far, in USD, left in [`Context::state`]; a stream's cost comes
+/// with its end. `None`: at least one answer's cost is unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spent(pub Option<f64>);
 
@@ -126,39 +129,56 @@ impl Chat {
         match &*self.provider {
             Provider::Simulated(simulator) => crate::providers::simulate(simulator, request, model, cx).await,
             Provider::Http(dialect, call) => match call.execute(dialect.request(request, model), cx).await? {
-                HttpAnswer::Full(body) => Ok(Answer::Full(dialect.completion(body, Arc::clone(model))?)),
-                HttpAnswer::Stream(body) => {
+                HttpAnswer::Full(body) if !request.stream() => {
+                    Ok(Answer::Full(dialect.completion(body, Arc::clone(model))?))
+                }
+                HttpAnswer::Stream(body) if request.stream() => {
                     let frames = frames(body, dialect.watch(request));
                     Ok(Answer::Stream(ChatStream::new(frames, Arc::clone(model), cx)))
                 }
+                // Whoever asked for the one finds nothing in the other.
+                HttpAnswer::Full(_) => Err(unasked("the provider gave a whole answer, a stream was asked for")),
+                HttpAnswer::Stream(_) => Err(unasked("the provider gave a stream, a whole answer was asked for")),
             },
         }
     }
 
-    fn account(&self, usage: Option<Usage>) -> Account {
-        let cost = usage.and_then(|usage| self.prices.cost(&self.config.model, &usage));
-        Account { cost }
-    }
-
     fn answered(&self, answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
-        let account = self.account(answer.usage);
+        let account = Account::of(answer.usage, &self.config.model, &self.prices);
         run.note = ChatNote(Some(account));
         for (key, tokens) in answer.usage.iter().flat_map(told) {
             run.attribute(key, tokens);
         }
-        cx.state().update::<Spent>(|spent| spent.0 = spent.0.zip(account.cost).map(|(sum, cost)| sum + cost));
+        account.add_to(cx.state());
         answer
     }
 
     /// Leaves the run open until the stream has ended.
-    fn streaming(&self, stream: ChatStream, run: &mut Run<'_, Self>) -> ChatStream {
+    fn streaming(&self, stream: ChatStream, cx: &Context, run: &mut Run<'_, Self>) -> ChatStream {
         let (prices, model) = (Arc::clone(&self.prices), Arc::clone(&self.config.model));
-        let deferred = run.defer();
+        let (deferred, state) = (run.defer(), cx.state().clone());
         stream.on_end(move |end| {
-            let cost = end.usage.and_then(|usage| prices.cost(&model, &usage));
-            close(deferred, end, Account { cost });
+            let account = Account::of(end.usage, &model, &prices);
+            account.add_to(&state);
+            close(deferred, end, account);
         })
     }
+}
+
+// === impl Account ===
+
+impl Account {
+    fn of(usage: Option<Usage>, model: &str, prices: &PriceTable) -> Self {
+        Self { cost: usage.and_then(|usage| prices.cost(model, &usage)) }
+    }
+
+    fn add_to(self, state: &State) {
+        state.update::<Spent>(|spent| spent.0 = spent.0.zip(self.cost).map(|(sum, cost)| sum + cost));
+    }
+}
+
+fn unasked(message: &'static str) -> Error {
+    Error::new(Kind::Upstream, message).fatal()
 }
 
 fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account) {
@@ -218,7 +238,7 @@ impl Stage for Chat {
         cx.state().update::<Attempts>(|attempts| attempts.0 += 1);
         Ok(match self.call(&request, cx).await? {
             Answer::Full(answer) => Answer::Full(self.answered(answer, cx, run)),
-            Answer::Stream(stream) => Answer::Stream(self.streaming(stream, run)),
+            Answer::Stream(stream) => Answer::Stream(self.streaming(stream, cx, run)),
         })
     }
 
@@ -247,44 +267,66 @@ impl fmt::Debug for Chat {
 fn frames(body: Incoming, watch: StreamWatch) -> impl Stream<Item = Result<Frame>> + Send {
     stream::unfold(Some((body, SseParser::default(), watch)), async |reading| {
         let (mut body, mut parser, mut watch) = reading?;
+        if watch.has_failed() {
+            return Some((Err(Error::new(Kind::Upstream, "the provider reported a failure in its answer")), None));
+        }
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     parser.push(data);
                 }
-                let frame = gather(&mut parser, &mut watch);
-                let goes_on = frame.is_ok();
-                Some((frame, goes_on.then_some((body, parser, watch))))
+                match gather(&mut parser, &mut watch) {
+                    Ok(frame) if frame.last => {
+                        let_go(body);
+                        Some((Ok(frame), None))
+                    }
+                    Ok(frame) => Some((Ok(frame), Some((body, parser, watch)))),
+                    Err(error) => Some((Err(error), None)),
+                }
             }
             Some(Err(error)) => {
                 Some((Err(Error::new(Kind::Upstream, "the provider broke off its answer").because(error)), None))
             }
-            None => last(&mut parser, &mut watch).map(|frame| (frame, None)),
+            None => Some((last(&mut parser, &mut watch), None)),
         }
     })
 }
 
-/// What is left when the body has ended: some servers leave out the last blank line.
-fn last(parser: &mut SseParser, watch: &mut StreamWatch) -> Option<Result<Frame>> {
+/// What is left when the body has ended before its `[DONE]`: some servers leave out the last blank line.
+fn last(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
     let rest = parser.finish().filter(|event| {
         let chunk = watch.observe(event);
         !watch.hides(chunk)
     });
     if !watch.is_complete() {
-        return Some(Err(Error::new(Kind::Upstream, "the provider's answer ended before it was complete")));
+        return Err(Error::new(Kind::Upstream, "the provider's answer ended before it was complete"));
     }
-    rest.map(|event| Ok(Frame { events: event.raw, usage: watch.usage() }))
+    Ok(Frame { events: rest.map(|event| event.raw).unwrap_or_default(), usage: watch.usage(), last: true })
 }
 
+/// Whole events up to `[DONE]`; what follows it is no part of the answer.
 fn gather(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
     let mut pieces = Vec::new();
     let too_large = |error| Error::new(Kind::Upstream, "the provider's answer cannot be read").because(error);
-    while let Some(event) = parser.next_event().map_err(too_large)? {
+    while !watch.is_complete()
+        && let Some(event) = parser.next_event().map_err(too_large)?
+    {
         let chunk = watch.observe(&event);
         if !watch.hides(chunk) {
             pieces.push(event.raw);
         }
     }
     let events = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() };
-    Ok(Frame { events, usage: watch.usage() })
+    Ok(Frame { events, usage: watch.usage(), last: watch.is_complete() })
+}
+
+/// Takes in the end of a body that nobody waits for, for only then can its connection be used again. One
+/// that does not end is closed.
+fn let_go(mut body: Incoming) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if body.is_end_stream() || matches!(body.frame().now_or_never(), Some(None)) {
+        return;
+    }
+    let rest = async move { while let Some(Ok(_)) = body.frame().await {} };
+    tokio::spawn(tokio::time::timeout(PATIENCE, rest));
 }

@@ -151,7 +151,7 @@ impl fmt::Debug for HttpClient {
 }
 
 /// Host and port, without the user and password that an address may hold.
-fn authority(uri: &Uri) -> Option<String> {
+pub(crate) fn authority(uri: &Uri) -> Option<String> {
     let default = match uri.scheme_str()? {
         "http" => 80,
         "https" => 443,

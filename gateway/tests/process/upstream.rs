@@ -71,6 +71,15 @@ pub(crate) fn stream_end() -> Step {
     Step::Send("0\r\n\r\n".into())
 }
 
+/// The configuration of a provider at `address`, called `up`, whose key is in `UPSTREAM_KEY`, and of a model
+/// `auto` of one route to it.
+pub(crate) fn config(address: SocketAddr) -> String {
+    format!(
+        "[providers.up.openai]\nbase_url = \"http://{address}/v1\"\napi_key = \"env:UPSTREAM_KEY\"\n\
+         [models.auto.routes.only]\nprovider = \"up\"\nmodel = \"gpt-4o-mini\"\n"
+    )
+}
+
 // === impl Upstream ===
 
 impl Upstream {
@@ -91,13 +100,9 @@ impl Upstream {
         Self { address, shared }
     }
 
-    /// The section of a configuration for this provider, called `up`, and a model `auto` of one route to it.
+    /// [`config`] for this server.
     pub(crate) fn config(&self) -> String {
-        format!(
-            "[providers.up.openai]\nbase_url = \"http://{}/v1\"\napi_key = \"env:UPSTREAM_KEY\"\n\
-             [models.auto.routes.only]\nprovider = \"up\"\nmodel = \"gpt-4o-mini\"\n",
-            self.address
-        )
+        config(self.address)
     }
 
     /// The requests so far.

@@ -132,7 +132,7 @@ fn read_fields(text: &str, root: usize) -> Result<Fields<'_>, RequestError> {
             RequestError::BadField { field: "messages", expected: "an array of objects" }
         }
         Category::Data => RequestError::BadField { field: "body", expected: "an object" },
-        _ => RequestError::NotJson { line: error.line(), column: error.column() },
+        _ => RequestError::NotJson { line: error.line(), column: error.column().max(1) },
     })
 }
 

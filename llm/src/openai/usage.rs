@@ -1,6 +1,7 @@
 //! The tokens that an upstream says it used.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Tokens of one call, as the upstream counted them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +79,12 @@ impl Serialize for Usage {
             completion_tokens_details: CompletionDetails { reasoning_tokens: Some(self.reasoning_tokens) },
         }
         .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Usage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        RawUsage::deserialize(deserializer)?.read().ok_or_else(|| D::Error::missing_field("prompt_tokens"))
     }
 }
 

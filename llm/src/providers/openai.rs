@@ -12,7 +12,7 @@ use throughline::{ConfigError, Error, Kind, Result};
 
 use super::{Dialect, Provider};
 use crate::answer::Completion;
-use crate::client::HttpClient;
+use crate::client::{HttpClient, authority};
 use crate::http_call::{HttpCall, HttpRequest};
 use crate::openai::{ChatRequest, StreamWatch, usage};
 
@@ -40,8 +40,7 @@ struct OpenAi {
 /// # Errors
 /// When the address is not one, or the key holds characters that no header may.
 pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, ConfigError> {
-    let uri = format!("{}/chat/completions", config.base_url.trim_end_matches('/'));
-    let uri = uri.parse().map_err(|_| {
+    let uri = chat_completions(&config.base_url).ok_or_else(|| {
         ConfigError::new(format!("the address of provider `{}` is not a URL such as https://host/v1", config.name))
     })?;
     let headers = headers(config.api_key.as_ref()).ok_or_else(|| {
@@ -49,6 +48,14 @@ pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, Conf
     })?;
     let dialect = OpenAi { uri, headers, stream_usage: config.stream_usage };
     Ok(Provider::Http(Box::new(dialect), HttpCall::new(config.name, client)))
+}
+
+/// `None` for an address that cannot be called, or that holds more than origin and path: a password would
+/// end up in logs, and a query or a fragment would swallow the path.
+fn chat_completions(base_url: &str) -> Option<Uri> {
+    let uri: Uri = format!("{}/chat/completions", base_url.trim_end_matches('/')).parse().ok()?;
+    let is_plain = !base_url.contains(['?', '#', '@']);
+    (is_plain && authority(&uri).is_some()).then_some(uri)
 }
 
 /// Built from nothing: no header of a client reaches a provider.
@@ -82,9 +89,13 @@ impl Dialect for OpenAi {
         #[derive(Deserialize)]
         struct Shape {
             choices: Option<Vec<IgnoredAny>>,
+            error: Option<IgnoredAny>,
         }
         let shape: Shape = serde_json::from_slice(&body)
             .map_err(|error| Error::new(Kind::Upstream, "the provider's answer is not JSON").because(error))?;
+        if shape.error.is_some() {
+            return Err(Error::new(Kind::Upstream, "the provider reported a failure as its answer"));
+        }
         if shape.choices.is_none() {
             return Err(Error::new(Kind::Upstream, "the provider's answer holds no choices"));
         }

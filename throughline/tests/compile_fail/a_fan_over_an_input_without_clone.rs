@@ -1,4 +1,4 @@
-use throughline::{Context, workflow};
+use throughline::workflow;
 
 struct Token(u64);
 
@@ -7,6 +7,5 @@ async fn value(token: Token) -> throughline::Result<u64> {
 }
 
 fn main() {
-    let flow = workflow("a", value) | workflow("b", value);
-    let _ = flow.run(Token(1), &Context::new());
+    let _ = workflow("a", value) | workflow("b", value);
 }

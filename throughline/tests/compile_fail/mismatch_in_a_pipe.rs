@@ -1,4 +1,4 @@
-use throughline::{Context, workflow};
+use throughline::workflow;
 
 async fn count(text: String) -> throughline::Result<usize> {
     Ok(text.len())
@@ -9,6 +9,5 @@ async fn shout(text: String) -> throughline::Result<String> {
 }
 
 fn main() {
-    let flow = workflow("count", count) >> workflow("shout", shout);
-    let _ = flow.run("text".to_owned(), &Context::new());
+    let _ = workflow("count", count) >> workflow("shout", shout);
 }

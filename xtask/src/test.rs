@@ -1,0 +1,74 @@
+//! `cargo xtask test`: every test there is.
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::needs::{self, Needs};
+use crate::workspace::{Workspace, run};
+
+#[derive(Args, Debug, Default)]
+#[command(after_help = "\
+Unit tests, integration tests and documentation tests of the workspace with all features, also those marked
+as ignored because they need more than Rust:
+
+  prometheus, promtool    Debian package `prometheus`
+  python3 with venv       Debian package `python3-venv`
+  openai (Python)         into <target>/e2e/venv, as gateway/tests/python/requirements.txt pins it
+
+What is missing is installed when that is possible (root, and apt-get is there). If not, this says which
+packages to install, compiles nothing and ends with exit code 2.
+
+The tests get the programs in THROUGHLINE_E2E_PYTHON, THROUGHLINE_E2E_PROMETHEUS and THROUGHLINE_E2E_PROMTOOL.
+Set one of them to use a program of your own.")]
+pub(crate) struct Test {
+    /// Only the tests of this package; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) package: Vec<String>,
+    /// Install no system package: say what is missing and stop
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// For the test programs: a part of a test's name, --nocapture, …
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+// === impl Test ===
+
+impl Test {
+    pub(crate) fn run(&self, workspace: &Workspace) -> Result<(), Failure> {
+        self.run_with(workspace, &needs::meet(workspace, !self.no_install)?)
+    }
+
+    pub(crate) fn run_with(&self, workspace: &Workspace, needs: &Needs) -> Result<(), Failure> {
+        run(workspace.cargo(self.cargo_args()).envs(needs.environment()))
+    }
+
+    fn cargo_args(&self) -> Vec<&str> {
+        let mut args = vec!["test", "--all-features", "--no-fail-fast"];
+        if self.package.is_empty() {
+            args.push("--workspace");
+        }
+        args.extend(self.package.iter().flat_map(|name| ["--package", name]));
+        args.extend(["--", "--include-ignored"]);
+        args.extend(self.args.iter().map(String::as_str));
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_the_whole_workspace_with_its_ignored_tests() {
+        let args = Test::default().cargo_args().join(" ");
+        assert_eq!(args, "test --all-features --no-fail-fast --workspace -- --include-ignored");
+    }
+
+    #[test]
+    fn narrows_to_packages_and_names() {
+        let test = Test { package: vec!["llm".into()], args: vec!["sse".into()], ..Test::default() };
+        let args = test.cargo_args().join(" ");
+        assert_eq!(args, "test --all-features --no-fail-fast --package llm -- --include-ignored sse");
+    }
+}
