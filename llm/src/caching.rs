@@ -86,9 +86,7 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let mut sum = [0; CHECKSUM_BYTES];
-    blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut sum);
-    sum
+    *blake3::hash(bytes).as_bytes().first_chunk().expect("the hash has 32 bytes")
 }
 
 // === impl ChatPricing ===

@@ -417,14 +417,15 @@ mod tests {
     fn every_request_has_a_correlation_id_of_its_own() {
         assert_ne!(Context::new().correlation_id(), Context::new().correlation_id());
         let cx = Context::builder().correlation_id("c-1").build();
-        assert_eq!(cx.clone().fork().detach().correlation_id(), "c-1");
+        assert_eq!(cx.fork().detach().correlation_id(), "c-1");
     }
 
     #[test]
     fn state_is_shared_along_a_pipe_and_forked_per_branch() {
         let cx = Context::new();
         cx.state().update::<u32>(|count| *count += 1);
-        cx.clone().state().update::<u32>(|count| *count += 1);
+        let later = cx.clone();
+        later.state().update::<u32>(|count| *count += 1);
         let branch = cx.fork();
         branch.state().update::<u32>(|count| *count += 10);
         assert_eq!(cx.state().get::<u32>().as_deref(), Some(&2));

@@ -1,7 +1,8 @@
 //! Bounds how long a workflow may take.
 //!
 //! At `limit` the work is asked to stop, through [`Context::cancelled`]; it may still answer within
-//! `grace`. At `limit + grace` it is dropped and the caller gets [`Kind::Timeout`].
+//! `grace`, or give up with [`Kind::Cancelled`]. At `limit + grace` it is dropped. Where there is no
+//! answer, the caller gets [`Kind::Timeout`].
 //!
 //! Use it around every call that leaves the process. In a stack of wrappers it stands innermost, around
 //! one attempt, and again near the outside, around everything.
@@ -45,8 +46,11 @@ use crate::workflow::Workflow;
 
 static SUCCESSES: Family =
     Family::counter("timeout_successes", "Runs that answered, in time or within the grace", &["operation"]);
-static FAILURES: Family =
-    Family::counter("timeout_failures", "Runs dropped because limit and grace were over", &["operation"]);
+static FAILURES: Family = Family::counter(
+    "timeout_failures",
+    "Runs dropped because limit and grace were over, or that gave up when they were asked to stop",
+    &["operation"],
+);
 static EXECUTION: Family = Family::histogram(
     "timeout_execution_seconds",
     "How long a guarded run took, in seconds, however it ended",
@@ -72,7 +76,7 @@ labels! {
         Cancelled = "cancelled",
         /// It answered after the limit.
         Late = "late",
-        /// It was dropped because limit and grace were over, or stopped when it was asked to.
+        /// It was dropped because limit and grace were over, or gave up when it was asked to stop.
         Timeout = "timeout",
     }
 }
@@ -116,7 +120,7 @@ pub struct TimeoutStats {
     pub successes: u64,
     /// Runs that answered after it.
     pub late: u64,
-    /// Runs that were dropped because limit and grace were over.
+    /// Runs that were dropped because limit and grace were over, or gave up when they were asked to.
     pub timeouts: u64,
     /// Runs that failed by themselves.
     pub inner_errors: u64,

@@ -205,17 +205,18 @@ async fn who_asked_is_the_same_in_every_stage_and_costs_no_copy() {
         let ids = Arc::clone(&ids);
         workflow_with(name, move |n: u64, cx: Context| {
             let tag = cx.tag("tier").map(|tag| (tag.to_owned(), tag.as_ptr() as usize));
-            ids.lock().unwrap().push((cx.correlation_id().to_owned(), cx.user_id().map(str::to_owned), tag));
+            let baggage = cx.baggage("shop").map(str::to_owned);
+            ids.lock().unwrap().push((cx.correlation_id().to_owned(), baggage, tag));
             async move { Ok(n) }
         })
     };
     let flow = note("a") >> note("b").timeout(limit(1_000)) >> (note("c") | note("d"));
-    let cx = Context::builder().correlation_id("c-1").user_id("ann").tag("tier", "gold").build();
+    let cx = Context::builder().correlation_id("c-1").baggage("shop", "7").tag("tier", "gold").build();
     flow.run(1, &cx).await.unwrap();
     let ids = ids.lock().unwrap();
     assert_eq!(ids.len(), 4);
     assert!(ids.iter().all(|id| *id == ids[0]), "the same strings in the same place: {ids:?}");
-    assert_eq!((ids[0].0.as_str(), ids[0].1.as_deref()), ("c-1", Some("ann")));
+    assert_eq!((ids[0].0.as_str(), ids[0].1.as_deref()), ("c-1", Some("7")));
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ Examples:
   cargo xtask bench primitives --rounds 31
   cargo xtask bench primitives --help
 
-Everything here is handed to the package `bench`. Results that matter are kept in bench/RESULTS.md, with commit,
-machine and command.")]
+Everything here is handed to the package `bench`. Results that matter are kept in bench/RESULTS.md, \
+with commit, machine and command.")]
 pub(crate) struct Bench {
     /// Which benchmark, and its options
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCHMARK")]

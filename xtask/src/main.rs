@@ -30,8 +30,8 @@ Examples:
   cargo xtask ci                   all that must pass before a change lands
   cargo xtask bench primitives     what each primitive costs
 
-Exit code: 0 when all is well, 2 when something is missing here or the command line is wrong, otherwise that
-of what failed."
+Exit code: 0 when all is well, 2 when something is missing here or the command line is wrong, \
+otherwise that of what failed."
 )]
 struct Cli {
     #[command(subcommand)]

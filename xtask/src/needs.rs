@@ -90,7 +90,10 @@ fn plan(missing: &[&'static str], installer: Installer) -> Plan {
 
 fn install(packages: &[&str]) -> Result<(), Failure> {
     eprintln!("installing {}", packages.join(" "));
-    apt_get(&["update", "-q"], packages)?;
+    // One source of packages that cannot be reached fails this, and need not be the one that has them.
+    if let Err(failure) = apt_get(&["update", "-q"], packages) {
+        eprintln!("warning: {failure}; trying all the same");
+    }
     apt_get(&[&["install", "-q", "-y", "--no-install-recommends"], packages].concat(), packages)
 }
 

@@ -8,17 +8,17 @@ use crate::workspace::{Workspace, run};
 
 #[derive(Args, Debug, Default)]
 #[command(after_help = "\
-Unit tests, integration tests and documentation tests of the workspace with all features, also those marked
-as ignored because they need more than Rust:
+Unit tests, integration tests and documentation tests of the workspace with all features, also those \
+marked as ignored because they need more than Rust:
 
   prometheus, promtool    Debian package `prometheus`
   python3 with venv       Debian package `python3-venv`
   openai (Python)         into <target>/e2e/venv, as gateway/tests/python/requirements.txt pins it
 
-What is missing is installed when that is possible (root, and apt-get is there). If not, this says which
-packages to install, compiles nothing and ends with exit code 2.
+What is missing is installed when that is possible (root, and apt-get is there). If not, this says \
+which packages to install, compiles nothing and ends with exit code 2.
 
-The tests get the programs in THROUGHLINE_E2E_PYTHON, THROUGHLINE_E2E_PROMETHEUS and THROUGHLINE_E2E_PROMTOOL.
+The tests get the programs in THROUGHLINE_E2E_PYTHON, THROUGHLINE_E2E_PROMETHEUS and THROUGHLINE_E2E_PROMTOOL. \
 Set one of them to use a program of your own.")]
 pub(crate) struct Test {
     /// Only the tests of this package; may be repeated

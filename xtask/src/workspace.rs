@@ -32,7 +32,7 @@ impl Workspace {
         &self.root
     }
 
-    /// Where tests from outside keep what they need; cargo never cleans a single part of it.
+    /// Where the tests that look from outside keep what they need.
     pub(crate) fn e2e(&self) -> PathBuf {
         self.target.join("e2e")
     }

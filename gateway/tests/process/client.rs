@@ -57,6 +57,11 @@ pub(crate) async fn send(client: &HttpClient, request: Request<Full<Bytes>>) -> 
     answer.await.expect("there is an answer")
 }
 
+/// What is at `path` of the server at `address`.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
+    send(&client(), request(Method::GET, address, path, "")).await
+}
+
 /// Sends `request` and returns the answer once its head is there.
 pub(crate) async fn open(client: &HttpClient, request: Request<Full<Bytes>>) -> Response<Incoming> {
     client.request(request).await.expect("the server answers")

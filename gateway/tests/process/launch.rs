@@ -67,8 +67,13 @@ impl Launch {
 
     /// `serve` with this configuration, on free ports.
     pub(crate) fn serve(config: &str) -> Self {
+        Self::serve_with_metrics_on("127.0.0.1:0", config)
+    }
+
+    /// `serve` with this configuration, on a free port and this address.
+    pub(crate) fn serve_with_metrics_on(metrics: impl ToString, config: &str) -> Self {
         Self::new(&["serve", "--config", "throughline.toml", "--listen", "127.0.0.1:0"])
-            .args(&["--metrics-listen", "127.0.0.1:0"])
+            .args(&["--metrics-listen", &metrics.to_string()])
             .file("throughline.toml", config)
     }
 
@@ -99,16 +104,15 @@ impl Launch {
     pub(crate) async fn start(mut self) -> Gateway {
         let mut child = self.command.spawn().expect("the program can be started");
         let stdout = Output::of(child.stdout.take().expect("it is piped"));
-        let stderr = Output::of(child.stderr.take().expect("it is piped"));
-        let (address, metrics) = until("the addresses", || {
-            let said = stdout.text() + &stderr.text();
+        let mut stderr = Output::of(child.stderr.take().expect("it is piped"));
+        let waiting = async || {
             let gone = child.try_wait().expect("its state can be asked").is_some();
-            async move {
-                assert!(!gone, "the gateway did not start: {said}");
-                addresses(&said)
+            if gone {
+                panic!("the gateway did not start: {}", stderr.whole().await);
             }
-        })
-        .await;
+            addresses(&(stdout.text() + &stderr.text()))
+        };
+        let (address, metrics) = until("the addresses", waiting).await;
         let client = client::client();
         Gateway { child, stdout, stderr, client, address, metrics, _directory: self.directory }
     }
@@ -239,7 +243,7 @@ impl Output {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    async fn whole(mut self) -> String {
+    async fn whole(&mut self) -> String {
         (&mut self.reading).await.expect("reading does not panic");
         self.text()
     }

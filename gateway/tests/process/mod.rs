@@ -10,14 +10,13 @@ pub(crate) use client::{Answer, chat};
 pub(crate) use launch::{Finished, Gateway, Launch};
 pub(crate) use upstream::{Step, Upstream};
 
-use std::future::Future;
 use std::time::Duration;
 
 /// How long anything here may take before it counts as broken. Far longer than it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks again and again until there is an answer.
-pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
             if let Some(answer) = ask().await {

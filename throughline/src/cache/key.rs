@@ -55,6 +55,9 @@ impl KeyBuilder {
 
     /// Adds a value by its canonical JSON: the order of map keys does not matter. `None` for a value
     /// that has no JSON form.
+    ///
+    /// What JSON cannot tell apart has one key: `NaN`, the infinities and `None` are all `null`, and so is
+    /// `Some(None)`. Where that matters, use [`KeyBuilder::part`].
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Option<Self> {
         let canonical = serde_json::to_value(value).and_then(|value| serde_json::to_vec(&value)).ok()?;
         Some(self.part(&canonical))

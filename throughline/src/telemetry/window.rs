@@ -98,4 +98,14 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(window.ratio(clock.now()), None, "silence is not a rate of zero");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_read_the_clock_a_moment_earlier_is_no_problem() {
+        let window = Window::new();
+        window.record(Clock::Tokio.now(), false);
+        let earlier = Clock::Tokio.now();
+        tokio::time::advance(SLOT).await;
+        window.record(Clock::Tokio.now(), true);
+        assert_eq!(window.ratio(earlier), Some(0.5));
+    }
 }
