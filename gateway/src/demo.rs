@@ -21,10 +21,11 @@ pub(crate) async fn demo(args: &Demo) -> Result<(), String> {
     let prompts = args.prompts.as_deref().map_or(Ok(Prompts::BuiltIn), Prompts::read)?;
     let running = start(&built_in()?, &args.listen).await?;
     introduce(&running, args);
-    tokio::select! {
-        () = traffic::drive(running.address, prompts, args.duration) => {}
-        () = stop_signal() => say("stopped early: this is the report so far"),
-    }
+    let stopped = async {
+        stop_signal().await;
+        say("stopping early: this is the report so far");
+    };
+    traffic::drive(running.address, prompts, args.duration, stopped).await;
     let page = Scrape::parse(&running.gateway.sink().render());
     let report = Report::read(&page);
     print(&if args.json { json(&report) } else { report.to_string() })?;

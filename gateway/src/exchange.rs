@@ -133,11 +133,13 @@ impl Stage for Exchange {
         };
         run.note = Note(Some(status));
         run.attribute("http.response.status_code", i64::from(status.as_u16()));
-        if status.is_server_error() {
-            run.outcome(Ended::Error);
-        }
         Ok(match reply {
-            Reply::Whole(response) => response,
+            Reply::Whole(response) => {
+                if status.is_server_error() {
+                    run.defer().end(Ended::Error, Some(error_type(status)));
+                }
+                response
+            }
             Reply::Streamed(head, stream) => {
                 let body = StreamedBody { stream: Some(stream), exchange: Some(run.defer()) };
                 head.map(|()| Body::new(body))
@@ -160,6 +162,17 @@ impl Stage for Exchange {
         handles.duration.observe(seen.elapsed.as_secs_f64(), seen.trace);
         let overhead = seen.elapsed.saturating_sub(seen.cx.upstream_time());
         handles.overhead.observe(overhead.as_secs_f64(), seen.trace);
+    }
+}
+
+/// The status as a name: that is what the HTTP conventions call the error of a server's span.
+fn error_type(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::INTERNAL_SERVER_ERROR => "500",
+        StatusCode::BAD_GATEWAY => "502",
+        StatusCode::SERVICE_UNAVAILABLE => "503",
+        StatusCode::GATEWAY_TIMEOUT => "504",
+        _ => "_OTHER",
     }
 }
 

@@ -21,14 +21,19 @@ const EVENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n"
 const LIMITS: &str = "cache = { ttl = \"1h\" }\ntimeout = { limit = \"1h\" }\n";
 
 async fn gateway(upstream: &Upstream, more: &str) -> Gateway {
-    let config = upstream.config().replace("[models.auto.routes", &format!("[models.auto]\n{LIMITS}[models.auto.routes"));
+    let config = upstream
+        .config()
+        .replace("[models.auto.routes", &format!("[models.auto]\n{LIMITS}[models.auto.routes"));
     Launch::serve(&format!("{more}\n{config}")).env("UPSTREAM_KEY", "sk-1").start().await
 }
 
 /// Sends a chat request on a connection of its own, to be dropped at will.
 async fn connect_and_ask(address: SocketAddr, body: &Value) -> TcpStream {
     let (mut stream, body) = (TcpStream::connect(address).await.unwrap(), body.to_string());
-    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + &body).as_bytes()).await.unwrap();
     stream
 }
@@ -43,7 +48,9 @@ fn streamed() -> Value {
 async fn was_let_go(upstream: &Upstream, gateway: &Gateway, since: Instant) {
     until("the call to be cancelled", async || (upstream.hung_up() == 1).then_some(())).await;
     assert!(since.elapsed() < Duration::from_secs(2), "100 ms are promised, it took {:?}", since.elapsed());
-    gateway.settles("gateway_requests_total", &[("route", "/v1/chat/completions"), ("code", "499")], 1.0).await;
+    gateway
+        .settles("gateway_requests_total", &[("route", "/v1/chat/completions"), ("code", "499")], 1.0)
+        .await;
     let page = gateway.scrape().await;
     assert_eq!(page.sum("gateway_requests_total", &[]), Some(1.0), "it is counted once");
     let runs = |labels: &[(&str, &str)]| page.sum("throughline_primitive_duration_seconds_count", labels);
@@ -120,7 +127,11 @@ async fn a_request_that_outlives_the_drain_timeout_is_cut_off_and_the_end_is_sti
     upstream.sees(1).await;
     let ended = gateway.stop().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("the drain timeout passed with requests still in flight"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("the drain timeout passed with requests still in flight"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(rest(&mut client).await, "");
     until("the call to be cancelled", async || (upstream.hung_up() == 1).then_some(())).await;
 }
@@ -139,7 +150,15 @@ async fn idle_connections_do_not_hold_up_the_end() {
 async fn a_taken_port_for_the_gateway_is_a_clear_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let serve = Launch::new(&["serve", "--config", "c.toml", "--listen", &address, "--metrics-listen", "127.0.0.1:0"]);
+    let serve = Launch::new(&[
+        "serve",
+        "--config",
+        "c.toml",
+        "--listen",
+        &address,
+        "--metrics-listen",
+        "127.0.0.1:0",
+    ]);
     let ended = serve.file("c.toml", &prompt_config("")).finish().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
     let last = ended.stderr.lines().last().unwrap();
@@ -159,8 +178,16 @@ async fn a_taken_port_for_metrics_degrades_telemetry_and_nothing_else_until_it_i
     let ready = ready.json();
     assert_eq!(ready["status"], "degraded");
     let reason = ready["degraded"][0].as_str().unwrap();
-    assert!(reason.starts_with(&format!("metrics port {address}: ")) && reason.contains("in use"), "{reason}");
-    assert_eq!(gateway.log().matches("telemetry is degraded").count(), 1, "it is said once: {}", gateway.log());
+    assert!(
+        reason.starts_with(&format!("metrics port {address}: ")) && reason.contains("in use"),
+        "{reason}"
+    );
+    assert_eq!(
+        gateway.log().matches("telemetry is degraded").count(),
+        1,
+        "it is said once: {}",
+        gateway.log()
+    );
 
     drop(taken);
     let ready = json!({ "status": "ready", "degraded": [] });
@@ -170,7 +197,10 @@ async fn a_taken_port_for_metrics_degrades_telemetry_and_nothing_else_until_it_i
     .await;
     let page = String::from_utf8(get(address, "/metrics").await.body.to_vec()).unwrap();
     assert!(page.contains("apm_init_success{signal=\"metrics\"} 1\n"), "{page}");
-    assert!(page.contains("gateway_requests_total{route=\"/v1/chat/completions\",code=\"200\"} 1\n"), "{page}");
+    assert!(
+        page.contains("gateway_requests_total{route=\"/v1/chat/completions\",code=\"200\"} 1\n"),
+        "{page}"
+    );
 }
 
 #[tokio::test]
@@ -184,7 +214,9 @@ async fn a_receiver_of_traces_that_is_gone_costs_nobody_an_answer() {
             .start()
             .await;
         assert_eq!(gateway.ask(chat("auto", "hi")).await.status, 200);
-        let lost = async || (gateway.metric("apm_export_failures_total", &[("signal", "traces")]).await > 0.0).then_some(());
+        let lost = async || {
+            (gateway.metric("apm_export_failures_total", &[("signal", "traces")]).await > 0.0).then_some(())
+        };
         until("the loss to be counted", lost).await;
         assert_eq!(gateway.ask(chat("auto", "again")).await.status, 200);
         assert_eq!(gateway.log().matches("spans cannot be delivered").count(), 1, "{}", gateway.log());

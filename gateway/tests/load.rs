@@ -78,7 +78,10 @@ fn body(random: &mut fastrand::Rng, kind: usize) -> String {
 fn hostile(gateway: &Gateway, number: usize) -> Request<Full<Bytes>> {
     let random = &mut fastrand::Rng::with_seed(number as u64);
     let (method, path) = match number % 10 {
-        0 => (Method::from_bytes(word(random).to_uppercase().as_bytes()).unwrap(), "/v1/chat/completions".to_owned()),
+        0 => (
+            Method::from_bytes(word(random).to_uppercase().as_bytes()).unwrap(),
+            "/v1/chat/completions".to_owned(),
+        ),
         1 => (Method::POST, format!("/{}/{}?{}={}", word(random), word(random), word(random), word(random))),
         2 => (Method::GET, format!("/v1/models/{}", word(random))),
         3 => (Method::GET, format!("/v1/models?{}", word(random))),
@@ -142,7 +145,8 @@ async fn ten_thousand_hostile_requests_add_no_series() {
 }
 
 async fn ask_on(stream: &mut TcpStream, body: &str) {
-    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all((head + body).as_bytes()).await.unwrap();
 }
 

@@ -41,12 +41,17 @@ async fn a_request_reaches_the_provider_byte_for_byte_except_for_the_model() {
     assert_eq!(answer.status, 200);
     assert_eq!(upstream.seen()[0].body, body("gpt-4o-mini"));
     assert_eq!(answer.body, COMPLETION, "and the answer comes back as it was");
-    assert_eq!(answer.header("x-throughline-cost-usd"), Some("0.000210000"), "1000 x 0.15 and 100 x 0.60 per million");
+    assert_eq!(
+        answer.header("x-throughline-cost-usd"),
+        Some("0.000210000"),
+        "1000 x 0.15 and 100 x 0.60 per million"
+    );
 }
 
 #[tokio::test]
 async fn no_header_of_a_client_reaches_the_provider() {
-    let upstream = Upstream::start(|_| answer("200 OK", "set-cookie: a=b\r\nserver: them\r\n", COMPLETION)).await;
+    let upstream =
+        Upstream::start(|_| answer("200 OK", "set-cookie: a=b\r\nserver: them\r\n", COMPLETION)).await;
     let gateway = gateway(&upstream).await;
     let headers = [
         ("authorization", "Bearer sk-client"),
@@ -64,11 +69,19 @@ async fn no_header_of_a_client_reaches_the_provider() {
     assert_eq!(line, "POST /v1/chat/completions HTTP/1.1");
     let mut headers: Vec<_> = headers.trim_end().lines().collect();
     headers.sort_unstable();
-    let (host, length) = (format!("host: {}", upstream.address), format!("content-length: {}", upstream.seen()[0].body.len()));
+    let (host, length) =
+        (format!("host: {}", upstream.address), format!("content-length: {}", upstream.seen()[0].body.len()));
     let agent = concat!("user-agent: throughline/", env!("CARGO_PKG_VERSION"));
     let key = format!("authorization: Bearer {KEY}");
-    assert_eq!(headers, ["accept: application/json", &key, &length, "content-type: application/json", &host, agent]);
-    assert_eq!((answer.header("set-cookie"), answer.header("server")), (None, None), "nor the other way round");
+    assert_eq!(
+        headers,
+        ["accept: application/json", &key, &length, "content-type: application/json", &host, agent]
+    );
+    assert_eq!(
+        (answer.header("set-cookie"), answer.header("server")),
+        (None, None),
+        "nor the other way round"
+    );
 }
 
 #[tokio::test]
@@ -90,16 +103,27 @@ async fn a_refusal_by_the_provider_is_passed_on() {
 #[tokio::test]
 async fn a_failure_of_the_provider_does_not_show_what_it_said() {
     let said = r#"{"error":{"message":"Incorrect API key sk-upstream-5f1c of org-secret","code":"invalid_api_key"}}"#;
-    for (status, expected) in [("401 Unauthorized", 502), ("403 Forbidden", 502), ("500 Oops", 502), ("302 Found", 502)] {
-        let upstream = Upstream::start(move |_| answer(status, "location: http://127.0.0.1:9/\r\n", said)).await;
+    for (status, expected) in
+        [("401 Unauthorized", 502), ("403 Forbidden", 502), ("500 Oops", 502), ("302 Found", 502)]
+    {
+        let upstream =
+            Upstream::start(move |_| answer(status, "location: http://127.0.0.1:9/\r\n", said)).await;
         let gateway = gateway(&upstream).await;
         let answer = gateway.ask(chat("auto", "hi")).await;
-        assert_eq!((answer.status, answer.error()["code"].as_str()), (expected, Some("upstream_error")), "{status}");
+        assert_eq!(
+            (answer.status, answer.error()["code"].as_str()),
+            (expected, Some("upstream_error")),
+            "{status}"
+        );
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!(!text.contains("secret") && !text.contains("sk-") && text.contains(&status[..3]), "{text}");
         assert_eq!(upstream.seen().len(), 1, "it is not tried again");
         let ended = gateway.stop().await;
-        assert!(!ended.stderr.contains("sk-upstream") && !ended.stderr.contains("org-secret"), "{}", ended.stderr);
+        assert!(
+            !ended.stderr.contains("sk-upstream") && !ended.stderr.contains("org-secret"),
+            "{}",
+            ended.stderr
+        );
     }
 }
 
@@ -121,7 +145,10 @@ async fn an_answer_that_is_none_is_the_providers_fault() {
         let answer = gateway(&upstream).await.ask(chat("auto", "hi")).await;
         assert_eq!((answer.status, answer.error()["code"].as_str()), (502, Some("upstream_error")), "{body}");
     }
-    let cut = Upstream::start(|_| vec![Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".into()), Step::Close]).await;
+    let cut = Upstream::start(|_| {
+        vec![Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".into()), Step::Close]
+    })
+    .await;
     assert_eq!(gateway(&cut).await.ask(chat("auto", "hi")).await.status, 502);
     let mute = Upstream::start(|_| vec![Step::Close]).await;
     assert_eq!(gateway(&mute).await.ask(chat("auto", "hi")).await.status, 502);
@@ -203,7 +230,9 @@ async fn a_stream_that_breaks_off_ends_with_an_error_and_without_done() {
     let endings: [(&str, fn() -> Vec<Step>); 3] = [
         ("cut", || vec![Step::Close]),
         ("ended early", || vec![stream_end()]),
-        ("an error of its own", || vec![piece("data: {\"error\":{\"message\":\"overloaded\"}}\n\n"), stream_end()]),
+        ("an error of its own", || {
+            vec![piece("data: {\"error\":{\"message\":\"overloaded\"}}\n\n"), stream_end()]
+        }),
     ];
     for (name, ending) in endings {
         let upstream = Upstream::start(move |_| [vec![stream_head(), piece(hello)], ending()].concat()).await;

@@ -61,7 +61,8 @@ fn shown(answer: &Answer) -> String {
     let mut body = String::from_utf8(answer.body.to_vec()).unwrap();
     for name in ["\"id\":\"chatcmpl-sim-", "\"created\":"] {
         let pieces: Vec<_> = body.split(name).map(str::to_owned).collect();
-        let rest = pieces[1..].iter().map(|piece| piece.trim_start_matches(|c: char| c.is_ascii_alphanumeric()));
+        let rest =
+            pieces[1..].iter().map(|piece| piece.trim_start_matches(|c: char| c.is_ascii_alphanumeric()));
         body = pieces[..1].iter().map(String::as_str).chain(rest).collect::<Vec<_>>().join(name);
     }
     let mut headers = answer.headers.clone();
@@ -126,10 +127,14 @@ async fn off_means_no_listener_no_spans_and_one_line_in_the_log() {
             .await;
         assert_eq!(gateway.ask(chat("auto", "hi")).await.status, 200);
         assert!(gateway.stdout().ends_with("metrics off\n"), "{}", gateway.stdout());
-        assert!(TcpStream::connect(free).await.is_err(), "{name}={value}: something listens on the metrics port");
+        assert!(
+            TcpStream::connect(free).await.is_err(),
+            "{name}={value}: something listens on the metrics port"
+        );
         let ended = gateway.stop().await;
         assert_eq!(ended.code, Some(0));
-        let said: Vec<_> = ended.stderr.lines().filter(|line| line.contains("observability is off")).collect();
+        let said: Vec<_> =
+            ended.stderr.lines().filter(|line| line.contains("observability is off")).collect();
         assert_eq!(said.len(), 1, "{}", ended.stderr);
         assert!(said[0].contains(name) && said[0].contains("everything else works as usual"), "{}", said[0]);
         assert!(!ended.stderr.contains("span "), "{}", ended.stderr);
@@ -138,7 +143,12 @@ async fn off_means_no_listener_no_spans_and_one_line_in_the_log() {
 
 #[tokio::test]
 async fn it_can_be_switched_on_again() {
-    for (name, value) in [("ENABLE_OBSERVABILITY", "true"), ("ENABLE_APM", "1"), ("OTEL_SDK_DISABLED", "false"), ("ENABLE_OBSERVABILITY", "")] {
+    for (name, value) in [
+        ("ENABLE_OBSERVABILITY", "true"),
+        ("ENABLE_APM", "1"),
+        ("OTEL_SDK_DISABLED", "false"),
+        ("ENABLE_OBSERVABILITY", ""),
+    ] {
         let gateway = launch().env(name, value).start().await;
         everything(&gateway).await;
         assert_eq!(gateway.metric("cache_hits_total", &[("operation", "auto")]).await, 1.0, "{name}={value}");

@@ -100,7 +100,11 @@ impl Completion {
 
 impl ChatStream {
     /// A stream of `model` that fails when the deadline of `cx` passes.
-    pub fn new(frames: impl Stream<Item = Result<Frame>> + Send + 'static, model: Arc<str>, cx: &Context) -> Self {
+    pub fn new(
+        frames: impl Stream<Item = Result<Frame>> + Send + 'static,
+        model: Arc<str>,
+        cx: &Context,
+    ) -> Self {
         Self {
             frames: Box::pin(frames),
             deadline: cx.deadline().map(|end| Box::pin(tokio::time::sleep_until(end))),
@@ -219,7 +223,8 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_the_last_item() {
         let (seen, hear) = ends();
-        let frames = stream::iter([frame("a", None), Err(Error::new(Kind::Upstream, "gone")), frame("b", None)]);
+        let frames =
+            stream::iter([frame("a", None), Err(Error::new(Kind::Upstream, "gone")), frame("b", None)]);
         let mut stream = ChatStream::new(frames, "m".into(), &Context::new()).on_end(hear);
         assert_eq!(stream.next().await.unwrap().unwrap(), "a");
         assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), Kind::Upstream);
@@ -230,7 +235,9 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_goes_away_is_told_apart() {
         let (seen, hear) = ends();
-        let mut stream = ChatStream::new(stream::repeat_with(|| frame("a", None)), "m".into(), &Context::new()).on_end(hear);
+        let mut stream =
+            ChatStream::new(stream::repeat_with(|| frame("a", None)), "m".into(), &Context::new())
+                .on_end(hear);
         stream.next().await;
         drop(stream);
         assert_eq!(seen.lock().unwrap()[0].how, StreamEnding::Dropped);

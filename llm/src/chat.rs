@@ -97,7 +97,11 @@ struct Account {
 }
 
 /// Makes a workflow that asks a model.
-pub fn chat(config: ChatConfig, provider: Arc<Provider>, prices: Arc<PriceTable>) -> Workflow<Observed<Chat>> {
+pub fn chat(
+    config: ChatConfig,
+    provider: Arc<Provider>,
+    prices: Arc<PriceTable>,
+) -> Workflow<Observed<Chat>> {
     Workflow::from_stage(Chat { config, provider, prices })
 }
 
@@ -137,8 +141,12 @@ impl Chat {
                     Ok(Answer::Stream(ChatStream::new(frames, Arc::clone(model), cx)))
                 }
                 // Whoever asked for the one finds nothing in the other.
-                HttpAnswer::Full(_) => Err(unasked("the provider gave a whole answer, a stream was asked for")),
-                HttpAnswer::Stream(_) => Err(unasked("the provider gave a stream, a whole answer was asked for")),
+                HttpAnswer::Full(_) => {
+                    Err(unasked("the provider gave a whole answer, a stream was asked for"))
+                }
+                HttpAnswer::Stream(_) => {
+                    Err(unasked("the provider gave a stream, a whole answer was asked for"))
+                }
             },
         }
     }
@@ -268,7 +276,10 @@ fn frames(body: Incoming, watch: StreamWatch) -> impl Stream<Item = Result<Frame
     stream::unfold(Some((body, SseParser::default(), watch)), async |reading| {
         let (mut body, mut parser, mut watch) = reading?;
         if watch.has_failed() {
-            return Some((Err(Error::new(Kind::Upstream, "the provider reported a failure in its answer")), None));
+            return Some((
+                Err(Error::new(Kind::Upstream, "the provider reported a failure in its answer")),
+                None,
+            ));
         }
         match body.frame().await {
             Some(Ok(frame)) => {
@@ -284,9 +295,10 @@ fn frames(body: Incoming, watch: StreamWatch) -> impl Stream<Item = Result<Frame
                     Err(error) => Some((Err(error), None)),
                 }
             }
-            Some(Err(error)) => {
-                Some((Err(Error::new(Kind::Upstream, "the provider broke off its answer").because(error)), None))
-            }
+            Some(Err(error)) => Some((
+                Err(Error::new(Kind::Upstream, "the provider broke off its answer").because(error)),
+                None,
+            )),
             None => Some((last(&mut parser, &mut watch), None)),
         }
     })

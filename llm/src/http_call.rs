@@ -99,7 +99,8 @@ impl Stage for HttpCall {
     async fn run(&self, request: HttpRequest, _: &Context, run: &mut Run<'_, Self>) -> Result<HttpAnswer> {
         run.attribute("http.request.method", "POST");
         run.attribute("server.address", request.uri.host().unwrap_or_default().to_owned());
-        let answer = self.client.post(&request.uri, request.headers, request.body).await.map_err(unreachable)?;
+        let answer =
+            self.client.post(&request.uri, request.headers, request.body).await.map_err(unreachable)?;
         let (head, body) = answer.into_parts();
         run.attribute("http.response.status_code", i64::from(head.status.as_u16()));
         if !head.status.is_success() {
@@ -107,7 +108,10 @@ impl Stage for HttpCall {
             let body = collect(body, MAX_EXPLANATION_BYTES).await.unwrap_or_default();
             return Err(refused(head.status, &head.headers, &body));
         }
-        let streamed = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let streamed = head
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         if streamed {
             return Ok(HttpAnswer::Stream(body));
         }
@@ -127,13 +131,17 @@ pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> E
     match number {
         400 | 404 | 413 | 415 | 422 => {
             let refusal = Refusal::read(number, body);
-            Error::new(Kind::InvalidInput, format!("the provider refused the request with {number}")).because(refusal)
+            Error::new(Kind::InvalidInput, format!("the provider refused the request with {number}"))
+                .because(refusal)
         }
-        401 | 403 => Error::new(Kind::Upstream, format!("the provider refused our key with {number}")).fatal(),
+        401 | 403 => {
+            Error::new(Kind::Upstream, format!("the provider refused our key with {number}")).fatal()
+        }
         408 => Error::new(Kind::Upstream, "the provider gave up waiting for the request"),
         429 => later(Error::new(Kind::RateLimited, "the provider limits our rate"), headers),
         500.. => later(Error::new(Kind::Upstream, format!("the provider answered {number}")), headers),
-        _ => Error::new(Kind::Upstream, format!("the provider answered {number}, which was not expected")).fatal(),
+        _ => Error::new(Kind::Upstream, format!("the provider answered {number}, which was not expected"))
+            .fatal(),
     }
 }
 

@@ -61,7 +61,8 @@ pub struct PriceTable {
     prices: HashMap<String, Price>,
 }
 
-/// The rows of the built-in table, so that they can be compared with another source.
+/// The rows of the built-in table, so that they can be compared with another source: the example
+/// `check_prices` does.
 pub fn rows() -> impl Iterator<Item = Row> {
     TABLE.lines().skip(1).map(|line| Row::read(line).expect("a test reads every row of the built-in table"))
 }

@@ -6,6 +6,8 @@
 //! * `stream_…`: a provider's stream; the events that the client sees (`.out.sse`), byte for byte, and what
 //!   was learned from them (`.out.json`).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

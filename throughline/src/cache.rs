@@ -34,12 +34,14 @@
 //! # Cancellation
 //! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
 
+mod config;
 mod flight;
 mod guard;
 mod json;
 mod key;
 mod memory;
 mod store;
+mod work;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -50,7 +52,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::context::Context;
-use crate::error::{ConfigError, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
@@ -58,13 +60,16 @@ use crate::telemetry::{
     Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
     Sink, Stage,
 };
+use crate::usd::Usd;
 use crate::workflow::Workflow;
-use flight::{Flights, Joined, Landing, Lead};
+pub use config::CacheConfig;
+use flight::{Joined, Landing};
 use guard::Guarded;
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Store};
+use work::Work;
 
 static HITS: Family = Family::counter(
     "cache_hits",
@@ -140,19 +145,6 @@ labels! {
 /// The longest a refresh in the background may take.
 const REFRESH_LIMIT: Duration = Duration::from_secs(300);
 
-/// How values are cached.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct CacheConfig {
-    operation: String,
-    ttl: Duration,
-    jitter: f64,
-    stale_while_revalidate: Duration,
-    stale_if_error: Duration,
-    store_deadline: Duration,
-    schema: u32,
-}
-
 /// What a cache must know about inputs and outputs.
 pub trait Caching<In, Out>: Send + Sync {
     /// The key for `input`: everything that can change the answer goes into `key`, the tenant included.
@@ -183,17 +175,6 @@ pub struct Cache<P, C, S> {
     counts: Counts,
 }
 
-/// What a refresh in the background shares with the cache.
-struct Work<P, C, S> {
-    inner: P,
-    caching: C,
-    store: Guarded<S>,
-    flights: Arc<Flights>,
-    ttl: Duration,
-    jitter: f64,
-    kept: Duration,
-}
-
 /// What a [`Cache`] has seen since it was built, with telemetry on or off.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -215,8 +196,7 @@ pub struct CacheStats {
 #[derive(Debug, Default)]
 struct Counts {
     outcomes: [AtomicU64; 7],
-    /// Billionths of a US dollar.
-    saved_nanos: AtomicU64,
+    saved: Usd,
 }
 
 /// What a run of the cache writes down.
@@ -261,78 +241,6 @@ impl<P: Primitive + 'static, Shape> Workflow<P, Shape> {
     }
 }
 
-// === impl CacheConfig ===
-
-impl CacheConfig {
-    /// Serves the values of `operation` for `ttl`. The operation is part of every key, so that two caches
-    /// on one store do not meet.
-    ///
-    /// # Errors
-    /// When `ttl` is shorter than a millisecond.
-    pub fn new(operation: impl Into<String>, ttl: Duration) -> Result<Self, ConfigError> {
-        if ttl < Duration::from_millis(1) {
-            return Err(ConfigError::new(format!("cache ttl is {ttl:?}: it must be at least 1ms")));
-        }
-        Ok(Self {
-            operation: operation.into(),
-            ttl,
-            jitter: 0.1,
-            stale_while_revalidate: Duration::ZERO,
-            stale_if_error: Duration::ZERO,
-            store_deadline: Duration::from_millis(20),
-            schema: 0,
-        })
-    }
-
-    /// Shortens each value's time by a random share of up to this much, so that values stored together
-    /// do not expire together. Default: 0.1.
-    ///
-    /// # Errors
-    /// When it is not between 0 and 0.5.
-    pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
-        if !(0.0..=0.5).contains(&share) {
-            return Err(ConfigError::new(format!("cache jitter is {share}: it must be from 0 to 0.5")));
-        }
-        self.jitter = share;
-        Ok(self)
-    }
-
-    /// Serves a value for this long after its time, while it is refreshed in the background (RFC 5861).
-    /// Default: 0s.
-    #[must_use]
-    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
-        self.stale_while_revalidate = window;
-        self
-    }
-
-    /// Serves a value for this long after its time when the workflow fails in a way that may pass
-    /// (RFC 5861). Default: 0s.
-    #[must_use]
-    pub fn stale_if_error(mut self, window: Duration) -> Self {
-        self.stale_if_error = window;
-        self
-    }
-
-    /// How long one call to the store may take. Default: 20ms.
-    ///
-    /// # Errors
-    /// When it is zero.
-    pub fn store_deadline(mut self, deadline: Duration) -> Result<Self, ConfigError> {
-        if deadline.is_zero() {
-            return Err(ConfigError::new("cache store deadline is 0s: it must be more"));
-        }
-        self.store_deadline = deadline;
-        Ok(self)
-    }
-
-    /// Part of every key. Change it when the meaning of stored values changes. Default: 0.
-    #[must_use]
-    pub fn schema(mut self, version: u32) -> Self {
-        self.schema = version;
-        self
-    }
-}
-
 // === impl Cache ===
 
 impl<P, C, S> Cache<P, C, S> {
@@ -346,7 +254,7 @@ impl<P, C, S> Cache<P, C, S> {
             bypassed: count(CacheOutcome::Bypass),
             corrupt: count(CacheOutcome::Corrupt),
             store_errors: count(CacheOutcome::Error),
-            savings_usd: self.counts.saved_nanos.load(Ordering::Relaxed) as f64 / 1e9,
+            savings_usd: self.counts.saved.total(),
         }
     }
 }
@@ -466,49 +374,6 @@ where
     }
 }
 
-impl<P, C, S> Work<P, C, S>
-where
-    P: Primitive,
-    C: Caching<P::In, P::Out>,
-    S: Store,
-{
-    /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
-    /// get it from the leader.
-    async fn settle(
-        &self,
-        lead: Lead,
-        key: Key,
-        result: Result<P::Out>,
-        cx: &Context,
-    ) -> (Result<P::Out>, Option<CacheEvent>) {
-        let output = match result {
-            Ok(output) => output,
-            Err(error) => {
-                if !error.is_retryable() && error.kind() != Kind::Cancelled {
-                    lead.land(Landing::Fatal(error.clone()));
-                }
-                return (Err(error), None);
-            }
-        };
-        let Some(value) = self.caching.encode(&output) else {
-            lead.land(Landing::Private);
-            return (Ok(output), Some(CacheEvent::NotCacheable));
-        };
-        lead.land(Landing::Value(value.clone()));
-        let event = match self.store.put(key, value, self.lifetime(), cx.clock().now()).await {
-            Ok(true) => CacheEvent::Stored,
-            Ok(false) => CacheEvent::TooLarge,
-            Err(_) => CacheEvent::StoreFailed,
-        };
-        (Ok(output), Some(event))
-    }
-
-    fn lifetime(&self) -> Lifetime {
-        let fresh = self.ttl.saturating_sub(self.ttl.mul_f64(self.jitter * fastrand::f64()));
-        Lifetime { fresh, kept: fresh.saturating_add(self.kept) }
-    }
-}
-
 impl<P, C, S> Stage for Cache<P, C, S>
 where
     P: Primitive + 'static,
@@ -579,7 +444,7 @@ where
         let Some(outcome) = end.note.outcome else { return };
         let saved = end.note.saved_usd;
         self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
-        self.counts.saved_nanos.fetch_add(nanos(saved), Ordering::Relaxed);
+        self.counts.saved.add(saved.unwrap_or_default());
         let Some(seen) = &end.seen else { return };
         let signals = seen.signals;
         signals.outcomes[outcome as usize].inc();
@@ -611,15 +476,6 @@ where
 /// A store that is being left alone is a bypass; one that just failed is an error.
 fn without_store(error: &Error) -> CacheOutcome {
     if error.kind() == Kind::CircuitOpen { CacheOutcome::Bypass } else { CacheOutcome::Error }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to zero and above; a cast saturates"
-)]
-fn nanos(usd: Option<f64>) -> u64 {
-    (usd.unwrap_or_default().max(0.0) * 1e9).round() as u64
 }
 
 impl<P, C, S> fmt::Debug for Cache<P, C, S> {

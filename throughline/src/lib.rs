@@ -58,6 +58,7 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timeout;
+mod usd;
 mod workflow;
 
 pub use cache::{

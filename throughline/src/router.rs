@@ -27,6 +27,8 @@
 //!
 //! Do not use it to try a second route when the first fails: that is a fallback.
 
+mod bill;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
@@ -43,10 +45,11 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::telemetry::{
-    Amount, Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage,
-    WORK_SECONDS,
+    Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
 };
 use crate::workflow::Workflow;
+use bill::{Account, Books};
+pub use bill::{Bill, Pricing};
 
 static DECISIONS: Family =
     Family::counter("router_decisions", "Routes taken, by the reason for taking them", &["route", "reason"]);
@@ -56,24 +59,14 @@ static EXECUTION: Family = Family::histogram(
     &["route"],
     WORK_SECONDS,
 );
-static SAVINGS: Family = Family::amount(
-    "router_cost_savings_usd",
-    "What answers cost less than on the baseline route, in USD; only where both prices are known",
-    &["route"],
-);
 static ERRORS: Family = Family::counter(
     "router_errors",
     "Runs of a route that failed, and decisions that did (route `none`)",
     &["route", "error_type"],
 );
-static COST: Family = Family::amount("router_cost_usd", "What answers cost, in USD", &["route"]);
-static BASELINE: Family = Family::amount(
-    "router_baseline_cost_usd",
-    "What the same answers would have cost on the baseline route, in USD",
-    &["route"],
-);
 
-pub(crate) static FAMILIES: &[&Family] = &[&DECISIONS, &EXECUTION, &SAVINGS, &ERRORS, &COST, &BASELINE];
+pub(crate) static FAMILIES: &[&Family] =
+    &[&DECISIONS, &EXECUTION, &bill::SAVINGS, &ERRORS, &bill::COST, &bill::BASELINE];
 
 labels! {
     /// Why a route was taken.
@@ -127,7 +120,7 @@ pub struct Router<In, Out> {
     on_unknown: OnUnknownRoute,
     selector: Selector<In>,
     pricing: Option<Arc<dyn Pricing<Out>>>,
-    counts: Vec<Arc<RouteCounts>>,
+    counts: Vec<RouteCounts>,
 }
 
 /// The route that was taken, left in [`Context::state`].
@@ -137,23 +130,6 @@ pub struct RouteTaken {
     pub route: String,
     /// Why it was taken.
     pub reason: RouteReason,
-}
-
-/// Says what answers cost. An answer whose usage is only known later, such as a stream, takes the
-/// [`Bill`] along and settles it at its end.
-pub trait Pricing<Out>: Send + Sync {
-    /// Settles `bill` for `answer`, now or later. A bill that is dropped counts as unknown cost.
-    fn settle(&self, answer: Out, bill: Bill) -> Out;
-}
-
-/// What is to be paid for one answer.
-#[must_use = "a bill that is dropped counts as unknown cost"]
-pub struct Bill {
-    route: Arc<str>,
-    baseline: Option<Arc<str>>,
-    counts: Arc<RouteCounts>,
-    books: Option<Books>,
-    settled: bool,
 }
 
 /// What a [`Router`] has seen since it was built, with telemetry on or off.
@@ -185,10 +161,7 @@ enum Selector<In> {
 #[derive(Debug, Default)]
 struct RouteCounts {
     decisions: AtomicU64,
-    unpriced: AtomicU64,
-    /// Billionths of a US dollar: integers add up without a lock.
-    cost_nanos: AtomicU64,
-    baseline_nanos: AtomicU64,
+    account: Arc<Account>,
 }
 
 /// Handles to the families of [`Router`], per route.
@@ -200,13 +173,6 @@ struct RouteSignals {
     decisions: Vec<Counter>,
     execution: Histogram,
     books: Option<Books>,
-}
-
-#[derive(Clone, Debug)]
-struct Books {
-    cost: Amount,
-    baseline: Amount,
-    savings: Amount,
 }
 
 /// Makes a router.
@@ -344,7 +310,7 @@ impl<In, Out> Router<In, Out> {
         })?;
         Ok(Self {
             operation: config.operation,
-            counts: config.routes.iter().map(|_| Arc::default()).collect(),
+            counts: config.routes.iter().map(|_| RouteCounts::default()).collect(),
             routes: config.routes,
             default_route,
             baseline,
@@ -362,9 +328,9 @@ impl<In, Out> Router<In, Out> {
             let decisions = counts.decisions.load(Ordering::Relaxed);
             stats.routes.push((name.clone(), decisions));
             stats.decisions += decisions;
-            stats.unpriced += counts.unpriced.load(Ordering::Relaxed);
-            stats.cost_usd += counts.cost_nanos.load(Ordering::Relaxed) as f64 / 1e9;
-            stats.baseline_usd += counts.baseline_nanos.load(Ordering::Relaxed) as f64 / 1e9;
+            stats.unpriced += counts.account.unpriced();
+            stats.cost_usd += counts.account.cost_usd();
+            stats.baseline_usd += counts.account.baseline_usd();
         }
         stats
     }
@@ -381,13 +347,7 @@ impl<In, Out> Router<In, Out> {
 
     fn bill(&self, route: usize, books: Option<Books>) -> Bill {
         let name = |at: usize| Arc::from(self.routes[at].0.as_str());
-        Bill {
-            route: name(route),
-            baseline: self.baseline.map(name),
-            counts: Arc::clone(&self.counts[route]),
-            books,
-            settled: false,
-        }
+        Bill::new(name(route), self.baseline.map(name), Arc::clone(&self.counts[route].account), books)
     }
 }
 
@@ -470,11 +430,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Stage for Router<In, Out> {
                 .map(|reason| registry.counter(&DECISIONS, &[name, reason.as_str()]))
                 .collect(),
             execution: registry.histogram(&EXECUTION, &[name]),
-            books: self.pricing.as_ref().map(|_| Books {
-                cost: registry.amount(&COST, &[name]),
-                baseline: registry.amount(&BASELINE, &[name]),
-                savings: registry.amount(&SAVINGS, &[name]),
-            }),
+            books: self.pricing.as_ref().map(|_| Books::open(registry, name)),
         };
         RouterSignals(self.routes.iter().map(signals).collect())
     }
@@ -521,55 +477,4 @@ impl<In, Out> fmt::Debug for Router<In, Out> {
         write!(f, "Router({}, routes {}, default {default}, ", self.operation, names.join("|"))?;
         write!(f, "{} decisions)", self.stats().decisions)
     }
-}
-
-// === impl Bill ===
-
-impl Bill {
-    /// The route that answered.
-    #[must_use]
-    pub fn route(&self) -> &str {
-        &self.route
-    }
-
-    /// The route to compare with, if one is configured.
-    #[must_use]
-    pub fn baseline(&self) -> Option<&str> {
-        self.baseline.as_deref()
-    }
-
-    /// Books what the answer cost and what it would have cost on the baseline route, in USD. An unknown
-    /// cost books nothing: unknown is not free, and what is no amount of money is unknown. A loss is
-    /// booked as cost above the baseline.
-    pub fn settle(mut self, cost: Option<f64>, baseline: Option<f64>) {
-        let Some(cost) = cost.filter(|usd| is_money(*usd)) else { return };
-        self.settled = true;
-        self.counts.cost_nanos.fetch_add(nanos(cost), Ordering::Relaxed);
-        if let Some(books) = &self.books {
-            books.cost.add(cost);
-        }
-        let Some(baseline) = baseline.filter(|usd| is_money(*usd)) else { return };
-        self.counts.baseline_nanos.fetch_add(nanos(baseline), Ordering::Relaxed);
-        if let Some(books) = &self.books {
-            books.baseline.add(baseline);
-            books.savings.add(baseline - cost);
-        }
-    }
-}
-
-impl Drop for Bill {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.counts.unpriced.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-fn is_money(usd: f64) -> bool {
-    usd.is_finite() && usd >= 0.0
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is money; a cast saturates")]
-fn nanos(usd: f64) -> u64 {
-    (usd * 1e9).round() as u64
 }

@@ -1,5 +1,7 @@
 //! What `>>`, `|` and the methods mean, and that piping is not wrapping.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

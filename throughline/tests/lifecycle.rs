@@ -1,5 +1,7 @@
 //! Telemetry from before its start to after its end, and the page it serves.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

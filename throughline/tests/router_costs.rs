@@ -1,5 +1,7 @@
 //! What a router says about money: nothing that it does not know.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::time::Duration;
 
 use throughline::testing::Recorder;

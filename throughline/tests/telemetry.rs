@@ -1,5 +1,7 @@
 //! What a workflow's run looks like in spans and metrics, and how telemetry starts and stops.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanId, Status as SpanStatus};

@@ -1,8 +1,9 @@
 //! Drives requests through the gateway, over HTTP, as clients would.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
@@ -30,17 +31,24 @@ struct Traffic {
     url: String,
     prompts: Prompts,
     end: Instant,
+    stopped: AtomicBool,
     sent: AtomicU64,
     done: AtomicU64,
 }
 
-/// Sends requests for `duration` and waits for the last answers.
-pub(super) async fn drive(address: SocketAddr, prompts: Prompts, duration: Duration) {
+/// Sends requests for `duration`, or until `stop` completes, and waits for the last answers.
+pub(super) async fn drive(
+    address: SocketAddr,
+    prompts: Prompts,
+    duration: Duration,
+    stop: impl Future<Output = ()>,
+) {
     let traffic = Arc::new(Traffic {
         client: Client::builder(TokioExecutor::new()).build_http(),
         url: format!("http://{address}/v1/chat/completions"),
         prompts,
         end: Instant::now() + duration,
+        stopped: AtomicBool::new(false),
         sent: AtomicU64::new(0),
         done: AtomicU64::new(0),
     });
@@ -49,9 +57,14 @@ pub(super) async fn drive(address: SocketAddr, prompts: Prompts, duration: Durat
         let traffic = Arc::clone(&traffic);
         clients.spawn(async move { traffic.client().await });
     }
+    let mut clients = std::pin::pin!(clients.join_all());
     tokio::select! {
-        _ = clients.join_all() => {}
+        _ = &mut clients => {}
         () = show_progress(&traffic, duration) => {}
+        () = stop => {
+            traffic.stopped.store(true, Ordering::Relaxed);
+            clients.await;
+        }
     }
 }
 
@@ -59,7 +72,7 @@ pub(super) async fn drive(address: SocketAddr, prompts: Prompts, duration: Durat
 
 impl Traffic {
     async fn client(&self) {
-        while Instant::now() < self.end {
+        while Instant::now() < self.end && !self.stopped.load(Ordering::Relaxed) {
             let number = self.sent.fetch_add(1, Ordering::Relaxed);
             self.ask(number).await;
             self.done.fetch_add(1, Ordering::Relaxed);

@@ -41,10 +41,16 @@ struct OpenAi {
 /// When the address is not one, or the key holds characters that no header may.
 pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, ConfigError> {
     let uri = chat_completions(&config.base_url).ok_or_else(|| {
-        ConfigError::new(format!("the address of provider `{}` is not a URL such as https://host/v1", config.name))
+        ConfigError::new(format!(
+            "the address of provider `{}` is not a URL such as https://host/v1",
+            config.name
+        ))
     })?;
     let headers = headers(config.api_key.as_ref()).ok_or_else(|| {
-        ConfigError::new(format!("the key of provider `{}` holds characters that a header may not", config.name))
+        ConfigError::new(format!(
+            "the key of provider `{}` holds characters that a header may not",
+            config.name
+        ))
     })?;
     let dialect = OpenAi { uri, headers, stream_usage: config.stream_usage };
     Ok(Provider::Http(Box::new(dialect), HttpCall::new(config.name, client)))
@@ -91,8 +97,9 @@ impl Dialect for OpenAi {
             choices: Option<Vec<IgnoredAny>>,
             error: Option<IgnoredAny>,
         }
-        let shape: Shape = serde_json::from_slice(&body)
-            .map_err(|error| Error::new(Kind::Upstream, "the provider's answer is not JSON").because(error))?;
+        let shape: Shape = serde_json::from_slice(&body).map_err(|error| {
+            Error::new(Kind::Upstream, "the provider's answer is not JSON").because(error)
+        })?;
         if shape.error.is_some() {
             return Err(Error::new(Kind::Upstream, "the provider reported a failure as its answer"));
         }

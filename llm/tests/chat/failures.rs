@@ -20,7 +20,8 @@ fn client_error(error: &Error) -> ClientErrorKind {
 
 #[tokio::test]
 async fn a_rate_limit_says_when_to_come_back() {
-    let error = failure(vec![Act::json(429, "retry-after: 7\r\n", r#"{"error":{"message":"slow down"}}"#)]).await;
+    let error =
+        failure(vec![Act::json(429, "retry-after: 7\r\n", r#"{"error":{"message":"slow down"}}"#)]).await;
     assert_eq!((error.kind(), error.is_retryable()), (Kind::RateLimited, true));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
     assert_eq!(error.to_string(), "the provider limits our rate");
@@ -33,7 +34,10 @@ async fn a_refused_key_says_nothing_of_what_the_provider_said() {
     let body = r#"{"error":{"message":"Incorrect API key provided: sk-12**34","code":"invalid_api_key"}}"#;
     for status in [401, 403] {
         let error = failure(vec![Act::json(status, "", body)]).await;
-        assert_eq!((error.kind(), error.is_retryable(), error.blame()), (Kind::Upstream, false, Blame::Upstream));
+        assert_eq!(
+            (error.kind(), error.is_retryable(), error.blame()),
+            (Kind::Upstream, false, Blame::Upstream)
+        );
         assert_eq!(error.to_string(), format!("the provider refused our key with {status}"));
         assert!(error.cause::<Refusal>().is_none());
         assert!(!format!("{error:?}").contains("sk-"));
@@ -44,7 +48,10 @@ async fn a_refused_key_says_nothing_of_what_the_provider_said() {
 async fn a_refused_request_says_what_was_wrong_with_it() {
     let body = r#"{"error":{"message":"too many tokens","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
     let error = failure(vec![Act::json(400, "", body)]).await;
-    assert_eq!((error.kind(), error.is_retryable(), error.blame()), (Kind::InvalidInput, false, Blame::Caller));
+    assert_eq!(
+        (error.kind(), error.is_retryable(), error.blame()),
+        (Kind::InvalidInput, false, Blame::Caller)
+    );
     let refusal: &Refusal = error.cause().unwrap();
     assert_eq!((refusal.status, refusal.message.as_str()), (400, "too many tokens"));
     assert_eq!(refusal.code.as_deref(), Some("context_length_exceeded"));
@@ -91,12 +98,10 @@ async fn a_connection_that_breaks_is_told() {
 #[tokio::test]
 async fn an_answer_without_end_is_cut_off() {
     let announced = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", MAX_ANSWER_BYTES + 1);
-    let chunk = || match Act::chunk(vec![b' '; 1 << 20]) {
-        Act::Send(bytes) => Act::Repeat(bytes),
-        other => other,
-    };
     let endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-    for script in [vec![Act::Send(announced.into())], vec![Act::Send(endless), chunk()]] {
+    for script in
+        [vec![Act::Send(announced.into())], vec![Act::Send(endless), Act::chunks(vec![b' '; 1 << 20])]]
+    {
         let upstream = Upstream::start(script).await;
         let error = plain(&ask(upstream.base_url.clone()), &Context::new()).await.unwrap_err();
         assert_eq!(client_error(&error), ClientErrorKind::TooLarge);
@@ -107,8 +112,7 @@ async fn an_answer_without_end_is_cut_off() {
 #[tokio::test]
 async fn an_explanation_without_end_is_not_waited_for() {
     let head = b"HTTP/1.1 400 x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-    let endless = Act::Repeat(b"4\r\nsk-1\r\n".to_vec());
-    let upstream = Upstream::start(vec![Act::Send(head), endless]).await;
+    let upstream = Upstream::start(vec![Act::Send(head), Act::chunks(b"sk-1")]).await;
     let error = plain(&ask(upstream.base_url.clone()), &Context::new()).await.unwrap_err();
     assert_eq!(error.cause::<Refusal>().unwrap().message, "the provider answered 400");
     upstream.closed().await;

@@ -32,7 +32,8 @@ fn text(pieces: &[&[u8]]) -> String {
 /// What the client sees of `script`, and the failure it ends with.
 async fn streamed(script: Vec<Act>, body: &str) -> (String, Option<(Kind, String)>) {
     let upstream = Upstream::start(script).await;
-    let (seen, error) = read(stream_of(&ask(upstream.base_url.clone()), body, &Context::new()).await.unwrap()).await;
+    let (seen, error) =
+        read(stream_of(&ask(upstream.base_url.clone()), body, &Context::new()).await.unwrap()).await;
     (seen, error.map(|error| (error.kind(), error.to_string())))
 }
 
@@ -81,8 +82,7 @@ async fn a_stream_that_breaks_off_is_a_failure() {
 #[tokio::test]
 async fn a_failure_told_in_the_stream_ends_it() {
     let error = b"data: {\"error\":{\"message\":\"overloaded\"}}\n\n";
-    let never = Act::Await(Arc::default());
-    for script in [Act::stream(&[&word("a"), error, DONE]), vec![Act::stream_head(), Act::chunk(error), never]] {
+    for script in [Act::stream(&[&word("a"), error, DONE]), vec![Act::stream_head(), Act::chunk(error)]] {
         let (seen, failure) = streamed(script, STREAMED).await;
         assert!(seen.contains("overloaded"), "{seen}");
         assert_eq!(failure.unwrap().1, "the provider reported a failure in its answer");
@@ -91,8 +91,9 @@ async fn a_failure_told_in_the_stream_ends_it() {
 
 #[tokio::test]
 async fn a_stream_is_over_with_its_done_even_if_the_provider_goes_on() {
-    for more in [Act::Await(Arc::default()), Act::chunk(word("late")), Act::Reset] {
-        let script = vec![Act::stream_head(), Act::chunk([&word("a"), DONE].concat()), more];
+    for more in [vec![], vec![Act::chunk(word("late"))], vec![Act::Reset]] {
+        let done = vec![Act::stream_head(), Act::chunk([&word("a"), DONE].concat())];
+        let script = [done, more].concat();
         assert_eq!(streamed(script, STREAMED).await, (text(&[&word("a"), DONE]), None));
     }
 }
@@ -110,10 +111,7 @@ async fn complete_streams_share_connections() {
 
 #[tokio::test]
 async fn an_event_without_end_is_cut_off() {
-    let endless = match Act::chunk(vec![b'x'; 64 << 10]) {
-        Act::Send(bytes) => Act::Repeat(bytes),
-        other => other,
-    };
+    let endless = Act::chunks(vec![b'x'; 64 << 10]);
     let upstream = Upstream::start(vec![Act::stream_head(), Act::chunk(word("a")), endless]).await;
     let stream = stream_of(&ask(upstream.base_url.clone()), STREAMED, &Context::new()).await.unwrap();
     let (seen, error) = read(stream).await;
@@ -142,20 +140,18 @@ async fn events_are_passed_on_as_soon_as_they_are_whole() {
 
 #[tokio::test]
 async fn a_stream_that_is_dropped_half_way_closes_the_connection() {
-    let never = Act::Await(Arc::default());
-    let upstream = Upstream::start(vec![Act::stream_head(), Act::chunk(word("a")), never]).await;
-    // The server waits for the test, not for the socket, so the next test's server tells of the closing.
+    let upstream = Upstream::start(vec![Act::stream_head(), Act::chunk(word("a"))]).await;
     let cx = Context::new();
     let mut stream = stream_of(&ask(upstream.base_url.clone()), STREAMED, &cx).await.unwrap();
     stream.next().await.unwrap().unwrap();
     drop(stream);
+    upstream.closed().await;
     assert_eq!(cx.state().get::<Spent>().as_deref(), Some(&Spent(None)), "nobody knows what it cost");
 }
 
 #[tokio::test]
 async fn a_stream_past_its_deadline_fails() {
-    let never = Act::Await(Arc::default());
-    let upstream = Upstream::start(vec![Act::stream_head(), Act::chunk(word("a")), never]).await;
+    let upstream = Upstream::start(vec![Act::stream_head(), Act::chunk(word("a"))]).await;
     let cx = Context::new().with_time_limit(Duration::from_secs(60));
     let mut stream = stream_of(&ask(upstream.base_url.clone()), STREAMED, &cx).await.unwrap();
     stream.next().await.unwrap().unwrap();

@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// What the server does when a request has come, step by step. The connection then waits for the next one.
+/// What the server does when a request has come, step by step. Then it waits for the next one, so an answer
+/// that the script leaves unfinished hangs until the client closes the connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// Sends these bytes.
@@ -99,8 +100,12 @@ impl Act {
 
     /// A piece of a stream.
     pub(crate) fn chunk(piece: impl AsRef<[u8]>) -> Self {
-        let piece = piece.as_ref();
-        Self::Send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())
+        Self::Send(framed(piece.as_ref()))
+    }
+
+    /// The same piece of a stream, again and again.
+    pub(crate) fn chunks(piece: impl AsRef<[u8]>) -> Self {
+        Self::Repeat(framed(piece.as_ref()))
     }
 
     /// The end of a stream.
@@ -113,6 +118,10 @@ impl Act {
         let pieces = pieces.iter().map(Self::chunk);
         [Self::stream_head()].into_iter().chain(pieces).chain([Self::stream_end()]).collect()
     }
+}
+
+fn framed(piece: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()
 }
 
 async fn serve(mut socket: TcpStream, script: &[Act], log: &Log) -> std::io::Result<()> {
@@ -153,7 +162,8 @@ fn parse(buffer: &[u8]) -> Option<(Seen, usize)> {
     let head = std::str::from_utf8(&buffer[..end - 4]).unwrap();
     let mut lines = head.split("\r\n");
     let line = lines.next()?.to_owned();
-    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let header =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     let mut headers: Vec<(String, String)> = lines.filter_map(header).collect();
     headers.sort();
     let length = headers.iter().find(|(name, _)| name == "content-length")?.1.parse::<usize>().unwrap();

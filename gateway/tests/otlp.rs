@@ -1,0 +1,294 @@
+//! The trace of a request, as a receiver of OTLP gets it: one per request, with the right parents.
+
+mod process;
+mod receiver;
+
+use http_body_util::BodyExt as _;
+use process::upstream::{Seen, Step, answer, piece, stream_end, stream_head};
+use process::{Answer, Gateway, Launch, Upstream, chat};
+use receiver::Receiver;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+const KEY: &str = "sk-upstream-5f1c";
+const PROMPT: &str = "s3cret question";
+const COMPLETION: &str = r#"{"choices":[{"message":{"content":"s3cret answer"}}],"usage":{"prompt_tokens":12,"completion_tokens":3}}"#;
+const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"s3cret answer\"}}]}\n\n";
+const END: &str =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
+
+const MODELS: &str = r#"
+[models.auto]
+default_route = "cheap"
+rules = [{ route = "dear", when = { prompt_chars_at_least = 50 } }]
+cache = { ttl = "1h" }
+timeout = { limit = "1h" }
+[models.auto.routes.cheap]
+provider = "up"
+model = "gpt-4o-mini"
+timeout = { limit = "1h" }
+[models.auto.routes.dear]
+provider = "up"
+model = "gpt-4o"
+
+[models.hasty]
+timeout = { limit = "50ms" }
+[models.hasty.routes.only]
+provider = "up"
+model = "gpt-4o-mini"
+
+[models.inside.routes.only]
+provider = "sim"
+model = "tiny"
+"#;
+
+struct Scene {
+    gateway: Gateway,
+    receiver: Receiver,
+    upstream: Upstream,
+}
+
+/// What the provider does, by a word in the request.
+fn script(seen: &Seen) -> Vec<Step> {
+    let has = |word: &str| String::from_utf8_lossy(&seen.body).contains(word);
+    match () {
+        () if has("hang") && has("\"stream\"") => vec![stream_head(), piece(CONTENT), Step::Hold],
+        () if has("hang") => vec![Step::Hold],
+        () if has("fail") => answer("503 No", "", r#"{"error":{"message":"s3cret reason"}}"#),
+        () if has("\"stream\"") => vec![stream_head(), piece(CONTENT), piece(END), stream_end()],
+        () => answer("200 OK", "", COMPLETION),
+    }
+}
+
+async fn scene(receiver: Receiver, protocol: &str) -> Scene {
+    let upstream = Upstream::start(script).await;
+    let provider = upstream.config();
+    let provider = provider.split("[models").next().unwrap();
+    let gateway = Launch::serve(&format!("{provider}\n{}\n{MODELS}", process::PROMPT_PROVIDER))
+        .env("UPSTREAM_KEY", KEY)
+        .env("OTEL_TRACES_EXPORTER", "otlp")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.endpoint())
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .start()
+        .await;
+    Scene { gateway, receiver, upstream }
+}
+
+async fn grpc() -> Scene {
+    scene(Receiver::grpc().await, "grpc").await
+}
+
+fn trace_id(answer: &Answer) -> &str {
+    answer.header("x-throughline-trace-id").unwrap()
+}
+
+fn streamed(prompt: &str) -> Value {
+    let mut body = chat("auto", prompt);
+    body["stream"] = true.into();
+    body
+}
+
+const MISS: &str = "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow auto (ok)
+    INTERNAL timeout auto (ok)
+      INTERNAL cache auto (ok)
+        INTERNAL router auto (ok)
+          INTERNAL timeout auto/cheap (ok)
+            CLIENT chat gpt-4o-mini (ok)
+              CLIENT POST (ok)
+";
+
+const HIT: &str = "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow auto (ok)
+    INTERNAL timeout auto (ok)
+      INTERNAL cache auto (ok)
+";
+
+impl Scene {
+    /// No text of a message, no answer and no key is in anything that was sent.
+    fn kept_secrets(&self) {
+        let dump = self.receiver.dump();
+        assert!(dump.contains("invoke_workflow") && dump.contains("gen_ai.usage.input_tokens"));
+        for secret in ["s3cret", "Tuesday", KEY, "sk-client", "session=1"] {
+            assert!(!dump.contains(secret), "{secret} is in {dump}");
+        }
+    }
+
+    /// A miss and a hit, seen whole.
+    async fn shows_a_miss_and_a_hit(&self) {
+        let headers = [("authorization", "Bearer sk-client"), ("cookie", "session=1")];
+        let miss = self.gateway.ask_with(&headers, chat("auto", PROMPT)).await;
+        let trace = self.receiver.trace(trace_id(&miss)).await;
+        assert_eq!(trace.tree(), MISS);
+        assert_eq!(trace.remote_parent(), "");
+        let hit = self.gateway.ask(chat("auto", PROMPT)).await;
+        let hit_trace = self.receiver.trace(trace_id(&hit)).await;
+        assert_eq!(hit_trace.tree(), HIT);
+        assert_eq!(hit_trace.attributes("cache auto")["throughline.cache"], "hit");
+
+        let server = trace.attributes("POST /v1/chat/completions");
+        assert_eq!(server["http.request.method"], "POST");
+        assert_eq!(server["http.route"], "/v1/chat/completions");
+        assert_eq!(server["http.response.status_code"], "200");
+        let workflow = trace.attributes("invoke_workflow auto");
+        assert_eq!(workflow["gen_ai.operation.name"], "invoke_workflow");
+        assert_eq!(workflow["gen_ai.workflow.name"], "auto");
+        assert_eq!(trace.attributes("cache auto")["throughline.cache"], "miss");
+        let router = trace.attributes("router auto");
+        assert_eq!(router["throughline.route"], "cheap");
+        assert_eq!(router["throughline.route.reason"], "routing_function");
+        let chat = trace.attributes("chat gpt-4o-mini");
+        assert_eq!(chat["gen_ai.operation.name"], "chat");
+        assert_eq!(chat["gen_ai.provider.name"], "openai");
+        assert_eq!(chat["gen_ai.request.model"], "gpt-4o-mini");
+        assert_eq!((&*chat["gen_ai.usage.input_tokens"], &*chat["gen_ai.usage.output_tokens"]), ("12", "3"));
+        assert!(!chat.contains_key("gen_ai.request.stream"), "said only of streams");
+        let call = trace.attributes("POST");
+        assert_eq!(call["http.request.method"], "POST");
+        assert_eq!(call["server.address"], "127.0.0.1");
+        assert_eq!(call["http.response.status_code"], "200");
+        self.kept_secrets();
+    }
+}
+
+#[tokio::test]
+async fn a_miss_and_a_hit_over_grpc() {
+    let scene = grpc().await;
+    scene.shows_a_miss_and_a_hit().await;
+    assert_eq!(scene.receiver.ids().len(), 2, "one trace per request");
+    let dump = scene.receiver.dump();
+    assert!(dump.contains("service.name") && dump.contains("service.version"), "{dump}");
+}
+
+#[tokio::test]
+async fn a_miss_and_a_hit_over_http() {
+    scene(Receiver::http().await, "http/protobuf").await.shows_a_miss_and_a_hit().await;
+}
+
+#[tokio::test]
+async fn a_routed_request_and_a_provider_inside() {
+    let scene = grpc().await;
+    let answer = scene.gateway.ask(chat("auto", &PROMPT.repeat(9))).await;
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    let expected = "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow auto (ok)
+    INTERNAL timeout auto (ok)
+      INTERNAL cache auto (ok)
+        INTERNAL router auto (ok)
+          CLIENT chat gpt-4o (ok)
+            CLIENT POST (ok)
+";
+    assert_eq!(trace.tree(), expected);
+    assert_eq!(trace.attributes("router auto")["throughline.route"], "dear");
+
+    let answer = scene.gateway.ask(chat("inside", PROMPT)).await;
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    let expected = "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow inside (ok)
+    INTERNAL router inside (ok)
+      CLIENT chat tiny (ok)
+";
+    assert_eq!(trace.tree(), expected);
+    assert_eq!(trace.attributes("chat tiny")["gen_ai.provider.name"], "simulated");
+}
+
+#[tokio::test]
+async fn a_timeout_and_a_failure_are_errors_all_the_way_up() {
+    let scene = grpc().await;
+    let answer = scene.gateway.ask(chat("hasty", "s3cret: please hang")).await;
+    assert_eq!(answer.status, 504);
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    let expected = "\
+SERVER POST /v1/chat/completions (error: 504)
+  INTERNAL invoke_workflow hasty (error: timeout)
+    INTERNAL timeout hasty (error: timeout)
+      INTERNAL router hasty (error: cancelled)
+        CLIENT chat gpt-4o-mini (error: cancelled)
+          CLIENT POST (error: cancelled)
+";
+    assert_eq!(trace.tree(), expected);
+    assert_eq!(trace.attributes("timeout hasty")["throughline.outcome"], "timeout");
+    assert_eq!(trace.attributes("POST /v1/chat/completions")["error.type"], "504");
+
+    let answer = scene.gateway.ask(chat("hasty", "s3cret: please fail")).await;
+    assert_eq!(answer.status, 502);
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    assert_eq!(
+        trace.tree(),
+        expected.replace("504", "502").replace("timeout)", "upstream)").replace("cancelled", "upstream")
+    );
+    assert_eq!(trace.attributes("POST")["http.response.status_code"], "503");
+    assert!(!scene.receiver.dump().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_streamed_answer_ends_its_spans_with_its_last_byte() {
+    let scene = grpc().await;
+    let answer = scene.gateway.ask(streamed(PROMPT)).await;
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    assert_eq!(trace.tree(), MISS);
+    assert_eq!(trace.attributes("cache auto")["throughline.cache"], "bypass");
+    let chat = trace.attributes("chat gpt-4o-mini");
+    assert_eq!(chat["gen_ai.request.stream"], "true");
+    assert_eq!((&*chat["gen_ai.usage.input_tokens"], &*chat["gen_ai.usage.output_tokens"]), ("12", "3"));
+    scene.kept_secrets();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_seen_in_its_trace() {
+    let scene = grpc().await;
+    let stream = scene.gateway.open(streamed("s3cret: please hang")).await;
+    let id = stream.headers()["x-throughline-trace-id"].to_str().unwrap().to_owned();
+    let mut body = stream.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let trace = scene.receiver.trace(&id).await;
+    let expected = MISS.replacen("(ok)", "(error: cancelled)", 1);
+    let expected = expected.replace("chat gpt-4o-mini (ok)", "chat gpt-4o-mini (error: cancelled)");
+    assert_eq!(trace.tree(), expected, "what had been done before is not blamed");
+
+    let known = scene.receiver.ids();
+    let body = chat("auto", "hang").to_string();
+    let length = body.len();
+    let request =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{body}");
+    let mut client = TcpStream::connect(scene.gateway.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut client, request.as_bytes()).await.unwrap();
+    scene.upstream.sees(2).await;
+    drop(client);
+    let id = process::until("another trace", async || {
+        scene.receiver.ids().into_iter().find(|id| !known.contains(id))
+    })
+    .await;
+    assert_eq!(scene.receiver.trace(&id).await.tree(), MISS.replace("(ok)", "(error: cancelled)"));
+}
+
+#[tokio::test]
+async fn an_incoming_trace_is_continued_and_its_decision_kept() {
+    let scene = grpc().await;
+    let (id, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    for (flags, prompt) in [("00", "unsampled"), ("01", "sampled")] {
+        let traceparent = format!("00-{id}-{parent}-{flags}");
+        let answer = scene.gateway.ask_with(&[("traceparent", &traceparent)], chat("auto", prompt)).await;
+        assert_eq!(trace_id(&answer), id);
+    }
+    let trace = scene.receiver.trace(id).await;
+    assert_eq!(trace.tree(), MISS, "the sampled one and nothing of the other");
+    assert_eq!(trace.remote_parent(), parent);
+    let answer = scene.gateway.ask_with(&[("traceparent", "00-nonsense-01")], chat("auto", "wrong")).await;
+    assert_eq!(scene.receiver.trace(trace_id(&answer)).await.remote_parent(), "");
+}
+
+#[tokio::test]
+async fn refused_requests_have_a_trace_without_a_workflow() {
+    let scene = grpc().await;
+    let answer = scene.gateway.ask("not json").await;
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    assert_eq!(trace.tree(), "SERVER POST /v1/chat/completions (ok)\n");
+    assert_eq!(trace.attributes("POST /v1/chat/completions")["http.response.status_code"], "400");
+}

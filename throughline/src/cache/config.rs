@@ -1,0 +1,90 @@
+//! How values are cached.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// How values are cached.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CacheConfig {
+    pub(super) operation: String,
+    pub(super) ttl: Duration,
+    pub(super) jitter: f64,
+    pub(super) stale_while_revalidate: Duration,
+    pub(super) stale_if_error: Duration,
+    pub(super) store_deadline: Duration,
+    pub(super) schema: u32,
+}
+
+// === impl CacheConfig ===
+
+impl CacheConfig {
+    /// Serves the values of `operation` for `ttl`. The operation is part of every key, so that two caches
+    /// on one store do not meet.
+    ///
+    /// # Errors
+    /// When `ttl` is shorter than a millisecond.
+    pub fn new(operation: impl Into<String>, ttl: Duration) -> Result<Self, ConfigError> {
+        if ttl < Duration::from_millis(1) {
+            return Err(ConfigError::new(format!("cache ttl is {ttl:?}: it must be at least 1ms")));
+        }
+        Ok(Self {
+            operation: operation.into(),
+            ttl,
+            jitter: 0.1,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            store_deadline: Duration::from_millis(20),
+            schema: 0,
+        })
+    }
+
+    /// Shortens each value's time by a random share of up to this much, so that values stored together
+    /// do not expire together. Default: 0.1.
+    ///
+    /// # Errors
+    /// When it is not between 0 and 0.5.
+    pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
+        if !(0.0..=0.5).contains(&share) {
+            return Err(ConfigError::new(format!("cache jitter is {share}: it must be from 0 to 0.5")));
+        }
+        self.jitter = share;
+        Ok(self)
+    }
+
+    /// Serves a value for this long after its time, while it is refreshed in the background (RFC 5861).
+    /// Default: 0s.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = window;
+        self
+    }
+
+    /// Serves a value for this long after its time when the workflow fails in a way that may pass
+    /// (RFC 5861). Default: 0s.
+    #[must_use]
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = window;
+        self
+    }
+
+    /// How long one call to the store may take. Default: 20ms.
+    ///
+    /// # Errors
+    /// When it is zero.
+    pub fn store_deadline(mut self, deadline: Duration) -> Result<Self, ConfigError> {
+        if deadline.is_zero() {
+            return Err(ConfigError::new("cache store deadline is 0s: it must be more"));
+        }
+        self.store_deadline = deadline;
+        Ok(self)
+    }
+
+    /// Part of every key. Change it when the meaning of stored values changes. Default: 0.
+    #[must_use]
+    pub fn schema(mut self, version: u32) -> Self {
+        self.schema = version;
+        self
+    }
+}

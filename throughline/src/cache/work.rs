@@ -1,0 +1,69 @@
+//! What the leader of a flight does with what it has computed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flight::{Flights, Landing, Lead};
+use super::guard::Guarded;
+use super::key::Key;
+use super::store::{Lifetime, Store};
+use super::{CacheEvent, Caching};
+use crate::context::Context;
+use crate::error::{Kind, Result};
+use crate::primitive::Primitive;
+
+/// What a refresh in the background shares with the cache.
+pub(super) struct Work<P, C, S> {
+    pub(super) inner: P,
+    pub(super) caching: C,
+    pub(super) store: Guarded<S>,
+    pub(super) flights: Arc<Flights>,
+    pub(super) ttl: Duration,
+    pub(super) jitter: f64,
+    pub(super) kept: Duration,
+}
+
+// === impl Work ===
+
+impl<P, C, S> Work<P, C, S>
+where
+    P: Primitive,
+    C: Caching<P::In, P::Out>,
+    S: Store,
+{
+    /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
+    /// get it from the leader.
+    pub(super) async fn settle(
+        &self,
+        lead: Lead,
+        key: Key,
+        result: Result<P::Out>,
+        cx: &Context,
+    ) -> (Result<P::Out>, Option<CacheEvent>) {
+        let output = match result {
+            Ok(output) => output,
+            Err(error) => {
+                if !error.is_retryable() && error.kind() != Kind::Cancelled {
+                    lead.land(Landing::Fatal(error.clone()));
+                }
+                return (Err(error), None);
+            }
+        };
+        let Some(value) = self.caching.encode(&output) else {
+            lead.land(Landing::Private);
+            return (Ok(output), Some(CacheEvent::NotCacheable));
+        };
+        lead.land(Landing::Value(value.clone()));
+        let event = match self.store.put(key, value, self.lifetime(), cx.clock().now()).await {
+            Ok(true) => CacheEvent::Stored,
+            Ok(false) => CacheEvent::TooLarge,
+            Err(_) => CacheEvent::StoreFailed,
+        };
+        (Ok(output), Some(event))
+    }
+
+    fn lifetime(&self) -> Lifetime {
+        let fresh = self.ttl.saturating_sub(self.ttl.mul_f64(self.jitter * fastrand::f64()));
+        Lifetime { fresh, kept: fresh.saturating_add(self.kept) }
+    }
+}
