@@ -398,7 +398,11 @@ where
                 async move { inner.execute(input, &cx).await },
             ));
         task.await.unwrap_or_else(|error| {
-            Err(Error::new(Kind::Internal, "the detached work panicked").because(error))
+            let (kind, what) = match error.is_cancelled() {
+                true => (Kind::Cancelled, "the detached work was stopped with its runtime"),
+                false => (Kind::Internal, "the detached work panicked"),
+            };
+            Err(Error::new(kind, what).because(error))
         })
     }
 

@@ -135,7 +135,7 @@ fn edited(body: &Value, place: Index, edit: &Edit) -> Value {
     match (edit, target) {
         (Edit::Replace(value), target) => *target = value.clone(),
         (Edit::Insert(name, value), Value::Object(fields)) => {
-            drop(fields.insert(name.clone(), value.clone()))
+            fields.insert(name.clone(), value.clone());
         }
         (Edit::Insert(_, value), Value::Array(items)) => items.push(value.clone()),
         (Edit::Remove(index), Value::Object(fields)) if !fields.is_empty() => {
