@@ -9,8 +9,8 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanExporter};
 use throughline::telemetry::{Clock, Sink, Telemetry};
 use throughline::{
-    CacheConfig, Context, JsonCaching, Memory, Primitive, Result, RouterConfig, TimeoutConfig, Workflow, router,
-    workflow,
+    CacheConfig, Context, JsonCaching, Memory, Primitive, Result, RouterConfig, TimeoutConfig, Workflow,
+    router, workflow,
 };
 use tokio::runtime::Runtime;
 
@@ -35,7 +35,8 @@ impl SpanExporter for Nowhere {
 /// Measures and prints a table.
 #[expect(clippy::print_stdout, reason = "the table is what this command prints")]
 pub(crate) fn run(rounds: usize, calls: u32) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
     let on = Telemetry::builder().without_endpoint().local().init();
     let processor = BatchSpanProcessor::builder(Nowhere).build();
     let sampled = Telemetry::builder().without_endpoint().local().span_processor(processor).init();
@@ -53,7 +54,9 @@ pub(crate) fn run(rounds: usize, calls: u32) {
         }
     }
 
-    println!("processor ns per call, median of {rounds} rounds of {calls} calls (fastest round in brackets)\n");
+    println!(
+        "processor ns per call, median of {rounds} rounds of {calls} calls (fastest round in brackets)\n"
+    );
     println!("| case | telemetry off | on | on, sampled span |\n|---|--:|--:|--:|");
     for ((name, _), modes) in cases.iter().zip(&mut samples) {
         let cells: Vec<_> = modes
@@ -76,7 +79,10 @@ fn cases() -> Vec<Case> {
         ("cache hit", case(|| cached(step()))),
         ("wrapped: timeout(cache(router(step))), hit", case(|| cached(routed()).timeout(limit()))),
         ("wrapped: cache(timeout(router(step))), hit", case(|| cached(routed().timeout(limit())))),
-        ("piped: router >> cache >> timeout, hit", case(|| routed() >> cached(step()) >> step().timeout(limit()))),
+        (
+            "piped: router >> cache >> timeout, hit",
+            case(|| routed() >> cached(step()) >> step().timeout(limit())),
+        ),
     ]
 }
 
@@ -89,9 +95,12 @@ fn step() -> Workflow<impl Primitive<In = u64, Out = u64> + 'static> {
 }
 
 fn routed() -> Workflow<impl Primitive<In = u64, Out = u64> + 'static> {
-    router(RouterConfig::new("route").route("a", step()).route("b", step()).select(|n: &u64, _| {
-        Ok(if n.is_multiple_of(2) { "a" } else { "b" }.into())
-    }))
+    router(
+        RouterConfig::new("route")
+            .route("a", step())
+            .route("b", step())
+            .select(|n: &u64, _| Ok(if n.is_multiple_of(2) { "a" } else { "b" }.into())),
+    )
     .expect("the routes exist")
 }
 

@@ -9,7 +9,8 @@ use std::io::Write as _;
 use throughline::telemetry::Scrape;
 
 use crate::cli::Demo;
-use crate::serve::{Running, built_in, start, stop_signal};
+use crate::config::Config;
+use crate::serve::{Running, start, stop_signal};
 use prompts::Prompts;
 use report::Report;
 
@@ -17,9 +18,9 @@ use report::Report;
 ///
 /// # Errors
 /// What kept it from running.
-pub(crate) async fn demo(args: &Demo) -> Result<(), String> {
+pub(crate) async fn demo(config: &Config, args: &Demo) -> Result<(), String> {
     let prompts = args.prompts.as_deref().map_or(Ok(Prompts::BuiltIn), Prompts::read)?;
-    let running = start(&built_in()?, &args.listen).await?;
+    let running = start(config, &args.listen).await?;
     introduce(&running, args);
     let stopped = async {
         stop_signal().await;

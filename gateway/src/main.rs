@@ -47,10 +47,13 @@ fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Check(args) => check::check(args).map_err(refused),
         Command::Serve(args) => {
-            let config = serve::configuration(args.config.as_deref()).map_err(refused)?;
+            let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
             runtime().map_err(failed)?.block_on(serve::serve(&config, &args.listen)).map_err(failed)
         }
-        Command::Demo(args) => runtime().map_err(failed)?.block_on(demo::demo(args)).map_err(failed),
+        Command::Demo(args) => {
+            let config = serve::built_in(&args.listen).map_err(refused)?;
+            runtime().map_err(failed)?.block_on(demo::demo(&config, args)).map_err(failed)
+        }
     }
 }
 

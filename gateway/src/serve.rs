@@ -36,25 +36,36 @@ pub(crate) struct Running {
     server: JoinHandle<()>,
 }
 
-/// Reads `file`, or what is used when none is named.
+/// Reads `file`, or what is used when none is named, to be served on `listen`.
 ///
 /// # Errors
 /// Everything that is wrong with it, to be shown as it is.
-pub(crate) fn configuration(file: Option<&Path>) -> Result<Config, String> {
+pub(crate) fn configuration(file: Option<&Path>, listen: &Listen) -> Result<Config, String> {
     let env = |name: &str| std::env::var(name).ok();
     let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
     match found {
-        Some(path) => Config::load(path, &env).map_err(|errors| errors.to_string()),
+        Some(path) => on(listen, Config::load(path, &env).map_err(|errors| errors.to_string())?),
         None => {
             tracing::info!("no configuration given: serving the built-in demonstration models");
-            built_in()
+            built_in(listen)
         }
     }
 }
 
-/// The configuration of the demonstration.
-pub(crate) fn built_in() -> Result<Config, String> {
-    Config::parse(BUILT_IN, "demo.toml", &|_| None).map_err(|errors| errors.to_string())
+/// The configuration of the demonstration, to be served on `listen`.
+///
+/// # Errors
+/// When it may not be served there.
+pub(crate) fn built_in(listen: &Listen) -> Result<Config, String> {
+    on(listen, Config::parse(BUILT_IN, "demo.toml", &|_| None).map_err(|errors| errors.to_string())?)
+}
+
+/// The command line wins over the file, except that it cannot let other machines in.
+fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
+    if let Some(address) = listen.listen {
+        config.server.listen_on(address)?;
+    }
+    Ok(config)
 }
 
 /// Starts telemetry, builds the workflows and serves them.
@@ -62,7 +73,7 @@ pub(crate) fn built_in() -> Result<Config, String> {
 /// # Errors
 /// When the address is taken, or a part refuses its configuration.
 pub(crate) async fn start(config: &Config, listen: &Listen) -> Result<Running, String> {
-    let address = listen.listen.unwrap_or(config.server.listen);
+    let address = config.server.listen;
     let models = workflows::build(config).map_err(|error| error.to_string())?;
     let telemetry = telemetry(config, listen);
     for model in models.values() {

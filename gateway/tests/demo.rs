@@ -1,5 +1,7 @@
 //! `throughline demo`: the report, and what it is computed from.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 mod process;
 
 use std::collections::BTreeMap;
@@ -37,7 +39,6 @@ fn is_consistent(report: &Value) {
         let [p50, p95, p99] = ["p50", "p95", "p99"].map(|name| number(&quantiles[name]));
         assert!(0.0 < p50 && p50 <= p95 && p95 <= p99, "{report}");
     }
-    assert!(number(&report["overhead_ms"]["p50"]) < number(&report["latency_ms"]["p50"]), "{report}");
     let cache = counts(&report["cache"]);
     let of = |outcomes: &[&str]| -> f64 { outcomes.iter().filter_map(|outcome| cache.get(*outcome)).sum() };
     assert!(cache.values().sum::<f64>() <= requests, "{report}");
@@ -65,6 +66,7 @@ async fn the_json_report_is_alone_on_standard_output_and_adds_up() {
     assert!(routes["cheap"] > routes["premium"] && routes["premium"] > 0.0, "{report}");
     assert!(number(&report["cache_hit_rate"]) > 0.2, "the mix has repeats: {report}");
     assert!(number(&report["money"]["saved_usd"]) > 0.0, "{report}");
+    assert!(number(&report["overhead_ms"]["p50"]) < number(&report["latency_ms"]["p50"]), "{report}");
     assert!(ended.stderr.contains("gateway http://127.0.0.1:"), "{}", ended.stderr);
     assert!(ended.stderr.contains("metrics http://127.0.0.1:"), "{}", ended.stderr);
 }

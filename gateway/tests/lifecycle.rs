@@ -1,5 +1,7 @@
 //! Clients that go away, ports that are taken, and the end of the process.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 mod process;
 
 use std::net::{SocketAddr, TcpListener};

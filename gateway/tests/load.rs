@@ -1,5 +1,7 @@
 //! Many requests, many connections, and many kinds of nonsense.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 mod process;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! A real Prometheus scrapes a real gateway, and finds what has happened.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 mod process;
 
 use std::collections::BTreeMap;
@@ -58,8 +60,11 @@ provider = "hanging"
 model = "small"
 "#;
 
+/// A series by name and labels, and its value.
+type Expected = (&'static str, &'static [(&'static str, &'static str)], f64);
+
 /// What [`run`] leaves behind: every one of the thirteen families, with all its labels.
-const EXPECTED: &[(&str, &[(&str, &str)], f64)] = &[
+const EXPECTED: &[Expected] = &[
     ("router_decisions_total", &[("route", "cheap"), ("reason", "routing_function")], 4.0),
     ("router_decisions_total", &[("route", "cheap"), ("reason", "invalid_route_fallback")], 1.0),
     ("router_decisions_total", &[("route", "cheap"), ("reason", "routing_error_fallback")], 0.0),

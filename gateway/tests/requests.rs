@@ -1,5 +1,7 @@
 //! What clients may send, what they are told when they may not, and what the headers of an answer say.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 mod process;
 
 use std::time::Duration;

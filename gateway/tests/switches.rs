@@ -1,8 +1,10 @@
 //! Observability switched off and on again: the gateway answers the same.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 mod process;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use process::{Answer, Gateway, Launch, PROMPT_PROVIDER, chat};
 use serde_json::{Value, json};
@@ -49,10 +51,10 @@ const OFF: [(&str, &str); 5] = [
 ];
 
 fn launch() -> Launch {
-    launch_with_metrics_on("127.0.0.1:0")
+    launch_with_metrics_on(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
-fn launch_with_metrics_on(metrics: impl ToString) -> Launch {
+fn launch_with_metrics_on(metrics: SocketAddr) -> Launch {
     Launch::serve_with_metrics_on(metrics, &format!("{PROMPT_PROVIDER}\n{CONFIG}"))
 }
 

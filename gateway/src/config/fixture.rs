@@ -1,6 +1,7 @@
 //! What tests of all sections share: the smallest file that works, with a text put before it.
 
-use super::{Config, ConfigErrors};
+use super::Config;
+use super::error::ConfigErrors;
 
 /// The smallest configuration.
 pub(super) const SMALLEST: &str = "\

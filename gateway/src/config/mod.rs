@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, read once, checked once, held as plain types.
 //!
 //! [`Config::load`] answers with a [`Config`] that running code need not check again, or with
-//! [`ConfigErrors`]: everything that is wrong with the file, each with its line and column. A syntax error,
+//! [`error::ConfigErrors`]: everything that is wrong with the file, each with its line and column. A syntax error,
 //! an unknown key or a value of the wrong type ends the reading; all else is collected in one pass.
 //!
 //! Each section has a file that holds, in this order, what the section means (`pub(crate)` types), what it

@@ -13,6 +13,8 @@ use super::check::Check;
 pub(crate) struct Server {
     /// The address of the API. Default: 127.0.0.1:8080.
     pub(crate) listen: SocketAddr,
+    /// Whether other machines may send requests, none of which needs a key. Default: false.
+    pub(crate) allow_public_without_auth: bool,
     /// The largest request body, in bytes, at least 1. Default: 10 MiB.
     pub(crate) max_body: usize,
     /// How deep a request body may be nested, 1 to 100. Default: 64.
@@ -62,24 +64,45 @@ fn is_public(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 
+/// Refuses an address that other machines reach, unless that is allowed.
+fn permitted(listen: SocketAddr, allow_public: bool) -> Result<(), String> {
+    if allow_public || !is_public(listen) {
+        return Ok(());
+    }
+    Err(format!(
+        "`listen` is {listen}, where other machines can send requests without a key: use a loopback address such \
+         as 127.0.0.1, or set allow_public_without_auth = true"
+    ))
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Listens on `address` instead.
+    ///
+    /// # Errors
+    /// When other machines reach that address and that is not allowed.
+    pub(crate) fn listen_on(&mut self, address: SocketAddr) -> Result<(), String> {
+        permitted(address, self.allow_public_without_auth)?;
+        self.listen = address;
+        Ok(())
+    }
+}
+
 // === impl ServerFile ===
 
 impl ServerFile {
     /// Checks the section.
     pub(super) fn check(self, check: &mut Check<'_>) -> Server {
         let listen = check.address("listen", self.listen.as_ref(), loopback(8080));
-        if let Some(written) = self.listen.filter(|_| is_public(listen) && !self.allow_public_without_auth) {
-            check.refuse(
-                written.span(),
-                format!(
-                    "`listen` is {listen}, where other machines can send requests without a key: use a loopback \
-                     address such as 127.0.0.1, or set allow_public_without_auth = true"
-                ),
-            );
+        let allow_public_without_auth = self.allow_public_without_auth;
+        if let (Some(written), Err(problem)) = (self.listen, permitted(listen, allow_public_without_auth)) {
+            check.refuse(written.span(), problem);
         }
         let seconds = Duration::from_secs;
         Server {
             listen,
+            allow_public_without_auth,
             max_body: check.size("max_body", self.max_body.as_ref(), 10 << 20),
             max_json_depth: check.whole("max_json_depth", self.max_json_depth.as_ref(), 1..=100, 64),
             max_messages: check.whole("max_messages", self.max_messages.as_ref(), 1..=100_000, 2048),
@@ -121,6 +144,7 @@ mod tests {
             config.server,
             Server {
                 listen: "127.0.0.1:8080".parse().unwrap(),
+                allow_public_without_auth: false,
                 max_body: 10 * 1024 * 1024,
                 max_json_depth: 64,
                 max_messages: 2048,
@@ -148,6 +172,7 @@ mod tests {
             config.server,
             Server {
                 listen: "[::1]:1".parse().unwrap(),
+                allow_public_without_auth: false,
                 max_body: 1024,
                 max_json_depth: 3,
                 max_messages: 4,
@@ -171,6 +196,18 @@ mod tests {
         );
         let config = accepted("[server]\nlisten = \"0.0.0.0:80\"\nallow_public_without_auth = true\n");
         assert_eq!(config.server.listen, "0.0.0.0:80".parse().unwrap());
+    }
+
+    #[test]
+    fn an_address_given_later_is_held_to_the_same_rule() {
+        let mut closed = accepted("").server;
+        closed.listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(closed.listen, "127.0.0.1:0".parse().unwrap());
+        let refusal = closed.listen_on("0.0.0.0:0".parse().unwrap()).unwrap_err();
+        assert!(refusal.ends_with("or set allow_public_without_auth = true"), "{refusal}");
+        assert_eq!(closed.listen, "127.0.0.1:0".parse().unwrap());
+        let mut open = accepted("server.allow_public_without_auth = true\n").server;
+        open.listen_on("0.0.0.0:0".parse().unwrap()).unwrap();
     }
 
     #[test]

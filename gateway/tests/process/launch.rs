@@ -67,11 +67,11 @@ impl Launch {
 
     /// `serve` with this configuration, on free ports.
     pub(crate) fn serve(config: &str) -> Self {
-        Self::serve_with_metrics_on("127.0.0.1:0", config)
+        Self::serve_with_metrics_on(SocketAddr::from(([127, 0, 0, 1], 0)), config)
     }
 
     /// `serve` with this configuration, on a free port and this address.
-    pub(crate) fn serve_with_metrics_on(metrics: impl ToString, config: &str) -> Self {
+    pub(crate) fn serve_with_metrics_on(metrics: SocketAddr, config: &str) -> Self {
         Self::new(&["serve", "--config", "throughline.toml", "--listen", "127.0.0.1:0"])
             .args(&["--metrics-listen", &metrics.to_string()])
             .file("throughline.toml", config)
@@ -154,19 +154,19 @@ impl Gateway {
 
     /// Sends a chat request with headers of its own.
     pub(crate) async fn ask_with(&self, headers: &[(&'static str, &str)], body: impl ToString) -> Answer {
-        client::send(&self.client, self.chat_request(headers, body)).await
+        client::send(&self.client, self.chat_request(headers, &body)).await
     }
 
     /// Sends a chat request and returns the answer once its head is there.
     pub(crate) async fn open(&self, body: impl ToString) -> Response<Incoming> {
-        client::open(&self.client, self.chat_request(&[], body)).await
+        client::open(&self.client, self.chat_request(&[], &body)).await
     }
 
     /// A chat request that has not been sent.
     pub(crate) fn chat_request(
         &self,
         headers: &[(&'static str, &str)],
-        body: impl ToString,
+        body: &impl ToString,
     ) -> Request<Full<Bytes>> {
         let mut request =
             client::request(Method::POST, self.address, "/v1/chat/completions", body.to_string());

@@ -38,8 +38,10 @@ pub(crate) struct Upstream {
     shared: Arc<Shared>,
 }
 
+type Script = dyn Fn(&Seen) -> Vec<Step> + Send + Sync;
+
 struct Shared {
-    script: Box<dyn Fn(&Seen) -> Vec<Step> + Send + Sync>,
+    script: Box<Script>,
     seen: Mutex<Vec<Seen>>,
     /// How many connections were closed by the client during [`Step::Hold`].
     hung_up: AtomicUsize,
