@@ -44,8 +44,13 @@ fn request(body: &str) -> ChatRequest {
     ChatRequest::parse(body.to_owned().into(), &Limits::default()).unwrap()
 }
 
+/// Fails the test, in place of hanging, where `work` does not come to an end.
+async fn patiently<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("it comes to an end")
+}
+
 async fn plain(ask: &Ask, cx: &Context) -> Result<Completion> {
-    match ask.run(request(PLAIN), cx).await? {
+    match patiently(ask.run(request(PLAIN), cx)).await? {
         Answer::Full(answer) => Ok(answer),
         other => panic!("{other:?} is not whole"),
     }
@@ -61,7 +66,7 @@ async fn stream_of(ask: &Ask, body: &str, cx: &Context) -> Result<ChatStream> {
 /// Every byte of the stream, and the failure it ended with.
 async fn read(mut stream: ChatStream) -> (String, Option<Error>) {
     let mut text = Vec::new();
-    while let Some(events) = stream.next().await {
+    while let Some(events) = patiently(stream.next()).await {
         match events {
             Ok(events) => text.extend_from_slice(&events),
             Err(error) => {

@@ -6,6 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::patiently;
+
 /// What the server does when a request has come, step by step. Then it waits for the next one, so an answer
 /// that the script leaves unfinished hangs until the client closes the connection.
 #[derive(Clone, Debug)]
@@ -40,6 +42,7 @@ pub(crate) struct Upstream {
 struct Log {
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
+    answered: Notify,
     closed: Notify,
 }
 
@@ -77,9 +80,14 @@ impl Upstream {
         *self.log.connections.lock().unwrap()
     }
 
+    /// Completes when a script has come to its end.
+    pub(crate) async fn answered(&self) {
+        patiently(self.log.answered.notified()).await;
+    }
+
     /// Completes when a connection has ended.
     pub(crate) async fn closed(&self) {
-        self.log.closed.notified().await;
+        patiently(self.log.closed.notified()).await;
     }
 }
 
@@ -139,6 +147,7 @@ async fn serve(mut socket: TcpStream, script: &[Act], log: &Log) -> std::io::Res
                 Act::Reset => return socket.set_zero_linger(),
             }
         }
+        log.answered.notify_one();
     }
     Ok(())
 }
