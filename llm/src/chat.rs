@@ -39,7 +39,7 @@ use throughline::{Context, Error, Kind, Primitive as _, Result, State, Workflow}
 
 use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
 use crate::http_call::HttpAnswer;
-use crate::openai::{ChatRequest, StreamWatch, Usage};
+use crate::openai::{ChatRequest, Chunk, StreamWatch, Usage};
 use crate::prices::PriceTable;
 use crate::providers::Provider;
 use crate::sse::SseParser;
@@ -316,15 +316,17 @@ fn last(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
     Ok(Frame { events: rest.map(|event| event.raw).unwrap_or_default(), usage: watch.usage(), last: true })
 }
 
-/// Whole events up to `[DONE]`; what follows it is no part of the answer.
+/// Whole events up to `[DONE]`, which ends the answer, or up to an error. The provider's own words about its
+/// failure stay here: they may hold anything.
 fn gather(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
     let mut pieces = Vec::new();
     let too_large = |error| Error::new(Kind::Upstream, "the provider's answer cannot be read").because(error);
     while !watch.is_complete()
+        && !watch.has_failed()
         && let Some(event) = parser.next_event().map_err(too_large)?
     {
         let chunk = watch.observe(&event);
-        if !watch.hides(chunk) {
+        if chunk != Chunk::Error && !watch.hides(chunk) {
             pieces.push(event.raw);
         }
     }
