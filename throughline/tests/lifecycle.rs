@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -148,48 +147,35 @@ fn spans_carry_the_default_service_name_unless_another_is_given() {
     assert!(telemetry.sink().render().contains(r#"build_info{service="shop",version="7.1"} 1"#));
 }
 
-/// Runs the named test of this file again, in a process with other variables.
-fn with_variables(test: &str, variables: &[(&str, &str)]) {
-    let me = std::env::current_exe().unwrap();
-    let run = Command::new(me)
-        .args([test, "--exact", "--include-ignored", "--test-threads=1"])
-        .env_remove("OTEL_SERVICE_NAME")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&run.stdout);
-    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+/// An environment that holds these variables.
+fn environment(variables: &[(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+    let variables = variables.to_vec();
+    move |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
 }
 
-#[test]
-fn the_environment_names_the_service_and_switches_everything_off() {
-    with_variables("in_an_environment_that_names_the_service", &[("SERVICE_NAME", "from-env")]);
-    for (name, value) in
-        [("ENABLE_OBSERVABILITY", "false"), ("ENABLE_APM", "0"), ("OTEL_SDK_DISABLED", "true")]
-    {
-        with_variables("in_an_environment_that_says_no", &[(name, value)]);
-    }
-}
-
-#[test]
-#[ignore = "run by the_environment_names_the_service_and_switches_everything_off"]
-fn in_an_environment_that_names_the_service() {
+#[tokio::test]
+async fn the_environment_names_the_service() {
     let told = Told::default();
-    let telemetry = quiet().local().from_env().span_processor(told.clone()).init();
+    let env = environment(&[("SERVICE_NAME", "from-env")]);
+    let telemetry = quiet().local().from_variables(env).span_processor(told.clone()).init();
     assert_eq!(told.attribute("service.name").as_deref(), Some("from-env"));
     assert_eq!(telemetry.status(), Status::Enabled);
 }
 
 #[tokio::test]
-#[ignore = "run by the_environment_names_the_service_and_switches_everything_off"]
-async fn in_an_environment_that_says_no() {
-    let told = Told::default();
-    let builder = Telemetry::builder().metrics_listen(([127, 0, 0, 1], 0).into()).local();
-    let telemetry = builder.span_processor(told.clone()).from_env().init();
-    assert_eq!((telemetry.status(), telemetry.metrics_address()), (Status::Disabled, None));
-    let cx = Context::builder().sink(telemetry.sink()).build();
-    assert_eq!(workflow("double", double).run(2, &cx).await.unwrap(), 4, "the program works as usual");
-    assert_eq!(told.0.lock().unwrap().spans.len(), 0);
+async fn the_environment_switches_everything_off() {
+    for (name, value) in
+        [("ENABLE_OBSERVABILITY", "false"), ("ENABLE_APM", "0"), ("OTEL_SDK_DISABLED", "true")]
+    {
+        let told = Told::default();
+        let builder = Telemetry::builder().metrics_listen(([127, 0, 0, 1], 0).into()).local();
+        let builder = builder.span_processor(told.clone()).from_variables(environment(&[(name, value)]));
+        let telemetry = builder.init();
+        assert_eq!((telemetry.status(), telemetry.metrics_address()), (Status::Disabled, None), "{name}");
+        let cx = Context::builder().sink(telemetry.sink()).build();
+        assert_eq!(workflow("double", double).run(2, &cx).await.unwrap(), 4, "the program works as usual");
+        assert_eq!(told.0.lock().unwrap().spans.len(), 0, "{name}");
+    }
 }
 
 #[tokio::test]

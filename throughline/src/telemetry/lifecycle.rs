@@ -227,8 +227,13 @@ impl TelemetryBuilder {
     }
 
     /// Lets the environment's variables speak: they win over what was set before this call.
-    pub fn from_env(mut self) -> Self {
-        self.settings.apply(&|name| std::env::var(name).ok());
+    pub fn from_env(self) -> Self {
+        self.from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// As [`TelemetryBuilder::from_env`], with the variables looked up by `env`.
+    pub fn from_variables(mut self, env: impl Fn(&str) -> Option<String>) -> Self {
+        self.settings.apply(&env);
         self
     }
 
