@@ -49,6 +49,12 @@ impl ApiError {
         }
     }
 
+    /// A fault of this program.
+    pub(crate) fn internal() -> Self {
+        let message = "the gateway failed to answer; its log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER_ERROR, "internal_error", message)
+    }
+
     /// No such path.
     pub(crate) fn unknown_path() -> Self {
         let message = "no such path: this gateway serves POST /v1/chat/completions and GET /v1/models";

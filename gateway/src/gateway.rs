@@ -13,6 +13,9 @@ use throughline_llm::openai::{ChatRequest, Limits};
 /// A configured model: a workflow of chat requests.
 pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
 
+/// The configured models by the name that clients use.
+pub(crate) type Models = BTreeMap<String, Model>;
+
 /// How long a client may take to send its body.
 pub(crate) const BODY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -21,8 +24,8 @@ const LONGEST_ID: usize = 128;
 
 /// A gateway that can answer requests.
 pub(crate) struct Gateway {
-    /// The workflows by the name that clients use.
-    pub(crate) models: BTreeMap<String, Model>,
+    /// What clients can ask for.
+    pub(crate) models: Models,
     /// The headers that rules look at.
     pub(crate) rule_headers: Vec<HeaderName>,
     /// What a request may contain.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::Listen;
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Models};
 use crate::server::Server;
 use crate::workflows;
 
@@ -68,13 +68,12 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
     Ok(config)
 }
 
-/// Starts telemetry, builds the workflows and serves them.
+/// Starts telemetry and serves the models.
 ///
 /// # Errors
-/// When the address is taken, or a part refuses its configuration.
-pub(crate) async fn start(config: &Config, listen: &Listen) -> Result<Running, String> {
+/// When the address is taken.
+pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> Result<Running, String> {
     let address = config.server.listen;
-    let models = workflows::build(config).map_err(|error| error.to_string())?;
     let telemetry = telemetry(config, listen);
     for model in models.values() {
         model.bind(telemetry.sink());
@@ -90,14 +89,9 @@ pub(crate) async fn start(config: &Config, listen: &Listen) -> Result<Running, S
         telemetry,
         draining: AtomicBool::new(false),
     });
-    let server = Server::bind(
-        address,
-        Arc::clone(&gateway),
-        config.server.header_timeout,
-        config.server.drain_timeout,
-    )
-    .await
-    .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
+    let server = Server::bind(&config.server, Arc::clone(&gateway))
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
     let address = server.address().map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(server.run(async {
@@ -124,8 +118,8 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 /// # Errors
 /// What kept it from starting.
 #[expect(clippy::print_stdout, reason = "the addresses are what this command prints")]
-pub(crate) async fn serve(config: &Config, listen: &Listen) -> Result<(), String> {
-    let running = start(config, listen).await?;
+pub(crate) async fn serve(config: &Config, models: Models, listen: &Listen) -> Result<(), String> {
+    let running = start(config, models, listen).await?;
     println!("gateway http://{}", running.address);
     match running.gateway.telemetry.metrics_address() {
         Some(address) => println!("metrics http://{address}/metrics"),
@@ -168,10 +162,6 @@ impl Running {
         if self.server.await.is_err() {
             tracing::error!("the server stopped by a panic");
         }
-        // Every connection is closed, so this is the last holder, unless a drain timeout left some behind.
-        match Arc::try_unwrap(self.gateway) {
-            Ok(mut gateway) => gateway.telemetry.shutdown(FLUSH).await,
-            Err(_) => tracing::warn!("some requests were cut off"),
-        }
+        self.gateway.telemetry.shutdown(FLUSH).await;
     }
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderName;
 use throughline::{
@@ -22,6 +23,9 @@ use crate::gateway::{Model, header_tag};
 
 type Providers = BTreeMap<String, Arc<Provider>>;
 
+/// Providers share a client, and with it its connections' settings, unless their connect timeouts differ.
+type Clients = BTreeMap<Duration, HttpClient>;
+
 /// Builds every configured model.
 ///
 /// # Errors
@@ -29,10 +33,11 @@ type Providers = BTreeMap<String, Arc<Provider>>;
 /// a line.
 pub(crate) fn build(config: &Config) -> Result<BTreeMap<String, Model>, ConfigError> {
     let prices = Arc::new(prices(config));
+    let mut clients = Clients::new();
     let providers = config
         .providers
         .iter()
-        .map(|(name, provider)| Ok((name.clone(), Arc::new(build_provider(name, provider)?))))
+        .map(|(name, provider)| Ok((name.clone(), Arc::new(build_provider(name, provider, &mut clients)?))))
         .collect::<Result<Providers, ConfigError>>()?;
     let model = |(name, model): (&String, &config::Model)| {
         Ok((name.clone(), build_model(name, model, &providers, &prices)?))
@@ -40,19 +45,36 @@ pub(crate) fn build(config: &Config) -> Result<BTreeMap<String, Model>, ConfigEr
     config.models.iter().map(model).collect()
 }
 
-/// The headers that some rule looks at.
+/// The headers that the routes of some model depend on.
 pub(crate) fn rule_headers(config: &Config) -> Vec<HeaderName> {
-    let conditions = config.models.values().flat_map(|model| &model.rules).flat_map(|rule| &rule.when);
-    let mut headers: Vec<_> = conditions
-        .filter_map(|condition| match condition {
-            Condition::Header { name, .. } => Some(name.clone()),
-            _ => None,
-        })
-        .chain(config.models.values().filter_map(|model| model.route_header.clone()))
-        .collect();
+    let mut headers: Vec<_> = config.models.values().flat_map(headers_of).cloned().collect();
     headers.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     headers.dedup();
     headers
+}
+
+/// The headers that a model's route depends on.
+fn headers_of(model: &config::Model) -> impl Iterator<Item = &HeaderName> {
+    let conditions = model.rules.iter().flat_map(|rule| &rule.when);
+    let in_rules = conditions.filter_map(|condition| match condition {
+        Condition::Header { name, .. } => Some(name),
+        _ => None,
+    });
+    in_rules.chain(&model.route_header)
+}
+
+fn tags_of(model: &config::Model) -> Vec<String> {
+    headers_of(model).map(header_tag).collect()
+}
+
+/// The entries of a request's metadata that a model's route depends on.
+fn metadata_of(model: &config::Model) -> Vec<String> {
+    let conditions = model.rules.iter().flat_map(|rule| &rule.when);
+    let names = conditions.filter_map(|condition| match condition {
+        Condition::Metadata { name, .. } => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
 }
 
 fn prices(config: &Config) -> PriceTable {
@@ -62,7 +84,11 @@ fn prices(config: &Config) -> PriceTable {
     })
 }
 
-fn build_provider(name: &str, provider: &config::Provider) -> Result<Provider, ConfigError> {
+fn build_provider(
+    name: &str,
+    provider: &config::Provider,
+    clients: &mut Clients,
+) -> Result<Provider, ConfigError> {
     match provider {
         config::Provider::OpenAi(server) => {
             let dialect = OpenAiConfig {
@@ -71,7 +97,9 @@ fn build_provider(name: &str, provider: &config::Provider) -> Result<Provider, C
                 api_key: server.api_key.clone(),
                 stream_usage: server.stream_usage,
             };
-            openai(dialect, HttpClient::new(server.connect_timeout))
+            let limit = server.connect_timeout;
+            let client = clients.entry(limit).or_insert_with(|| HttpClient::new(limit));
+            openai(dialect, client.clone())
         }
         config::Provider::Simulated(given) => {
             let mut config = SimulatedConfig::default();
@@ -122,7 +150,8 @@ fn build_model(
             .stale_while_revalidate(limits.stale_while_revalidate)
             .stale_if_error(limits.stale_if_error);
         let store = Memory::new(limits.max_bytes as u64)?;
-        workflow = workflow.cache(cache, ChatCaching::new(Arc::clone(prices)), store).boxed();
+        let caching = ChatCaching::new(Arc::clone(prices)).varying_by(tags_of(model), metadata_of(model));
+        workflow = workflow.cache(cache, caching, store).boxed();
     }
     if let Some(limit) = &model.timeout {
         workflow = workflow.timeout(timeout(name.to_owned(), limit)?).boxed();

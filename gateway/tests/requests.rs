@@ -312,6 +312,30 @@ async fn headers_tell_route_cache_attempts_and_cost() {
 }
 
 #[tokio::test]
+async fn a_cached_answer_never_stands_in_for_another_route() {
+    let by_metadata =
+        TWO_ROUTES.replace("prompt_chars_at_least = 20", "metadata = { name = \"tier\", equals = \"gold\" }");
+    let gateway = Launch::serve(&format!("{}\n{by_metadata}", process::PROMPT_PROVIDER)).start().await;
+    let plain = chat("auto", "same");
+    let mut gold = plain.clone();
+    gold["metadata"] = serde_json::json!({ "tier": "gold" });
+    for _ in 0..2 {
+        let answers = [
+            gateway.ask(&plain).await,
+            gateway.ask_with(&[("x-route", "long")], &plain).await,
+            gateway.ask_with(&[("x-route", "")], &plain).await,
+            gateway.ask(&gold).await,
+        ];
+        for answer in answers {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    gateway.settles("cache_misses_total", &[], 4.0).await;
+    gateway.settles("cache_hits_total", &[], 4.0).await;
+    gateway.settles("router_decisions_total", &[("route", "long")], 2.0).await;
+}
+
+#[tokio::test]
 async fn a_request_has_an_id_and_a_trace_of_its_own() {
     let gateway = strict().await;
     let one = gateway.ask_with(&[("x-request-id", "order-66")], chat("auto", "hi")).await;

@@ -24,7 +24,7 @@ pub enum Answer {
 }
 
 /// A whole answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
     /// The answer's body, as the provider sent it.
@@ -53,7 +53,7 @@ pub struct ChatStream {
 }
 
 /// Events that came together, and the tokens that they told of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Frame {
     /// Whole events, to be passed on as they are.
     pub events: Bytes,
@@ -93,6 +93,20 @@ impl Completion {
     #[must_use]
     pub fn new(body: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
         Self { body, model, usage }
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Completion({}, {} bytes, {:?})", self.model, self.body.len(), self.usage)
+    }
+}
+
+// === impl Frame ===
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} bytes, {:?})", self.events.len(), self.usage)
     }
 }
 
@@ -137,14 +151,11 @@ impl ChatStream {
     }
 
     fn poll_frame(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Result<Frame>>> {
-        if let Poll::Ready(frame) = self.frames.as_mut().poll_next(task) {
-            return Poll::Ready(frame);
-        }
         let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(task).is_ready());
         if late {
             return Poll::Ready(Some(Err(Error::new(Kind::Timeout, "the answer was not complete in time"))));
         }
-        Poll::Pending
+        self.frames.as_mut().poll_next(task)
     }
 }
 

@@ -16,6 +16,8 @@ use crate::prices::PriceTable;
 #[derive(Clone, Debug)]
 pub struct ChatCaching {
     prices: Arc<PriceTable>,
+    tags: Vec<String>,
+    metadata: Vec<String>,
 }
 
 /// Charges answers by their usage, on the route that gave them and on the route to compare with.
@@ -42,8 +44,21 @@ impl ChatCaching {
     /// Values what is saved by `prices`.
     #[must_use]
     pub fn new(prices: Arc<PriceTable>) -> Self {
-        Self { prices }
+        Self { prices, tags: Vec::new(), metadata: Vec::new() }
     }
+
+    /// Keeps answers apart by these tags of the context and entries of the request's metadata: what a
+    /// router inside the cache looks at, besides the request itself.
+    #[must_use]
+    pub fn varying_by(mut self, tags: Vec<String>, metadata: Vec<String>) -> Self {
+        (self.tags, self.metadata) = (tags, metadata);
+        self
+    }
+}
+
+/// A part of a key that may be absent, which is not the same as empty.
+fn maybe(key: KeyBuilder, value: Option<&str>) -> KeyBuilder {
+    key.part(&[u8::from(value.is_some())]).text(value.unwrap_or_default())
 }
 
 impl Caching<ChatRequest, Answer> for ChatCaching {
@@ -52,7 +67,10 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
             return None;
         }
         let tenant = cx.tag("tenant").unwrap_or_default();
-        Some(key.text(tenant).part(&request.canonical()?).build())
+        let key = key.text(tenant).part(&request.canonical()?);
+        let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
+        let key = self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name)));
+        Some(key.build())
     }
 
     fn encode(&self, answer: &Answer) -> Option<Bytes> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use throughline::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
 use throughline::{Context, Error, Kind, Result};
 
-use crate::client::{ClientError, HttpClient, MAX_ANSWER_BYTES, collect};
+use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
 
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
@@ -23,7 +23,7 @@ const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
 const LONGEST_MESSAGE: usize = 1024;
 
 /// A request to a provider.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpRequest {
     /// Where to.
     pub uri: Uri,
@@ -34,7 +34,6 @@ pub struct HttpRequest {
 }
 
 /// A provider's answer to a request that it accepted.
-#[derive(Debug)]
 pub enum HttpAnswer {
     /// The whole body.
     Full(Bytes),
@@ -44,7 +43,7 @@ pub enum HttpAnswer {
 
 /// A request that a provider refused because of what is in it. It is the cause of the [`Error`] and may be
 /// shown to whoever sent the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status: 400, 404, 413, 415 or 422.
     pub status: u16,
@@ -63,6 +62,25 @@ pub struct Refusal {
 pub struct HttpCall {
     provider: String,
     client: HttpClient,
+}
+
+// === impl HttpRequest ===
+
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpRequest({} bytes)", self.body.len())
+    }
+}
+
+// === impl HttpAnswer ===
+
+impl fmt::Debug for HttpAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(body) => write!(f, "Full({} bytes)", body.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
 }
 
 // === impl HttpCall ===
@@ -115,7 +133,7 @@ impl Stage for HttpCall {
         if streamed {
             return Ok(HttpAnswer::Stream(body));
         }
-        collect(body, MAX_ANSWER_BYTES).await.map(HttpAnswer::Full).map_err(unreachable)
+        collect(body, MAX_ANSWER_BYTES).await.map(HttpAnswer::Full).map_err(incomplete)
     }
 
     fn ended(&self, _: &End<'_, Self>) {}
@@ -123,6 +141,17 @@ impl Stage for HttpCall {
 
 fn unreachable(error: ClientError) -> Error {
     Error::new(Kind::Upstream, "the provider could not be reached").because(error)
+}
+
+fn incomplete(error: ClientError) -> Error {
+    match error.kind() {
+        ClientErrorKind::TooLarge => {
+            let what = format!("the provider's answer is larger than {MAX_ANSWER_BYTES} bytes");
+            Error::new(Kind::Upstream, what).fatal()
+        }
+        _ => Error::new(Kind::Upstream, "the provider broke off its answer"),
+    }
+    .because(error)
 }
 
 /// The error for an answer that is not a success.
@@ -178,6 +207,12 @@ impl Refusal {
         }
         let code = detail.code.and_then(|code| code.as_str().map(str::to_owned));
         Self { status, message, kind: detail.kind, param: detail.param, code }
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Refusal({})", self.status)
     }
 }
 

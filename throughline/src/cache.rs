@@ -73,14 +73,11 @@ use work::Work;
 
 static HITS: Family = Family::counter(
     "cache_hits",
-    "Answers given without running the workflow (hit, stale, coalesced)",
+    "Answers that came from the cache or from another run under way (hit, stale, coalesced)",
     &["operation"],
 );
-static MISSES: Family = Family::counter(
-    "cache_misses",
-    "Lookups that found nothing to use, so that the workflow ran (miss, corrupt)",
-    &["operation"],
-);
+static MISSES: Family =
+    Family::counter("cache_misses", "Lookups that found nothing to use (miss, corrupt)", &["operation"]);
 static HIT_RATE: Family = Family::rate(
     "cache_hit_rate",
     "Share of hits in hits and misses, last five minutes in this process",
@@ -179,7 +176,7 @@ pub struct Cache<P, C, S> {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Answers given without running the workflow: fresh, stale and coalesced.
+    /// Answers that came from the cache or from another run under way: fresh, stale and coalesced.
     pub hits: u64,
     /// Lookups that found nothing to use.
     pub misses: u64,

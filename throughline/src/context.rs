@@ -17,6 +17,8 @@
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,13 +28,15 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::{Clock, Sink};
+use crate::telemetry::{Clock, Sink, Tick};
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
 const MAX_ENTRIES: usize = 64;
 
 /// Identity, time limit, cancellation, trace and shared state of one request. Cheap to clone.
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` form holds no ids of people and no values of tags or baggage.
+#[derive(Clone)]
 pub struct Context {
     request: Arc<Request>,
     state: State,
@@ -41,7 +45,7 @@ pub struct Context {
     cancellation: CancellationToken,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Request {
     ids: Ids,
     tags: BTreeMap<String, String>,
@@ -50,7 +54,7 @@ struct Request {
     upstream_nanos: AtomicU64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Ids {
     workflow: Option<String>,
     correlation: String,
@@ -59,7 +63,7 @@ struct Ids {
 }
 
 /// Builds a [`Context`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct ContextBuilder {
     request: Request,
@@ -239,6 +243,13 @@ impl Context {
         Duration::from_nanos(self.request.upstream_nanos.load(Ordering::Relaxed))
     }
 
+    /// Waits for somebody else: the time counts as [`Context::upstream_time`] and not as this program's own,
+    /// also when the wait is dropped.
+    pub async fn elsewhere<F: Future>(&self, work: F) -> F::Output {
+        let _wait = Elsewhere { cx: self, since: self.clock().now() };
+        work.await
+    }
+
     pub(crate) fn add_upstream_time(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.request.upstream_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -251,13 +262,42 @@ impl Context {
     }
 }
 
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("workflow", &self.workflow_id())
+            .field("correlation", &self.correlation_id())
+            .field("trace", &self.trace_id())
+            .field("time_left", &self.time_left())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for Context {
     fn default() -> Self {
         Self::new()
     }
 }
 
+/// A wait for somebody else that is under way.
+struct Elsewhere<'a> {
+    cx: &'a Context,
+    since: Tick,
+}
+
+impl Drop for Elsewhere<'_> {
+    fn drop(&mut self) {
+        self.cx.add_upstream_time(self.cx.clock().now().since(self.since));
+    }
+}
+
 // === impl ContextBuilder ===
+
+impl fmt::Debug for ContextBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContextBuilder").finish_non_exhaustive()
+    }
+}
 
 impl ContextBuilder {
     /// The name of the workflow.

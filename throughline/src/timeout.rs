@@ -53,7 +53,7 @@ static FAILURES: Family = Family::counter(
 );
 static EXECUTION: Family = Family::histogram(
     "timeout_execution_seconds",
-    "How long a guarded run took, in seconds, however it ended",
+    "How long a guarded run took, in seconds, unless its caller went away",
     &["operation"],
     WORK_SECONDS,
 );

@@ -92,7 +92,7 @@ async fn new_contexts_report_to_the_instance_started_last_and_before_and_after_t
     flow.run(1, &Context::new()).await.unwrap();
     assert_eq!((runs(&first), told.0.lock().unwrap().spans.len()), (Some(1.0), 1));
 
-    let mut second = quiet().init();
+    let second = quiet().init();
     flow.run(1, &Context::new()).await.unwrap();
     assert_eq!((runs(&first), runs(&second)), (Some(1.0), Some(1.0)), "starting twice is safe");
 
@@ -108,7 +108,7 @@ async fn new_contexts_report_to_the_instance_started_last_and_before_and_after_t
 
 #[tokio::test]
 async fn shutting_down_what_never_started_does_nothing() {
-    let mut off = quiet().enabled(false).local().init();
+    let off = quiet().enabled(false).local().init();
     off.shutdown(Duration::from_secs(1)).await;
     off.shutdown(Duration::from_secs(1)).await;
     assert_eq!(off.status(), Status::Disabled);
@@ -118,7 +118,7 @@ async fn shutting_down_what_never_started_does_nothing() {
 #[tokio::test]
 async fn what_is_held_back_is_delivered_at_shutdown_and_at_drop_once() {
     let told = Told::default();
-    let mut telemetry = quiet().local().span_processor(told.clone()).init();
+    let telemetry = quiet().local().span_processor(told.clone()).init();
     workflow("double", double).run(1, &Context::builder().sink(telemetry.sink()).build()).await.unwrap();
     assert_eq!(told.shutdowns(), 0);
     telemetry.shutdown(Duration::from_secs(1)).await;

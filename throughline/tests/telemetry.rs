@@ -168,7 +168,7 @@ async fn binding_creates_the_series_before_the_first_run() {
 
 #[tokio::test]
 async fn the_endpoint_serves_both_formats_with_their_content_type() {
-    let mut telemetry = endpoint();
+    let telemetry = endpoint();
     assert_eq!(telemetry.status(), Status::Enabled);
     let address = telemetry.metrics_address().unwrap();
     let cx = Context::builder().sink(telemetry.sink()).build();
@@ -208,7 +208,7 @@ async fn a_public_metrics_address_is_refused() {
 async fn it_can_be_started_again_after_shutdown_any_number_of_times() {
     let flow = workflow("double", double);
     for _ in 0..3 {
-        let mut telemetry = endpoint();
+        let telemetry = endpoint();
         let address = telemetry.metrics_address().unwrap();
         flow.run(1, &Context::builder().sink(telemetry.sink()).build()).await.unwrap();
         assert!(get(address, "*/*").await.contains("operation=\"double\",outcome=\"success\"} 1\n"));

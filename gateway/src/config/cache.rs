@@ -22,6 +22,9 @@ pub(crate) struct CacheLimits {
     pub(crate) stale_if_error: Duration,
 }
 
+/// The least that the memory store is made for.
+const SMALLEST: usize = 64 << 10;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct CacheFile {
@@ -44,11 +47,21 @@ impl CacheFile {
         let stale_if_error = stale("stale_if_error", &self.stale_if_error);
         CacheLimits {
             ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO),
-            max_bytes: check.size("max_bytes", self.max_bytes.as_ref(), 64 << 20),
+            max_bytes: self.max_bytes(check),
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
         }
+    }
+}
+
+impl CacheFile {
+    fn max_bytes(&self, check: &mut Check<'_>) -> usize {
+        let bytes = check.size("max_bytes", self.max_bytes.as_ref(), 64 << 20);
+        if let Some(written) = self.max_bytes.as_ref().filter(|_| bytes < SMALLEST) {
+            check.refuse(written.span(), format!("`max_bytes` is {bytes} bytes: it must be at least 64KiB"));
+        }
+        bytes
     }
 }
 
@@ -65,6 +78,15 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         refused(&format!("[models.a]\n{text}\n{ROUTE}"))
+    }
+
+    #[test]
+    fn a_size_that_the_store_would_refuse_is_refused_here() {
+        assert_eq!(
+            refusal("cache = { ttl = \"1s\", max_bytes = \"63KiB\" }"),
+            "t.toml:2:35: `max_bytes` is 64512 bytes: it must be at least 64KiB\n    2 | cache = { ttl = \"1s\", max_bytes = \
+             \"63KiB\" }\n      |                                   ^^^^^^^"
+        );
     }
 
     #[test]
@@ -92,12 +114,12 @@ mod tests {
     fn all_keys_are_read() {
         let expected = CacheLimits {
             ttl: Duration::from_millis(1),
-            max_bytes: 9,
+            max_bytes: 65_536,
             jitter: 0.5,
             stale_while_revalidate: Duration::from_secs(30),
             stale_if_error: Duration::from_secs(60),
         };
-        let text = "cache = { ttl = \"1ms\", max_bytes = 9, jitter = 0.5, stale_while_revalidate = \"30s\", \
+        let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
                     stale_if_error = \"1m\" }";
         assert_eq!(cache(text), Some(expected));
     }

@@ -22,6 +22,9 @@ const LARGEST: u64 = 1 << 40;
 const DURATION_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 const SIZE_UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
+/// Label values with a meaning of their own: no route was taken, and the overflow of a family.
+const RESERVED: [&str; 2] = ["none", "other"];
+
 /// Collects problems.
 pub(super) struct Check<'a> {
     /// Looks up environment variables.
@@ -68,6 +71,13 @@ impl<'a> Check<'a> {
                 if !name.get_ref().chars().all(allowed) || !(1..=64).contains(&name.get_ref().len()) {
                     let problem = format!(
                         "`{}` cannot name a {kind}: use 1 to 64 letters, digits or characters of . _ : / -",
+                        name.get_ref()
+                    );
+                    self.refuse(name.span(), problem);
+                }
+                if kind == "route" && RESERVED.contains(&name.get_ref().as_str()) {
+                    let problem = format!(
+                        "`{}` cannot name a route: the metrics use it for something else",
                         name.get_ref()
                     );
                     self.refuse(name.span(), problem);

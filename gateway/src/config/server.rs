@@ -21,6 +21,8 @@ pub(crate) struct Server {
     pub(crate) max_json_depth: usize,
     /// The most messages of a request, at least 1. Default: 2048.
     pub(crate) max_messages: usize,
+    /// The most connections at a time, at least 1; others wait to be accepted. Default: 4096.
+    pub(crate) max_connections: usize,
     /// How long a client may take to send its headers. Above zero. Default: 10 s.
     pub(crate) header_timeout: Duration,
     /// How long a shutdown waits for requests under way. Above zero. Default: 10 s.
@@ -30,7 +32,7 @@ pub(crate) struct Server {
 /// What the telemetry is called and where it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Telemetry {
-    /// The `service.name` of traces and logs. Default: throughline.
+    /// The `service.name` of traces and the `service` of `build_info`. Default: throughline.
     pub(crate) service_name: String,
     /// The address of `/metrics`, always a loopback one. Default: 127.0.0.1:9464.
     pub(crate) metrics_listen: SocketAddr,
@@ -45,6 +47,7 @@ pub(super) struct ServerFile {
     max_body: Option<Spanned<Value>>,
     max_json_depth: Option<Spanned<i64>>,
     max_messages: Option<Spanned<i64>>,
+    max_connections: Option<Spanned<i64>>,
     header_timeout: Option<Spanned<Value>>,
     drain_timeout: Option<Spanned<Value>>,
 }
@@ -106,6 +109,12 @@ impl ServerFile {
             max_body: check.size("max_body", self.max_body.as_ref(), 10 << 20),
             max_json_depth: check.whole("max_json_depth", self.max_json_depth.as_ref(), 1..=100, 64),
             max_messages: check.whole("max_messages", self.max_messages.as_ref(), 1..=100_000, 2048),
+            max_connections: check.whole(
+                "max_connections",
+                self.max_connections.as_ref(),
+                1..=1_000_000,
+                4096,
+            ),
             header_timeout: check.timeout("header_timeout", self.header_timeout.as_ref(), seconds(10)),
             drain_timeout: check.timeout("drain_timeout", self.drain_timeout.as_ref(), seconds(10)),
         }
@@ -148,6 +157,7 @@ mod tests {
                 max_body: 10 * 1024 * 1024,
                 max_json_depth: 64,
                 max_messages: 2048,
+                max_connections: 4096,
                 header_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(10),
             }
@@ -165,7 +175,7 @@ mod tests {
     fn all_keys_are_read() {
         let config = accepted(
             "[server]\nlisten = \"[::1]:1\"\nmax_body = \"1KiB\"\nmax_json_depth = 3\nmax_messages = 4\n\
-             header_timeout = \"5s\"\ndrain_timeout = \"6ms\"\n\
+             max_connections = 5\n             header_timeout = \"5s\"\ndrain_timeout = \"6ms\"\n\
              [telemetry]\nservice_name = \"a b\"\nmetrics_listen = \"127.0.0.2:0\"\n",
         );
         assert_eq!(
@@ -176,6 +186,7 @@ mod tests {
                 max_body: 1024,
                 max_json_depth: 3,
                 max_messages: 4,
+                max_connections: 5,
                 header_timeout: Duration::from_secs(5),
                 drain_timeout: Duration::from_millis(6),
             }

@@ -61,7 +61,14 @@ impl Report {
             .map(|sample| (sample.labels.get("code").cloned().unwrap_or_default(), whole(sample.value)))
             .collect();
         let requests = codes.values().sum();
-        let errors = requests - codes.get("200").copied().unwrap_or_default();
+        // A stream that fails half-way has the code 200 all the same; its run has not succeeded.
+        let runs = |outcome| {
+            let labels = [("primitive", "gateway"), ("operation", CHAT[0].1), ("outcome", outcome)];
+            whole(page.sum("throughline_primitive_duration_seconds_count", &labels).unwrap_or_default())
+        };
+        let refused: u64 =
+            codes.iter().filter(|(code, _)| code.starts_with('4')).map(|(_, count)| count).sum();
+        let errors = runs("error") + refused;
         let total = |name: &str| page.sum(name, &[]).unwrap_or_default();
         let (hits, misses) = (total("cache_hits_total"), total("cache_misses_total"));
         Self {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use throughline::telemetry::Label as _;
-use throughline::{CacheOutcome, Context, RouteTaken};
+use throughline::{Blame, CacheOutcome, Context, Error, RouteTaken};
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::{Answer, Attempts, Spent};
 
@@ -39,7 +39,7 @@ pub(super) async fn answer(gateway: &Gateway, request: Request<Body>, cx: &Conte
             head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             Reply::Streamed(head, stream)
         }
-        Ok(_) => Reply::Whole(ApiError::unknown_path().into_response()),
+        Ok(_) => Reply::Whole(ApiError::internal().into_response()),
         Err(error) => Reply::Whole(error.into_response()),
     };
     let headers = match &mut reply {
@@ -51,13 +51,26 @@ pub(super) async fn answer(gateway: &Gateway, request: Request<Body>, cx: &Conte
 }
 
 async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Result<Answer, ApiError> {
-    let body = receive(request.into_body(), gateway.max_body).await?;
+    let body = cx.elsewhere(receive(request.into_body(), gateway.max_body)).await?;
     let request = ChatRequest::parse(body, &gateway.limits)?;
     let model = gateway
         .models
         .get(request.model())
         .ok_or_else(|| ApiError::unknown_model(request.model(), gateway.models.keys().map(String::as_str)))?;
-    model.run(request, cx).await.map_err(|error| ApiError::from(&error))
+    model.run(request, cx).await.map_err(|error| {
+        log(&error, cx);
+        ApiError::from(&error)
+    })
+}
+
+/// The client hears what failed, and the log why. Neither holds anything of what was said.
+fn log(error: &Error, cx: &Context) {
+    if error.blame() == Blame::Caller {
+        return;
+    }
+    let trace = cx.trace_id().map(|id| id.to_string()).unwrap_or_default();
+    let route = cx.state().get::<RouteTaken>().map(|taken| taken.route.clone()).unwrap_or_default();
+    tracing::warn!(trace_id = trace, request_id = cx.correlation_id(), route, error = ?error, "a request failed");
 }
 
 async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {

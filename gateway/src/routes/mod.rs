@@ -4,12 +4,14 @@ mod chat;
 mod health;
 mod models;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::routing::{MethodRouter, any, get, get_service, post_service};
+use futures_util::FutureExt as _;
 use throughline::{Context, Primitive as _};
 
 use crate::errors::ApiError;
@@ -96,8 +98,13 @@ fn observed(route: Route, gateway: &Arc<Gateway>) -> MethodRouter {
         let (exchange, gateway) = (exchange.clone(), Arc::clone(&gateway));
         async move {
             let cx = gateway.context(request.headers());
-            let answer = exchange.execute(request, &cx).await;
-            answer.unwrap_or_else(|error| ApiError::from(&error).into_response())
+            // The run has counted the panic, and the panic hook has shown it.
+            let answer = AssertUnwindSafe(exchange.execute(request, &cx)).catch_unwind().await;
+            match answer {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => ApiError::from(&error).into_response(),
+                Err(_) => ApiError::internal().into_response(),
+            }
         }
     })
 }

@@ -52,7 +52,7 @@ impl<In, Out: Serialize + DeserializeOwned> Caching<In, Out> for JsonCaching<In,
 
     fn encode(&self, output: &Out) -> Option<Bytes> {
         let keep = self.keep.as_ref().is_none_or(|keep| keep(output));
-        keep.then(|| serde_json::to_vec(output).ok().map(Bytes::from)).flatten()
+        keep.then(|| serde_json::to_vec(output).ok().map(exact)).flatten()
     }
 
     fn decode(&self, value: Bytes) -> Result<Out> {
@@ -63,4 +63,9 @@ impl<In, Out: Serialize + DeserializeOwned> Caching<In, Out> for JsonCaching<In,
     fn saved_usd(&self, output: &Out) -> Option<f64> {
         self.saves.as_ref()?(output)
     }
+}
+
+/// Without spare capacity: the store counts the bytes that it was given.
+fn exact(value: Vec<u8>) -> Bytes {
+    value.into_boxed_slice().into()
 }

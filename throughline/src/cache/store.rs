@@ -1,5 +1,6 @@
 //! Where cached values live.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub struct Lifetime {
 }
 
 /// A stored value.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Found {
     /// What was stored.
     pub value: Bytes,
@@ -69,5 +70,11 @@ impl<S: Store> Store for Arc<S> {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         (**self).delete(key).await
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Found({} bytes, {:?} old)", self.value.len(), self.age)
     }
 }

@@ -37,6 +37,12 @@ const FLUSH_ON_DROP: Duration = Duration::from_secs(1);
 pub struct Telemetry {
     sink: Sink,
     health: Arc<Health>,
+    running: Mutex<Running>,
+}
+
+/// What has to be stopped.
+#[derive(Default)]
+struct Running {
     provider: Option<SdkTracerProvider>,
     worker: Option<Worker>,
 }
@@ -119,7 +125,7 @@ impl Telemetry {
     ///
     /// # Cancellation
     /// Delivery goes on in the background until `deadline`.
-    pub async fn shutdown(&mut self, deadline: Duration) {
+    pub async fn shutdown(&self, deadline: Duration) {
         let Some(flush) = self.stop(deadline) else { return };
         let (done, wait) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -132,9 +138,11 @@ impl Telemetry {
     }
 
     /// What remains to be done to stop, unless it has been.
-    fn stop(&mut self, deadline: Duration) -> Option<impl FnOnce() + Send + use<>> {
+    fn stop(&self, deadline: Duration) -> Option<impl FnOnce() + Send + use<>> {
         self.sink.retire();
-        let (provider, worker) = (self.provider.take(), self.worker.take());
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Running { provider, worker } = std::mem::take(&mut *running);
+        drop(running);
         if provider.is_none() && worker.is_none() {
             return None;
         }
@@ -252,7 +260,7 @@ impl TelemetryBuilder {
             if self.current {
                 sink.make_current();
             }
-            return Telemetry { sink, health, provider: None, worker: None };
+            return Telemetry { sink, health, running: Mutex::default() };
         }
         self.start(health)
     }
@@ -274,7 +282,7 @@ impl TelemetryBuilder {
             serve_metrics(worker.as_mut(), address, &sink, &health);
         }
         health.lock().reasons.values().for_each(|reason| tracing::warn!("telemetry is degraded: {reason}"));
-        Telemetry { sink, health, provider, worker }
+        Telemetry { sink, health, running: Mutex::new(Running { provider, worker }) }
     }
 }
 

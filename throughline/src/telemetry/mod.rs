@@ -8,7 +8,7 @@
 //! use throughline::{Context, workflow};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> throughline::Result<()> {
-//! let mut telemetry = Telemetry::builder().without_endpoint().init();
+//! let telemetry = Telemetry::builder().without_endpoint().init();
 //! assert_eq!(telemetry.status(), Status::Enabled);
 //!
 //! let greet = workflow("greet", |name: String| async move { Ok(format!("hello {name}")) });
@@ -30,9 +30,11 @@ mod observed;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod registry;
+mod run;
 mod scrape;
 mod settings;
 mod sink;
+mod stage;
 mod text;
 mod window;
 mod worker;
@@ -41,11 +43,13 @@ pub use clock::{Clock, Tick};
 pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
-pub use observed::{Deferred, End, Observed, Run, Seen, Stage};
+pub use observed::Observed;
 pub use registry::{Amount, Counter, Gauge, Histogram, Rate, Registry};
+pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
 pub use settings::Traces;
 pub use sink::Sink;
+pub use stage::{End, Seen, Stage};
 pub use text::{OPENMETRICS, TEXT, to_text, wants_openmetrics};
 
 /// Every family that this library declares, a list a file.

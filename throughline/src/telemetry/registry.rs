@@ -93,62 +93,64 @@ impl Registry {
 
     /// The counter of `family` with these label values, in the family's order.
     ///
-    /// # Panics
-    /// When the family is not a counter or the number of values is not the number of labels: a mistake
-    /// in the declaration that the first test of a primitive shows.
+    /// A mistake in the declaration (another type, another number of labels, a name that is taken) is said in
+    /// the log and gives a handle that nobody reads; in debug builds it panics.
     #[must_use]
     pub fn counter(&self, family: &'static Family, values: &[&str]) -> Counter {
         match self.cell(family, values) {
             Cell::Counter(cell) => cell,
-            _ => panic!("{} is not a counter", family.name),
+            _ => {
+                misdeclared(family, "is not a counter");
+                Counter::default()
+            }
         }
     }
 
-    /// The amount of `family` with these label values.
-    ///
-    /// # Panics
-    /// As [`Registry::counter`].
+    /// The amount of `family` with these label values; mistakes as in [`Registry::counter`].
     #[must_use]
     pub fn amount(&self, family: &'static Family, values: &[&str]) -> Amount {
         match self.cell(family, values) {
             Cell::Amount(cell) => cell,
-            _ => panic!("{} is not an amount", family.name),
+            _ => {
+                misdeclared(family, "is not an amount");
+                Amount::default()
+            }
         }
     }
 
-    /// The gauge of `family` with these label values.
-    ///
-    /// # Panics
-    /// As [`Registry::counter`].
+    /// The gauge of `family` with these label values; mistakes as in [`Registry::counter`].
     #[must_use]
     pub fn gauge(&self, family: &'static Family, values: &[&str]) -> Gauge {
         match self.cell(family, values) {
             Cell::Gauge(cell) => cell,
-            _ => panic!("{} is not a gauge", family.name),
+            _ => {
+                misdeclared(family, "is not a gauge");
+                Gauge::default()
+            }
         }
     }
 
-    /// The rate of `family` with these label values.
-    ///
-    /// # Panics
-    /// As [`Registry::counter`].
+    /// The rate of `family` with these label values; mistakes as in [`Registry::counter`].
     #[must_use]
     pub fn rate(&self, family: &'static Family, values: &[&str]) -> Rate {
         match self.cell(family, values) {
             Cell::Rate(cell) => cell,
-            _ => panic!("{} is not a rate", family.name),
+            _ => {
+                misdeclared(family, "is not a rate");
+                Rate(Arc::new(Window::new()))
+            }
         }
     }
 
-    /// The histogram of `family` with these label values.
-    ///
-    /// # Panics
-    /// As [`Registry::counter`].
+    /// The histogram of `family` with these label values; mistakes as in [`Registry::counter`].
     #[must_use]
     pub fn histogram(&self, family: &'static Family, values: &[&str]) -> Histogram {
         match self.cell(family, values) {
             Cell::Histogram(cell) => cell,
-            _ => panic!("{} is not a histogram", family.name),
+            _ => {
+                misdeclared(family, "is not a histogram");
+                Histogram(HistogramWithExemplars::new(std::iter::empty()))
+            }
         }
     }
 
@@ -167,8 +169,14 @@ impl Registry {
     }
 
     fn cell(&self, family: &'static Family, values: &[&str]) -> Cell {
-        assert_eq!(values.len(), family.labels.len(), "label values of {}", family.name);
         let series = self.series(family);
+        if values.len() != family.labels.len()
+            || series.family.labels != family.labels
+            || series.family.shape != family.shape
+        {
+            misdeclared(family, "is declared twice, or used with another number of labels");
+            return Cell::new(family.shape);
+        }
         let mut cells = lock(&series.cells);
         if let Some(cell) = cells.get(values_as_key(values).as_slice()) {
             return cell.clone();
@@ -187,13 +195,7 @@ impl Registry {
 
     fn series(&self, family: &'static Family) -> Arc<Series> {
         let new = || Arc::new(Series { family, clock: self.clock, cells: Mutex::default() });
-        let series = lock(&self.families).entry(family.name).or_insert_with(new).clone();
-        assert!(
-            std::ptr::eq(series.family, family) || series.family.labels == family.labels,
-            "two families are named {}",
-            family.name
-        );
-        series
+        lock(&self.families).entry(family.name).or_insert_with(new).clone()
     }
 }
 
@@ -201,6 +203,12 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(lock(&self.families).keys()).finish()
     }
+}
+
+/// Telemetry must not take the work down: outside of tests a wrong declaration costs its own figures only.
+fn misdeclared(family: &Family, what: &str) {
+    debug_assert!(false, "the family {} {what}", family.name);
+    tracing::error!(family = family.name, "a metric family {what}: its figures are lost");
 }
 
 fn values_as_key(values: &[&str]) -> Vec<String> {

@@ -36,11 +36,30 @@ pub(super) struct Settings {
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Variables of the standard that change nothing here, so that setting them deserves a word.
-const NOT_HONOURED: [&str; 4] = [
+const NOT_HONOURED: [&str; 13] = [
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "OTEL_CONFIG_FILE",
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
+    "OTEL_LOGS_EXPORTER",
+    "OTEL_PROPAGATORS",
+    "OTEL_SEMCONV_STABILITY_OPT_IN",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+];
+
+/// The samplers that the SDK knows; it reads the variable itself and takes every trace for any other.
+const SAMPLERS: [&str; 6] = [
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
 ];
 
 // === impl Settings ===
@@ -72,6 +91,12 @@ impl Settings {
         self.environment = env("ENVIRONMENT").or(self.environment.take());
         self.apply_metrics(env);
         self.apply_traces(env);
+        if env("OTEL_TRACES_SAMPLER").is_some_and(|sampler| !SAMPLERS.contains(&sampler.as_str())) {
+            self.warn(format!(
+                "OTEL_TRACES_SAMPLER is not one of {}: every trace is taken",
+                SAMPLERS.join(", ")
+            ));
+        }
         for name in NOT_HONOURED {
             if env(name).is_some() {
                 self.warn(format!("{name} is set, which this version does not honour"));
@@ -270,8 +295,9 @@ mod tests {
             ("OTEL_METRICS_EXPORTER", "prometheus,otlp"),
             ("OTEL_EXPORTER_PROMETHEUS_PORT", "many"),
             ("OTEL_CONFIG_FILE", "otel.yaml"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
         ]);
-        assert_eq!(odd.warnings.len(), 4, "{:?}", odd.warnings);
+        assert_eq!(odd.warnings.len(), 5, "{:?}", odd.warnings);
         assert!(odd.metrics.is_some());
     }
 }
