@@ -131,6 +131,29 @@ async fn a_dropped_run_is_counted_as_cancelled_and_leaves_nothing_in_flight() {
 }
 
 #[tokio::test]
+async fn a_panic_is_an_error_and_not_a_caller_who_left() {
+    let recorder = Recorder::new();
+    let flow = workflow("fragile", |(): ()| async { panic!("a fault of the program") as Result<()> });
+    let cx = recorder.context();
+    let run = tokio::spawn(async move { flow.run((), &cx).await });
+    assert!(run.await.unwrap_err().is_panic());
+    let labels = [("operation", "fragile"), ("outcome", "error")];
+    assert_eq!(recorder.metric("throughline_primitive_duration_seconds_count", &labels), Some(1.0));
+    assert_eq!(attribute(&recorder.spans()[0], "error.type").as_deref(), Some("internal"));
+    assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_others_is_told_apart_also_when_it_is_dropped() {
+    let recorder = Recorder::new();
+    let cx = recorder.context();
+    cx.elsewhere(tokio::time::sleep(Duration::from_secs(2))).await;
+    let dropped = tokio::time::timeout(Duration::from_secs(3), cx.elsewhere(std::future::pending::<()>()));
+    assert!(dropped.await.is_err());
+    assert_eq!(cx.upstream_time(), Duration::from_secs(5));
+}
+
+#[tokio::test]
 async fn a_stage_built_before_telemetry_reports_to_each_instance_it_runs_under() {
     let flow = workflow("double", double);
     flow.run(
