@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 Examples:
   throughline demo                          see it work: no key, no other server
   throughline demo --keep                   … and leave it running, to try it with curl
-  throughline check throughline.toml        find every mistake in a configuration
+  throughline check throughline.toml        find out what is wrong with a configuration
   throughline serve --config throughline.toml
 
 Environment:
@@ -56,11 +56,11 @@ pub(crate) struct Serve {
 
 #[derive(Args, Debug)]
 pub(crate) struct Listen {
-    /// Serve on this address, port 0 for a free one; wins over the configuration
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Serve on this address, port 0 for a free one; wins over a configuration
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// Serve metrics on this address, port 0 for a free one; wins over configuration and environment
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Serve metrics on this address, port 0 for a free one; wins over a configuration and the environment
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
@@ -96,6 +96,10 @@ pub(crate) struct Demo {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) listen: Listen,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

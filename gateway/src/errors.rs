@@ -57,7 +57,8 @@ impl ApiError {
 
     /// No such path.
     pub(crate) fn unknown_path() -> Self {
-        let message = "no such path: this gateway serves POST /v1/chat/completions and GET /v1/models";
+        let message = "no such path: there are POST /v1/chat/completions, GET /v1/models, GET /healthz and GET /readyz; metrics \
+                       have a port of their own";
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_path", message)
     }
 

@@ -68,7 +68,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 fn log(quiet: bool) {
     let default = if quiet { "warn" } else { "info" };
     let filter = std::env::var("THROUGHLINE_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|error| {
+        complain(&format!("THROUGHLINE_LOG is no log filter ({error}): logging at {default}"));
+        EnvFilter::new(default)
+    });
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
 }

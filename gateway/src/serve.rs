@@ -65,6 +65,12 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
     if let Some(address) = listen.listen {
         config.server.listen_on(address)?;
     }
+    if let Some(address) = listen.metrics_listen.filter(|address| !address.ip().is_loopback()) {
+        return Err(format!(
+            "--metrics-listen {address}: other machines could read the metrics without a key; use a loopback address \
+             such as 127.0.0.1"
+        ));
+    }
     Ok(config)
 }
 

@@ -1,17 +1,17 @@
 //! Chat requests as workflow primitives: the OpenAI dialect, providers, one HTTP client, prices.
 //!
-//! [`chat`] makes a [`Workflow`](throughline::Workflow) that asks one model of one
+//! [`chat()`] makes a [`Workflow`](throughline::Workflow) that asks one model of one
 //! [provider](providers::Provider). What goes in is a [`ChatRequest`](openai::ChatRequest), what comes out
 //! an [`Answer`], whole or streamed. [`ChatCaching`] and [`ChatPricing`] teach the library's cache and
 //! router about them.
 
-mod answer;
-mod caching;
-mod chat;
-mod client;
-mod http_call;
+pub mod answer;
+pub mod caching;
+pub mod chat;
+pub mod client;
+pub mod http_call;
 pub mod openai;
-mod prices;
+pub mod prices;
 pub mod providers;
 pub mod simulated;
 pub mod sse;

@@ -105,7 +105,8 @@ impl Node {
         let id = *next;
         *next += 1;
         let name = self.operation.replace('"', "#quot;");
-        writeln!(text, "  n{id}[\"{} {name}\"]", self.primitive).expect("writing to a string cannot fail");
+        let title = format!("{} {name}", self.primitive);
+        writeln!(text, "  n{id}[\"{}\"]", title.trim_end()).expect("writing to a string cannot fail");
         for child in &self.children {
             let to = child.draw(text, next);
             let label = child.edge.as_ref().map(|edge| format!("|\"{}\"|", edge.replace('"', "#quot;")));

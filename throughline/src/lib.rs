@@ -26,12 +26,14 @@
 //! # Concepts
 //! * A [`Workflow`] is work that composes: `>>` pipes, `|` runs side by side, methods wrap.
 //!   [`workflow()`] makes one of an async function.
-//! * A [`Context`] goes with every run: ids, trace, deadline, cancellation, shared state.
+//! * A [`Context`] goes with every run: ids, trace, deadline, cancellation, shared state. One request, one
+//!   context. Give a pipe a name ([`Workflow::named`]): it makes one trace of its stages, which otherwise
+//!   begin a trace each where the context does not continue one.
 //! * An [`Error`] says what went wrong, whether another try helps, and whose fault it is.
 //! * [`telemetry`] is how all of it is seen.
 //!
 //! # Primitives by question
-//! * Which of several should answer, and what did that save? [`router`]
+//! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
@@ -46,20 +48,20 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-mod cache;
-mod context;
-mod error;
-mod graph;
-mod named;
-mod primitive;
-mod router;
-mod step;
+pub mod cache;
+pub mod context;
+pub mod error;
+pub mod graph;
+pub mod named;
+pub mod primitive;
+pub mod router;
+pub mod step;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod timeout;
+pub mod timeout;
 mod usd;
-mod workflow;
+pub mod workflow;
 
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,

@@ -43,6 +43,15 @@ pub struct StepWith<F, In> {
 
 /// Makes a workflow of an async function or a closure that returns a future.
 ///
+/// ```
+/// use throughline::{Error, Kind, workflow};
+///
+/// let parse = workflow("parse", |text: String| async move {
+///     text.parse::<u64>().map_err(|error| Error::new(Kind::InvalidInput, "not a number").because(error))
+/// });
+/// # let _ = parse;
+/// ```
+///
 /// `name` becomes the `operation` label: it must come from code or configuration.
 pub fn workflow<F, In, Out, Fut>(name: impl Into<String>, function: F) -> Workflow<Observed<Step<F, In>>>
 where

@@ -76,7 +76,8 @@ impl<S: Stage> Workflow<Observed<S>> {
 }
 
 impl<P: Primitive, Shape> Workflow<P, Shape> {
-    /// Runs the workflow.
+    /// Runs the workflow. Each stage is a span; a name for the whole ([`Workflow::named`]) makes one trace of
+    /// them where the context does not continue one.
     ///
     /// # Errors
     /// What the first failing stage returned, unchanged.

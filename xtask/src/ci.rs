@@ -21,6 +21,7 @@ Steps, in this order; the first that fails ends the run:
   clippy       all targets and features, warnings denied
   doc          all features, warnings denied
   test         cargo xtask test
+  demo         cargo run -- demo, as the README has it but shorter
   docs-check   cargo xtask docs-check")]
 pub(crate) struct Ci {
     /// Install no system package: say what is missing and stop
@@ -50,9 +51,14 @@ impl Ci {
         report.step("clippy", || clippy(workspace))?;
         report.step("doc", || doc(workspace))?;
         report.step("test", || Test::default().run_with(workspace, &needs))?;
+        report.step("demo", || run(&mut workspace.cargo(DEMO)))?;
         report.step("docs-check", || docs_check::run(workspace))
     }
 }
+
+/// The README's first command, in the profile that is built already.
+const DEMO: [&str; 8] =
+    ["run", "--", "demo", "--duration=3s", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
 
 fn clippy(workspace: &Workspace) -> Result<(), Failure> {
     let what = ["clippy", "--workspace", "--all-targets", "--all-features"];

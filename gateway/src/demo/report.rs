@@ -46,7 +46,7 @@ struct Money {
     /// What the answers from the cache would have cost.
     saved_by_cache_usd: f64,
     saved_usd: f64,
-    /// Of what it would have cost without routing and cache.
+    /// Of spend and saved together: what it would have cost without routing and cache.
     saved_percent: Option<f64>,
 }
 
@@ -132,58 +132,55 @@ impl Money {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Money { spend_usd, baseline_usd, saved_by_routing_usd, saved_by_cache_usd, saved_usd, .. } =
-            self.money;
-        let share = |count: u64| percent(count, self.requests);
-        writeln!(
-            f,
-            "\n  Requests    {:>8}   {} errors ({})",
-            self.requests,
-            self.errors,
-            share(self.errors)
-        )?;
         let codes: Vec<_> = self.codes.iter().map(|(code, count)| format!("{code}: {count}")).collect();
+        let share = percent(self.errors, self.requests);
+        writeln!(f, "\n  Requests    {:>8}   {} errors ({share})", self.requests, self.errors)?;
         writeln!(f, "  Answers                {}", codes.join(", "))?;
         writeln!(f, "  Latency                {}", self.latency_ms)?;
         writeln!(f, "  Overhead               {}   (the gateway's own share)", self.overhead_ms)?;
         writeln!(f, "\n  Routes")?;
-        let decisions = self.routes.values().sum();
-        for (route, count) in &self.routes {
-            writeln!(
-                f,
-                "    {route:<10}{count:>8}   {:>6}  {}",
-                percent(*count, decisions),
-                bar(*count, decisions)
-            )?;
+        split(f, &self.routes)?;
+        let hits = |rate: f64| format!("{:.1} % of its lookups were hits", rate * 100.0);
+        writeln!(
+            f,
+            "  Cache                  {}",
+            self.cache_hit_rate.map_or("no lookups".to_owned(), hits)
+        )?;
+        split(f, &self.cache)?;
+        if self.cache.get("bypass").is_some_and(|streams| *streams > 0) {
+            writeln!(f, "    (streams bypass the cache)")?;
         }
-        let rate =
-            self.cache_hit_rate.map_or("no lookups".to_owned(), |rate| format!("{:.1} % hits", rate * 100.0));
-        writeln!(f, "  Cache                  {rate}")?;
-        let runs = self.cache.values().sum();
-        for (outcome, count) in self.cache.iter().filter(|(_, count)| **count > 0) {
-            writeln!(f, "    {outcome:<10}{count:>8}   {:>6}  {}", percent(*count, runs), bar(*count, runs))?;
-        }
-        writeln!(f, "  Timeouts    {:>8}", self.timeouts)?;
-        writeln!(f, "\n  Spend       {spend_usd:>12.6} USD")?;
-        writeln!(f, "  Baseline    {baseline_usd:>12.6} USD   (the same calls, all on the baseline route)")?;
-        writeln!(f, "  Saved       {saved_usd:>12.6} USD   {}", self.money.saved_share())?;
-        writeln!(f, "    routing   {saved_by_routing_usd:>12.6} USD")?;
-        writeln!(f, "    cache     {saved_by_cache_usd:>12.6} USD")?;
+        writeln!(f, "  Timeouts    {:>8}\n", self.timeouts)?;
+        self.money.fmt(f)?;
         if self.unpriced_calls > 0 {
+            let calls = self.unpriced_calls;
             writeln!(
                 f,
-                "  Unpriced    {:>8}   calls whose cost is unknown and in none of these sums",
-                self.unpriced_calls
+                "  Unpriced    {calls:>8}   calls of unknown cost, such as broken streams: in none of these sums"
             )?;
         }
         Ok(())
     }
 }
 
-impl Money {
-    fn saved_share(&self) -> String {
-        self.saved_percent
-            .map_or(String::new(), |percent| format!("({percent:.1} % of what it would have cost)"))
+/// How many went which way.
+fn split(f: &mut fmt::Formatter<'_>, ways: &BTreeMap<String, u64>) -> fmt::Result {
+    let all = ways.values().sum();
+    for (way, count) in ways.iter().filter(|(_, count)| **count > 0) {
+        writeln!(f, "    {way:<10}{count:>8}   {:>6}  {}", percent(*count, all), bar(*count, all))?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { spend_usd, baseline_usd, saved_by_routing_usd, saved_by_cache_usd, saved_usd, .. } = self;
+        let share = self.saved_percent.map(|percent| format!("({percent:.1} % of spend and saved together)"));
+        writeln!(f, "  Spend       {spend_usd:>12.6} USD")?;
+        writeln!(f, "  Baseline    {baseline_usd:>12.6} USD   (the same calls, all on the baseline route)")?;
+        writeln!(f, "  Saved       {saved_usd:>12.6} USD   {}", share.unwrap_or_default())?;
+        writeln!(f, "    routing   {saved_by_routing_usd:>12.6} USD   (baseline less spend)")?;
+        writeln!(f, "    cache     {saved_by_cache_usd:>12.6} USD   (what its answers had cost)")
     }
 }
 

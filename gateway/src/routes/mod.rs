@@ -23,7 +23,7 @@ use crate::gateway::Gateway;
 pub(crate) enum Route {
     /// `POST /v1/chat/completions`
     Chat,
-    /// `GET /v1/models`
+    /// `GET /v1/models` and `GET /v1/models/NAME`
     Models,
     /// Every other path, and every wrong method.
     Other,
@@ -63,7 +63,7 @@ impl Route {
     pub(crate) async fn answer(self, gateway: &Gateway, request: Request<Body>, cx: &Context) -> Reply {
         match self {
             Self::Chat => chat::answer(gateway, request, cx).await,
-            Self::Models => Reply::Whole(models::answer(gateway)),
+            Self::Models => Reply::Whole(models::answer(gateway, request.uri().path())),
             Self::Other => Reply::Whole(refuse(&request).into_response()),
         }
     }
@@ -72,6 +72,7 @@ impl Route {
 fn refuse(request: &Request<Body>) -> ApiError {
     match request.uri().path() {
         "/v1/chat/completions" | "/v1/models" | "/healthz" | "/readyz" => ApiError::wrong_method(),
+        path if path.starts_with("/v1/models/") => ApiError::wrong_method(),
         _ => ApiError::unknown_path(),
     }
 }
@@ -83,7 +84,8 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
     let models = get_service(observed(Route::Models, gateway)).fallback_service(other.clone());
     Router::new()
         .route(Route::Chat.path(), chat)
-        .route(Route::Models.path(), models)
+        .route(Route::Models.path(), models.clone())
+        .route("/v1/models/{*name}", models)
         .route("/healthz", get(health::live).fallback_service(other.clone()))
         .route("/readyz", get(health::ready).fallback_service(other.clone()))
         .with_state(Arc::clone(gateway))

@@ -1,19 +1,26 @@
-//! `GET /v1/models`: the configured models, in OpenAI's shape.
+//! `GET /v1/models`: the configured models, and `GET /v1/models/NAME`: one of them, in OpenAI's shape.
 
 use axum::Json;
 use axum::body::Body;
 use axum::http::Response;
 use axum::response::IntoResponse as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::errors::ApiError;
 use crate::gateway::Gateway;
 
-/// The list of models.
-pub(super) fn answer(gateway: &Gateway) -> Response<Body> {
-    let models: Vec<_> = gateway
-        .models
-        .keys()
-        .map(|id| json!({ "id": id, "object": "model", "created": 0, "owned_by": "throughline" }))
-        .collect();
-    Json(json!({ "object": "list", "data": models })).into_response()
+/// The list of models, or the one that `path` names.
+pub(super) fn answer(gateway: &Gateway, path: &str) -> Response<Body> {
+    let Some(name) = path.strip_prefix("/v1/models/") else {
+        let models: Vec<_> = gateway.models.keys().map(|id| model(id)).collect();
+        return Json(json!({ "object": "list", "data": models })).into_response();
+    };
+    match gateway.models.contains_key(name) {
+        true => Json(model(name)).into_response(),
+        false => ApiError::unknown_model(name, gateway.models.keys().map(String::as_str)).into_response(),
+    }
+}
+
+fn model(id: &str) -> Value {
+    json!({ "id": id, "object": "model", "created": 0, "owned_by": "throughline" })
 }

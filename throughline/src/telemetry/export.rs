@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
 use super::family::Family;
+use super::lifecycle::Health;
 use super::registry::Counter;
 
 static FAILURES: Family = Family::counter(
@@ -27,6 +29,7 @@ pub(super) struct Counted<E> {
     timeouts: Counter,
     failures: Counter,
     failing: AtomicBool,
+    health: Arc<Health>,
 }
 
 /// Writes a line a span to standard error.
@@ -36,12 +39,13 @@ pub(super) struct Console;
 // === impl Counted ===
 
 impl<E> Counted<E> {
-    pub(super) fn new(inner: E, registry: &super::Registry) -> Self {
+    pub(super) fn new(inner: E, registry: &super::Registry, health: &Arc<Health>) -> Self {
         Self {
             inner,
             timeouts: registry.counter(&FAILURES, &["traces", "timeout"]),
             failures: registry.counter(&FAILURES, &["traces", "other"]),
             failing: AtomicBool::new(false),
+            health: Arc::clone(health),
         }
     }
 
@@ -49,6 +53,7 @@ impl<E> Counted<E> {
         match result {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
+                    self.health.recovered("export");
                     tracing::info!("spans are delivered again");
                 }
                 return;
@@ -57,7 +62,12 @@ impl<E> Counted<E> {
             Err(_) => self.failures.inc(),
         }
         if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!("spans cannot be delivered; the loss is counted in apm_export_failures_total");
+            self.health.degraded("export", "spans cannot be delivered".to_owned());
+            let cause = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                cause,
+                "spans cannot be delivered; the loss is counted in apm_export_failures_total"
+            );
         }
     }
 }

@@ -234,7 +234,22 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Lets the environment's variables speak: they win over what was set before this call.
+    /// Lets the environment's variables speak: they win over what was set before this call, and what is set
+    /// after it wins over them. An empty variable counts as unset; one that cannot be honoured is a warning
+    /// in the log.
+    ///
+    /// | variable | what it does |
+    /// |---|---|
+    /// | `ENABLE_OBSERVABILITY`, `ENABLE_APM` | `false` switches everything off; the first one set decides |
+    /// | `OTEL_SDK_DISABLED` | `true` switches everything off |
+    /// | `OTEL_SERVICE_NAME`, `SERVICE_NAME` | the service's name |
+    /// | `ENVIRONMENT` | `deployment.environment.name`; `development` writes spans to standard error |
+    /// | `OTEL_EXPORTER_PROMETHEUS_HOST`, `_PORT` | where metrics are served |
+    /// | `OTEL_METRICS_EXPORTER` | `prometheus` or `none` |
+    /// | `OTEL_TRACES_EXPORTER` | `otlp`, `console`, `none`, or several with commas |
+    /// | `OTEL_EXPORTER_OTLP_ENDPOINT`, `_TRACES_ENDPOINT` | where spans are sent; setting it is asking for `otlp` |
+    /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc` |
+    /// | `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `_ARG` | as the SDK reads them |
     pub fn from_env(self) -> Self {
         self.from_variables(|name| std::env::var(name).ok())
     }
@@ -316,7 +331,7 @@ fn provider(
     processors: Vec<AddProcessor>,
     registry: &Registry,
     worker: Option<&Worker>,
-    health: &Health,
+    health: &Arc<Health>,
 ) -> Option<SdkTracerProvider> {
     if settings.traces.is_empty() && processors.is_empty() {
         return None;
@@ -329,12 +344,12 @@ fn provider(
     }
     for target in &settings.traces {
         builder = match target {
-            Traces::Console => builder.with_batch_exporter(Counted::new(Console, registry)),
+            Traces::Console => builder.with_batch_exporter(Counted::new(Console, registry, health)),
             otlp => match settings
                 .otlp_refused
                 .map_or_else(|| otlp_exporter(*otlp, worker), |why| Err(why.to_owned()))
             {
-                Ok(exporter) => builder.with_batch_exporter(Counted::new(exporter, registry)),
+                Ok(exporter) => builder.with_batch_exporter(Counted::new(exporter, registry, health)),
                 Err(reason) => {
                     up.set(0);
                     health.degraded("traces", format!("spans are not sent: {reason}"));
@@ -380,6 +395,10 @@ impl Health {
         if let (Some(up), "metrics") = (&state.metrics_up, signal) {
             up.set(0);
         }
+    }
+
+    pub(super) fn recovered(&self, signal: &'static str) {
+        self.lock().reasons.remove(signal);
     }
 
     #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only the endpoint comes up"))]

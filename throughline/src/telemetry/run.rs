@@ -102,7 +102,7 @@ impl<'a, S: Stage> Run<'a, S> {
         self.live().map(|live| &live.binding.signals)
     }
 
-    /// Runs what is not this stage's own work: its time is taken off [`Seen::own`], also when the run is
+    /// Runs what is not this stage's own work: its time is taken off [`Seen::own`](super::Seen::own), also when the run is
     /// dropped meanwhile.
     pub async fn outside<F: Future>(&mut self, work: F) -> F::Output {
         let clock = self.cx.clock();
