@@ -69,9 +69,9 @@ fn json(report: &Report) -> String {
 }
 
 /// Words for people go to standard error, so that standard output holds the report alone.
-#[expect(clippy::print_stderr, reason = "this is a command that talks to people")]
 fn say(text: &str) {
-    eprintln!("{text}");
+    // Whoever does not want to hear it closes it.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn print(text: &str) -> Result<(), String> {

@@ -68,6 +68,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "wrong_method", message)
     }
 
+    /// A request that a web page made a browser send.
+    pub(crate) fn foreign_origin() -> Self {
+        let message = "requests of web pages are not served, except of pages on this machine";
+        Self::new(StatusCode::FORBIDDEN, INVALID_REQUEST, "foreign_origin", message)
+    }
+
     /// A body over the limit.
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("the body is larger than {limit} bytes, which is the most that is accepted");

@@ -152,7 +152,8 @@ impl Stage for Exchange {
         let handles = seen.signals;
         handles.in_flight.dec();
         let gone = end.outcome == Ended::Cancelled;
-        let code = if gone { CLIENT_GONE } else { end.note.0.unwrap_or_default().as_u16() };
+        let code =
+            if gone { CLIENT_GONE } else { end.note.0.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).as_u16() };
         if code == 200 {
             handles.ok.inc();
         } else if let Some(registry) = seen.cx.sink().registry() {

@@ -12,7 +12,7 @@ mod serve;
 mod server;
 mod workflows;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -49,19 +49,24 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
             let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
-            runtime().map_err(failed)?.block_on(serve::serve(&config, models, &args.listen)).map_err(failed)
+            block_on(serve::serve(&config, models, &args.listen)).map_err(failed)
         }
         Command::Demo(args) => {
             let config = serve::built_in(&args.listen).map_err(refused)?;
             let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
-            runtime().map_err(failed)?.block_on(demo::demo(&config, models, args)).map_err(failed)
+            block_on(demo::demo(&config, models, args)).map_err(failed)
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
+fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().build().map_err(|error| format!("the runtime cannot start: {error}"))
+    let runtime =
+        builder.enable_all().build().map_err(|error| format!("the runtime cannot start: {error}"))?;
+    let outcome = runtime.block_on(command);
+    // A name lookup that hangs must not hold the end of the program.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Logs go to standard error. The demonstration shows its report and is quiet otherwise.
@@ -73,10 +78,15 @@ fn log(quiet: bool) {
         EnvFilter::new(default)
     });
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .log_internal_errors(false)
+        .init();
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a program that failed")]
+/// A standard error that nobody reads any more must not end the program.
 fn complain(message: &str) {
-    eprintln!("{message}");
+    let _ = writeln!(std::io::stderr(), "{message}");
 }

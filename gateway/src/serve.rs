@@ -1,5 +1,6 @@
 //! Starts a gateway from a configuration, and stops it: what `serve` and `demo` have in common.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ pub(crate) struct Running {
 /// Everything that is wrong with it, to be shown as it is.
 pub(crate) fn configuration(file: Option<&Path>, listen: &Listen) -> Result<Config, String> {
     let env = |name: &str| std::env::var(name).ok();
-    let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
+    // A link to nowhere is there: it is an error and no reason to serve something else.
+    let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.symlink_metadata().is_ok()));
     match found {
         Some(path) => on(listen, Config::load(path, &env).map_err(|errors| errors.to_string())?),
         None => {
@@ -123,15 +125,16 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 ///
 /// # Errors
 /// What kept it from starting.
-#[expect(clippy::print_stdout, reason = "the addresses are what this command prints")]
 pub(crate) async fn serve(config: &Config, models: Models, listen: &Listen) -> Result<(), String> {
-    let running = start(config, models, listen).await?;
-    println!("gateway http://{}", running.address);
-    match running.gateway.telemetry.metrics_address() {
-        Some(address) => println!("metrics http://{address}/metrics"),
-        None => println!("metrics off"),
+    let mut running = start(config, models, listen).await?;
+    let metrics = running.gateway.telemetry.metrics_address();
+    let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+    // A standard output that nobody reads is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "gateway http://{}\nmetrics {metrics}", running.address);
+    tokio::select! {
+        () = stop_signal() => {}
+        _ = &mut running.server => return Err("the server has stopped by a fault of the program".to_owned()),
     }
-    stop_signal().await;
     tracing::info!("stopping: requests in flight may finish");
     running.stop().await;
     Ok(())

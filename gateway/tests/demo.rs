@@ -121,8 +121,25 @@ async fn the_report_for_people_has_every_figure() {
     let ended = Launch::demo(&["--duration", "1s"]).finish().await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     for word in [
-        "Requests", "errors", "Latency", "p50", "p95", "p99", "Overhead", "Routes", "cheap", "premium",
-        "Cache", "% hits", "Timeouts", "Spend", "Baseline", "Saved", "USD", "routing", "cache",
+        "Requests",
+        "errors",
+        "Latency",
+        "p50",
+        "p95",
+        "p99",
+        "Overhead",
+        "Routes",
+        "cheap",
+        "premium",
+        "Cache",
+        "lookups were hits",
+        "Timeouts",
+        "Spend",
+        "Baseline",
+        "Saved",
+        "USD",
+        "routing",
+        "cache",
     ] {
         assert!(ended.stdout.contains(word), "no {word} in {}", ended.stdout);
     }

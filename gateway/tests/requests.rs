@@ -312,6 +312,21 @@ async fn headers_tell_route_cache_attempts_and_cost() {
 }
 
 #[tokio::test]
+async fn a_web_page_of_another_machine_cannot_spend_money() {
+    let gateway = strict().await;
+    for origin in
+        ["http://evil.example", "null", "http://localhost.evil.example", "http://127.0.0.1.evil.example"]
+    {
+        let answer = gateway.ask_with(&[("origin", origin)], chat("auto", "hi")).await;
+        assert_eq!((answer.status, &answer.error()["code"]), (403, &"foreign_origin".into()), "{origin}");
+    }
+    for origin in ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:5173"] {
+        assert_eq!(gateway.ask_with(&[("origin", origin)], chat("auto", "hi")).await.status, 200, "{origin}");
+    }
+    gateway.settles("gateway_requests_total", &[("code", "403")], 4.0).await;
+}
+
+#[tokio::test]
 async fn a_cached_answer_never_stands_in_for_another_route() {
     let by_metadata =
         TWO_ROUTES.replace("prompt_chars_at_least = 20", "metadata = { name = \"tier\", equals = \"gold\" }");

@@ -19,6 +19,8 @@ use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, 
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// The longest part of a provider's message that is passed on.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -129,7 +131,8 @@ impl Stage for HttpCall {
         let streamed = head
             .headers
             .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            .and_then(|kind| kind.as_bytes().get(..EVENT_STREAM.len()))
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
         if streamed {
             return Ok(HttpAnswer::Stream(body));
         }
@@ -193,20 +196,21 @@ impl Refusal {
         }
         #[derive(Default, Deserialize)]
         struct Detail {
-            message: Option<String>,
+            message: Option<Value>,
             #[serde(rename = "type")]
-            kind: Option<String>,
-            param: Option<String>,
+            kind: Option<Value>,
+            param: Option<Value>,
             code: Option<Value>,
         }
 
         let detail = serde_json::from_slice::<Body>(body).map(|body| body.error).unwrap_or_default();
-        let mut message = detail.message.unwrap_or_else(|| format!("the provider answered {status}"));
+        let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
+        let mut message = text(detail.message).unwrap_or_else(|| format!("the provider answered {status}"));
         if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
             message.truncate(end);
         }
-        let code = detail.code.and_then(|code| code.as_str().map(str::to_owned));
-        Self { status, message, kind: detail.kind, param: detail.param, code }
+        let (kind, param, code) = (text(detail.kind), text(detail.param), text(detail.code));
+        Self { status, message, kind, param, code }
     }
 }
 

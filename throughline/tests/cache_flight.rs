@@ -192,6 +192,17 @@ async fn a_failure_that_no_other_try_would_cure_goes_to_everyone_and_is_no_hit()
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_the_second_try_fails_as_well_nobody_waits_for_a_third() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, |_| Err(busy()));
+    let start = tokio::time::Instant::now();
+    let answers = at_once(&flow, &recorder, 50).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap_err().is_retryable()));
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+    assert_eq!(start.elapsed(), 2 * SECOND, "and not fifty");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_whose_caller_gave_up_does_not_fail_the_others() {
     let (recorder, runs) = (Recorder::new(), Arc::default());
     let flow = slow(config(), &runs, |n| {

@@ -4,12 +4,14 @@ mod chat;
 mod health;
 mod models;
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::header::ORIGIN;
+use axum::http::{HeaderMap, Request, Uri};
 use axum::routing::{MethodRouter, any, get, get_service, post_service};
 use futures_util::FutureExt as _;
 use throughline::{Context, Primitive as _};
@@ -61,12 +63,26 @@ impl Route {
 
     /// Answers a request.
     pub(crate) async fn answer(self, gateway: &Gateway, request: Request<Body>, cx: &Context) -> Reply {
+        if is_foreign(request.headers()) {
+            return Reply::Whole(ApiError::foreign_origin().into_response());
+        }
         match self {
             Self::Chat => chat::answer(gateway, request, cx).await,
             Self::Models => Reply::Whole(models::answer(gateway, request.uri().path())),
             Self::Other => Reply::Whole(refuse(&request).into_response()),
         }
     }
+}
+
+/// Whether a browser sends this for a page that is not of this machine. Nobody else names an origin, and
+/// without this any page that is open could spend the operator's money.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let host = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()?.host().map(str::to_owned));
+    host.is_none_or(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host != "localhost" && !address.is_ok_and(|address| address.is_loopback())
+    })
 }
 
 fn refuse(request: &Request<Body>) -> ApiError {

@@ -8,8 +8,13 @@ use std::borrow::Cow;
 /// Top-level fields that do not change the answer. Every other field counts, known or not.
 const IGNORED: [&str; 4] = ["user", "metadata", "stream", "stream_options"];
 
-/// Top-level fields inside which the order of keys counts: it is the order in which a model writes fields.
-const ORDERED: [&str; 3] = ["tools", "functions", "response_format"];
+/// Top-level fields inside which the order of keys is known not to matter. Elsewhere it may be that of a
+/// schema, in which a model writes its fields.
+const UNORDERED: [&str; 2] = ["messages", "logit_bias"];
+
+/// A body with more values than this has no canonical form, and is not cached: each costs memory far beyond
+/// its two bytes. Commas in text count as well, which only makes a long text uncached.
+const MOST_VALUES: usize = 100_000;
 
 enum Node<'a> {
     /// A number or a literal, as written.
@@ -28,10 +33,13 @@ struct Reader<'a> {
 
 /// The canonical text of a request body that is valid JSON and not too deep.
 pub(super) fn canonical(text: &str) -> Option<Vec<u8>> {
+    if memchr::memchr3_iter(b'[', b'{', b',', text.as_bytes()).count() > MOST_VALUES {
+        return None;
+    }
     let Node::Object(mut fields) = (Reader { text, at: 0 }).value()? else { return None };
     fields.retain(|(name, _)| !IGNORED.contains(&bare(name)));
     for (name, value) in &mut fields {
-        if !ORDERED.contains(&bare(name)) {
+        if UNORDERED.contains(&bare(name)) {
             value.sort();
         }
     }
@@ -196,9 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_very_many_values_has_no_canonical_form() {
+        let many = format!("{{\"x\":[{}1]}}", "[],".repeat(MOST_VALUES / 2 + 1));
+        assert_eq!(canonical(&many), None);
+    }
+
+    #[test]
     fn only_the_four_named_fields_are_left_out_and_only_at_the_top() {
         let body = r#"{"a":{"user":1,"stream":2},"metadata":{},"model":"m","store":true,"stream":true,"stream_options":null,"\u0075ser":"u"}"#;
-        assert_eq!(text(body), r#"{"a":{"stream":2,"user":1},"model":"m","store":true}"#);
+        assert_eq!(text(body), r#"{"a":{"user":1,"stream":2},"model":"m","store":true}"#);
     }
 
     #[test]
@@ -234,11 +248,18 @@ mod tests {
 
     #[test]
     fn the_order_of_schema_fields_counts() {
-        for field in ["tools", "functions", "response_format"] {
+        for field in ["tools", "functions", "response_format", "guided_json", "extra_body", "never_heard_of"]
+        {
             let schema = |inner: &str| text(&format!(r#"{{"model":"m","{field}":[{inner}]}}"#));
             assert_ne!(schema(r#"{"a":1,"b":2}"#), schema(r#"{"b":2,"a":1}"#));
             assert_eq!(schema(r#"{"a":1,"b":2}"#), schema(" { \"a\" : 1,\"b\":2 } "));
         }
+    }
+
+    #[test]
+    fn the_order_of_other_fields_does_not_count_where_it_is_known_not_to() {
+        let bias = |inner: &str| text(&format!(r#"{{"logit_bias":{{{inner}}}}}"#));
+        assert_eq!(bias(r#""1":-100,"2":5"#), bias(r#""2":5,"1":-100"#));
     }
 
     #[test]

@@ -97,9 +97,12 @@ impl Dialect for OpenAi {
             choices: Option<Vec<IgnoredAny>>,
             error: Option<IgnoredAny>,
         }
-        let shape: Shape = serde_json::from_slice(&body).map_err(|error| {
-            Error::new(Kind::Upstream, "the provider's answer is not JSON").because(error)
-        })?;
+        let not_json = "the provider's answer is not JSON";
+        // Skipped strings are not looked at by the JSON reader, but clients will look at them.
+        let text = std::str::from_utf8(&body)
+            .map_err(|error| Error::new(Kind::Upstream, not_json).because(error))?;
+        let shape: Shape = serde_json::from_str(text)
+            .map_err(|error| Error::new(Kind::Upstream, not_json).because(error))?;
         if shape.error.is_some() {
             return Err(Error::new(Kind::Upstream, "the provider reported a failure as its answer"));
         }

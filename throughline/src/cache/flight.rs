@@ -1,8 +1,8 @@
 //! Single flight: of many callers who want the same value, one computes it and the others wait.
 //!
 //! The leader's value goes to everyone, also to those who come while it is being stored. So does an error
-//! that another try could not cure. After any other error, and when the leader is dropped, one follower
-//! takes the lead. A value that must not be shared sends every follower on its own way.
+//! that another try could not cure. After any other error one follower tries again, and its error goes to
+//! everyone. When the leader is dropped one follower takes the lead. A value that must not be shared sends every follower on its own way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 
 use super::key::Key;
 use crate::error::Error;
+
+/// Leaders that may fail before those who wait are told.
+const TRIES: u32 = 2;
 
 /// The values being computed now.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ struct Flight {
 struct State {
     phase: Phase,
     waiting: usize,
+    /// Leaders whose work failed in a way that may pass.
+    failures: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +48,7 @@ pub(super) enum Landing {
     Value(Bytes),
     /// A value past its time, encoded, because there was no new one.
     Expired(Bytes),
-    /// An error that another try would not cure.
+    /// An error that another try would not cure, or did not.
     Fatal(Error),
     /// A value that is not to be shared.
     Private,
@@ -113,7 +118,7 @@ impl Flights {
     }
 
     fn launch(self: &Arc<Self>, flights: &mut HashMap<Key, Arc<Flight>>, key: Key) -> Lead {
-        let state = Mutex::new(State { phase: Phase::Led, waiting: 0 });
+        let state = Mutex::new(State { phase: Phase::Led, waiting: 0, failures: 0 });
         let flight = Arc::new(Flight { state, changed: Notify::new() });
         flights.insert(key, Arc::clone(&flight));
         Lead { flights: Arc::clone(self), flight, key }
@@ -146,6 +151,19 @@ impl Flight {
 // === impl Lead ===
 
 impl Lead {
+    /// The work failed in a way that may pass: one follower may try as well. When that fails too, those who
+    /// wait get the error, for otherwise they would try one after the other.
+    pub(super) fn fail(self, error: &Error) {
+        let failures = {
+            let mut state = self.flight.lock();
+            state.failures += 1;
+            state.failures
+        };
+        if failures >= TRIES {
+            self.land(Landing::Fatal(error.clone()));
+        }
+    }
+
     /// Ends the wait for everyone.
     pub(super) fn land(&self, landing: Landing) {
         self.flight.lock().phase = Phase::Landed(landing);

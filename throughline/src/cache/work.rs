@@ -43,8 +43,10 @@ where
         let output = match result {
             Ok(output) => output,
             Err(error) => {
-                if !error.is_retryable() && error.kind() != Kind::Cancelled {
-                    lead.land(Landing::Fatal(error.clone()));
+                match error.kind() {
+                    Kind::Cancelled => drop(lead),
+                    _ if error.is_retryable() => lead.fail(&error),
+                    _ => lead.land(Landing::Fatal(error.clone())),
                 }
                 return (Err(error), None);
             }

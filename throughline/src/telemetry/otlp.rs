@@ -17,8 +17,8 @@ use super::settings::Traces;
 
 /// The largest answer that is read: a receiver says little.
 const LARGEST_ANSWER: usize = 1 << 20;
-/// Longer than the exporter's own limit, which comes from `OTEL_EXPORTER_OTLP_TIMEOUT`.
-const LONGEST_CALL: Duration = Duration::from_secs(60);
+/// The standard's limit for one call, unless the environment has another.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The exporter for `transport`; address, headers and limits come from the standard variables.
 pub(super) fn exporter(transport: Traces, runtime: &Handle) -> Result<SpanExporter, String> {
@@ -39,26 +39,34 @@ pub(super) fn exporter(transport: Traces, runtime: &Handle) -> Result<SpanExport
 struct OnRuntime {
     client: Client<HttpConnector, Full<Bytes>>,
     runtime: Handle,
+    limit: Duration,
+}
+
+/// The exporter does not hand its limit to a client that it was given.
+fn limit() -> Duration {
+    let variables = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
+    let set = variables.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok());
+    set.filter(|ms| *ms > 0).map_or(DEFAULT_LIMIT, Duration::from_millis)
 }
 
 // === impl OnRuntime ===
 
 impl OnRuntime {
     fn new(runtime: Handle) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), runtime }
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), runtime, limit: limit() }
     }
 }
 
 #[async_trait::async_trait]
 impl HttpClient for OnRuntime {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client = self.client.clone();
+        let (client, limit) = (self.client.clone(), self.limit);
         let call = async move {
             let answer = client.request(request.map(Full::new)).await?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, LARGEST_ANSWER).collect().await?.to_bytes();
             Ok::<_, HttpError>(Response::from_parts(head, body))
         };
-        self.runtime.spawn(async move { tokio::time::timeout(LONGEST_CALL, call).await }).await??
+        self.runtime.spawn(async move { tokio::time::timeout(limit, call).await }).await??
     }
 }
