@@ -15,7 +15,6 @@ use throughline::{
 };
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
-use throughline_llm::simulated::SimulatedConfig;
 use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, PriceTable, chat};
 
 use crate::config::{self, Condition, Config, Rule, TimeLimit};
@@ -101,21 +100,7 @@ fn build_provider(
             let client = clients.entry(limit).or_insert_with(|| HttpClient::new(limit));
             openai(dialect, client.clone())
         }
-        config::Provider::Simulated(given) => {
-            let mut config = SimulatedConfig::default();
-            config.seed = given.seed;
-            (config.latency_p50, config.latency_p99) = (given.latency_p50, given.latency_p99);
-            config.tokens_per_second = given.tokens_per_second;
-            (config.completion_min, config.completion_max) =
-                (given.completion_tokens_min, given.completion_tokens_max);
-            config.answers.clone_from(&given.answers);
-            config.faults.error_rate = given.faults.error_rate;
-            config.faults.error_status = given.faults.error_status;
-            config.faults.hang_rate = given.faults.hang_rate;
-            config.faults.slow_rate = given.faults.slow_rate;
-            config.faults.slow_by = given.faults.slow_by;
-            Ok(simulated(config))
-        }
+        config::Provider::Simulated(config) => Ok(simulated(config.clone())),
     }
 }
 

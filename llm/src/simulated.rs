@@ -59,13 +59,13 @@ pub struct SimulatedConfig {
 pub struct Faults {
     /// Share of calls that are answered with an error. Default 0.
     pub error_rate: f64,
-    /// The HTTP status of these errors. Default 500.
+    /// The HTTP status of these errors. Default 503.
     pub error_status: u16,
     /// Share of calls that are never answered. Default 0.
     pub hang_rate: f64,
     /// Share of calls, of any outcome, that take longer. Default 0.
     pub slow_rate: f64,
-    /// How much longer a slow call takes. Default 5 s.
+    /// How much longer a slow call takes. Default 1 s.
     pub slow_by: Duration,
 }
 
@@ -131,10 +131,10 @@ impl Default for Faults {
     fn default() -> Self {
         Self {
             error_rate: 0.0,
-            error_status: 500,
+            error_status: 503,
             hang_rate: 0.0,
             slow_rate: 0.0,
-            slow_by: Duration::from_secs(5),
+            slow_by: Duration::from_secs(1),
         }
     }
 }
@@ -351,7 +351,7 @@ mod tests {
     fn certain_and_impossible_faults_are_just_that() {
         let always = |faults| draws(with_faults(faults), 200);
         let errors = always(Faults { error_rate: 1.0, hang_rate: 1.0, ..Faults::default() });
-        assert!(errors.iter().all(|draw| draw.outcome == Outcome::Error { status: 500 }));
+        assert!(errors.iter().all(|draw| draw.outcome == Outcome::Error { status: 503 }));
         let hangs = always(Faults { error_rate: -1.0, hang_rate: 1.0, ..Faults::default() });
         assert!(hangs.iter().all(|draw| draw.outcome == Outcome::Hang));
         let fine = always(Faults { error_rate: f64::NAN, ..Faults::default() });

@@ -1,11 +1,12 @@
 //! `[providers.NAME.KIND]`: where requests are sent. The kind is a key, so that errors keep their place.
 
 use serde::Deserialize;
+use throughline_llm::simulated::SimulatedConfig;
 use toml::Spanned;
 
 use super::check::Check;
 use super::openai::{OpenAiConfig, OpenAiFile};
-use super::simulated::{SimulatedConfig, SimulatedFile};
+use super::simulated::SimulatedFile;
 
 /// A provider.
 #[derive(Debug)]

@@ -3,45 +3,10 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use throughline_llm::simulated::{Faults, SimulatedConfig};
 use toml::{Spanned, Value};
 
 use super::check::Check;
-
-/// How the built-in provider behaves.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct SimulatedConfig {
-    /// Where the random numbers begin: the same seed gives the same run. Default: 0.
-    pub(crate) seed: u64,
-    /// The median time to the first token, of a log-normal distribution. Above zero. Default: 200 ms.
-    pub(crate) latency_p50: Duration,
-    /// The time that one first token in a hundred takes longer than. At least the median. Default: 1 s.
-    pub(crate) latency_p99: Duration,
-    /// The pace of a streamed answer. Above zero. Default: 400.
-    pub(crate) tokens_per_second: f64,
-    /// The shortest answer, in tokens, at least 1. Default: 20.
-    pub(crate) completion_tokens_min: u32,
-    /// The longest answer, in tokens, at least the shortest. Default: 120.
-    pub(crate) completion_tokens_max: u32,
-    /// Texts to answer with, in turn; if there are none, texts are made up. Default: none.
-    pub(crate) answers: Vec<String>,
-    /// What goes wrong, and how often. Default: nothing.
-    pub(crate) faults: Faults,
-}
-
-/// Faults of the built-in provider. The rates are shares of requests, 0 to 1, and at most 1 in sum.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Faults {
-    /// How many fail at once. Default: 0.
-    pub(crate) error_rate: f64,
-    /// The HTTP status that they fail with, 400 to 599. Default: 503.
-    pub(crate) error_status: u16,
-    /// How many never answer. Default: 0.
-    pub(crate) hang_rate: f64,
-    /// How many answer late. Default: 0.
-    pub(crate) slow_rate: f64,
-    /// How much later than the others. Above zero. Default: 1 s.
-    pub(crate) slow_by: Duration,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
@@ -79,68 +44,31 @@ struct FaultsFile {
     slow_by: Option<Spanned<Value>>,
 }
 
-// === impl SimulatedConfig ===
-
-impl Default for SimulatedConfig {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            latency_p50: Duration::from_millis(200),
-            latency_p99: Duration::from_secs(1),
-            tokens_per_second: 400.0,
-            completion_tokens_min: 20,
-            completion_tokens_max: 120,
-            answers: Vec::new(),
-            faults: Faults::default(),
-        }
-    }
-}
-
-// === impl Faults ===
-
-impl Default for Faults {
-    fn default() -> Self {
-        Self {
-            error_rate: 0.0,
-            error_status: 503,
-            hang_rate: 0.0,
-            slow_rate: 0.0,
-            slow_by: Duration::from_secs(1),
-        }
-    }
-}
-
 // === impl SimulatedFile ===
 
 impl SimulatedFile {
     /// Checks the section.
     pub(super) fn check(self, check: &mut Check<'_>) -> SimulatedConfig {
-        let default = SimulatedConfig::default();
-        let (latency_p50, latency_p99) = match &self.latency {
-            Some(written) => latency(written, check, &default),
-            None => (default.latency_p50, default.latency_p99),
-        };
-        let (completion_tokens_min, completion_tokens_max) = match &self.completion_tokens {
-            Some(written) => tokens(written, check, &default),
-            None => (default.completion_tokens_min, default.completion_tokens_max),
-        };
-        let pace = self.tokens_per_second.as_ref();
-        SimulatedConfig {
-            seed: check.whole("seed", self.seed.as_ref(), 0..=i64::MAX.unsigned_abs(), default.seed),
-            latency_p50,
-            latency_p99,
-            tokens_per_second: check.number(
-                "tokens_per_second",
-                pace,
-                0.001..=1e9,
-                "a number from 0.001 to 1000000000",
-                default.tokens_per_second,
-            ),
-            completion_tokens_min,
-            completion_tokens_max,
-            answers: self.answers,
-            faults: self.faults.map_or(default.faults, |written| faults(&written, check)),
+        let mut config = SimulatedConfig::default();
+        if let Some(written) = &self.latency {
+            (config.latency_p50, config.latency_p99) = latency(written, check, &config);
         }
+        if let Some(written) = &self.completion_tokens {
+            (config.completion_min, config.completion_max) = tokens(written, check, &config);
+        }
+        config.seed = check.whole("seed", self.seed.as_ref(), 0..=i64::MAX.unsigned_abs(), config.seed);
+        config.tokens_per_second = check.number(
+            "tokens_per_second",
+            self.tokens_per_second.as_ref(),
+            0.001..=1e9,
+            "a number from 0.001 to 1000000000",
+            config.tokens_per_second,
+        );
+        config.answers = self.answers;
+        if let Some(written) = &self.faults {
+            config.faults = faults(written, check);
+        }
+        config
     }
 }
 
@@ -162,7 +90,7 @@ fn latency(
 fn tokens(written: &Spanned<TokensFile>, check: &mut Check<'_>, default: &SimulatedConfig) -> (u32, u32) {
     const MOST: u32 = 1_000_000;
     let file = written.get_ref();
-    let min = check.whole("min", Some(&file.min), 1..=MOST, default.completion_tokens_min);
+    let min = check.whole("min", Some(&file.min), 1..=MOST, default.completion_min);
     let max = check.whole("max", Some(&file.max), 1..=MOST, MOST);
     if max < min {
         let problem = format!("`max` is {max}, less than the {min} of `min`: write at least as much");
@@ -172,30 +100,22 @@ fn tokens(written: &Spanned<TokensFile>, check: &mut Check<'_>, default: &Simula
 }
 
 fn faults(written: &Spanned<FaultsFile>, check: &mut Check<'_>) -> Faults {
-    let (file, default) = (written.get_ref(), Faults::default());
+    let (file, mut faults) = (written.get_ref(), Faults::default());
     let mut rate = |key: &str, written: &Option<Spanned<f64>>| {
         check.number(key, written.as_ref(), 0.0..=1.0, "a number from 0 to 1", 0.0)
     };
-    let error_rate = rate("error_rate", &file.error_rate);
-    let hang_rate = rate("hang_rate", &file.hang_rate);
-    let slow_rate = rate("slow_rate", &file.slow_rate);
-    let sum = error_rate + hang_rate + slow_rate;
-    // Ten tenths are not quite one in binary.
+    faults.error_rate = rate("error_rate", &file.error_rate);
+    faults.hang_rate = rate("hang_rate", &file.hang_rate);
+    faults.slow_rate = rate("slow_rate", &file.slow_rate);
+    // A call fails in one way at most, and any call may be slow as well. Ten tenths are not quite one in binary.
+    let sum = faults.error_rate + faults.hang_rate;
     if sum > 1.0 + 1e-9 {
         check.refuse(written.span(), format!("the rates of the faults sum to {sum}: make it at most 1"));
     }
-    Faults {
-        error_rate,
-        error_status: check.whole(
-            "error_status",
-            file.error_status.as_ref(),
-            400..=599,
-            default.error_status,
-        ),
-        hang_rate,
-        slow_rate,
-        slow_by: check.timeout("slow_by", file.slow_by.as_ref(), default.slow_by),
-    }
+    faults.error_status =
+        check.whole("error_status", file.error_status.as_ref(), 400..=599, faults.error_status);
+    faults.slow_by = check.timeout("slow_by", file.slow_by.as_ref(), faults.slow_by);
+    faults
 }
 
 #[cfg(test)]
@@ -229,22 +149,17 @@ mod tests {
              [providers.p.simulated.faults]\nerror_rate = 0.1\nerror_status = 429\nhang_rate = 0.2\n\
              slow_rate = 0.7\nslow_by = \"3s\"",
         );
-        let expected = SimulatedConfig {
-            seed: 9,
-            latency_p50: Duration::from_millis(80),
-            latency_p99: Duration::from_millis(80),
-            tokens_per_second: 50.0,
-            completion_tokens_min: 3,
-            completion_tokens_max: 3,
-            answers: vec!["a".to_owned(), String::new()],
-            faults: Faults {
-                error_rate: 0.1,
-                error_status: 429,
-                hang_rate: 0.2,
-                slow_rate: 0.7,
-                slow_by: Duration::from_secs(3),
-            },
-        };
+        let mut expected = SimulatedConfig::default();
+        expected.seed = 9;
+        (expected.latency_p50, expected.latency_p99) = (Duration::from_millis(80), Duration::from_millis(80));
+        expected.tokens_per_second = 50.0;
+        (expected.completion_min, expected.completion_max) = (3, 3);
+        expected.answers = vec!["a".to_owned(), String::new()];
+        expected.faults.error_rate = 0.1;
+        expected.faults.error_status = 429;
+        expected.faults.hang_rate = 0.2;
+        expected.faults.slow_rate = 0.7;
+        expected.faults.slow_by = Duration::from_secs(3);
         assert_eq!(config, expected);
     }
 
@@ -312,9 +227,9 @@ mod tests {
              2 | faults.error_rate = 1.1\n      |                     ^^^"
         );
         assert_eq!(
-            refusal("faults = { error_rate = 0.75, slow_rate = 0.5 }"),
+            refusal("faults = { error_rate = 0.75, hang_rate = 0.5 }"),
             "t.toml:2:10: the rates of the faults sum to 1.25: make it at most 1\n    \
-             2 | faults = { error_rate = 0.75, slow_rate = 0.5 }\n      |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"
+             2 | faults = { error_rate = 0.75, hang_rate = 0.5 }\n      |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"
         );
     }
 
