@@ -36,7 +36,7 @@ struct Problem {
 /// # Errors
 /// When a link or a path leads nowhere.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Failure> {
-    let tree = Tree::read(workspace.root())
+    let tree = Tree::read(workspace.root(), workspace.target())
         .map_err(|error| Failure::new(format!("cannot read the repository: {error}")))?;
     let problems = check(&tree);
     for problem in &problems {
@@ -116,21 +116,23 @@ fn resolve(file: &str, target: &str) -> Option<String> {
 // === impl Tree ===
 
 impl Tree {
-    fn read(root: &Path) -> io::Result<Self> {
+    /// Everything below `root`, except what can be made again: `built` is cargo's target folder, which has no
+    /// tag when something else has made it.
+    fn read(root: &Path, built: &Path) -> io::Result<Self> {
         let mut tree = Self::default();
-        tree.add(root, "")?;
+        tree.add(root, built, "")?;
         Ok(tree)
     }
 
-    fn add(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+    fn add(&mut self, folder: &Path, built: &Path, prefix: &str) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let key = format!("{prefix}{name}");
             if entry.file_type()?.is_dir() {
-                // The tag marks what can be made again, such as cargo's target folder.
-                if name != ".git" && name != "node_modules" && !path.join("CACHEDIR.TAG").exists() {
-                    self.add(&path, &format!("{key}/"))?;
+                let again = path == built || path.join("CACHEDIR.TAG").exists();
+                if name != ".git" && name != "node_modules" && !again {
+                    self.add(&path, built, &format!("{key}/"))?;
                     self.0.insert(key, None);
                 }
             } else {

@@ -32,6 +32,11 @@ impl Workspace {
         &self.root
     }
 
+    /// Where cargo builds.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Where the tests that look from outside keep what they need.
     pub(crate) fn e2e(&self) -> PathBuf {
         self.target.join("e2e")
