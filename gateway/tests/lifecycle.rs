@@ -222,6 +222,9 @@ async fn a_receiver_of_traces_that_is_gone_costs_nobody_an_answer() {
         until("the loss to be counted", lost).await;
         assert_eq!(gateway.ask(chat("auto", "again")).await.status, 200);
         assert_eq!(gateway.log().matches("spans cannot be delivered").count(), 1, "{}", gateway.log());
+        let ready = gateway.send(Method::GET, "/readyz", "").await;
+        assert_eq!((ready.status, &ready.json()["status"]), (200, &"degraded".into()), "{}", ready.text());
+        assert_eq!(ready.json()["degraded"][0], "spans cannot be delivered");
         assert_eq!(gateway.stop().await.code, Some(0));
     }
 }
