@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Frame;
 use opentelemetry::trace::SpanKind;
@@ -18,7 +18,7 @@ use throughline::telemetry::{
     Stage, WORK_SECONDS,
 };
 use throughline::{Context, Kind, Result};
-use throughline_llm::ChatStream;
+use throughline_llm::{ChatStream, sse};
 
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
@@ -203,7 +203,8 @@ impl http_body::Body for StreamedBody {
             Some(Ok(events)) => Poll::Ready(Some(Ok(Frame::data(events)))),
             Some(Err(error)) => {
                 self.end(Some(error.kind()));
-                Poll::Ready(Some(Ok(Frame::data(error_event(&ApiError::from(&error))))))
+                // Clients read this event as an error, and no `[DONE]` follows it.
+                Poll::Ready(Some(Ok(Frame::data(sse::event(&ApiError::from(&error).body())))))
             }
             None => {
                 self.end(None);
@@ -211,14 +212,4 @@ impl http_body::Body for StreamedBody {
             }
         }
     }
-}
-
-/// A failure in the middle of a stream: an event that clients read as an error, and no `[DONE]` after it.
-fn error_event(error: &ApiError) -> Bytes {
-    let body = error.body();
-    let mut event = BytesMut::with_capacity(body.len() + 8);
-    event.put_slice(b"data: ");
-    event.put_slice(&body);
-    event.put_slice(b"\n\n");
-    event.freeze()
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cli::Listen;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gateway::{Gateway, Models};
 use crate::server::Server;
 use crate::workflows;
@@ -67,11 +67,8 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
     if let Some(address) = listen.listen {
         config.server.listen_on(address)?;
     }
-    if let Some(address) = listen.metrics_listen.filter(|address| !address.ip().is_loopback()) {
-        return Err(format!(
-            "--metrics-listen {address}: other machines could read the metrics without a key; use a loopback address \
-             such as 127.0.0.1"
-        ));
+    if let Some(address) = listen.metrics_listen {
+        config::Telemetry::permitted(address)?;
     }
     Ok(config)
 }

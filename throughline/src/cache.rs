@@ -63,7 +63,7 @@ use crate::telemetry::{
 use crate::usd::Usd;
 use crate::workflow::Workflow;
 pub use config::CacheConfig;
-use flight::{Joined, Landing};
+use flight::{Joined, Landing, Lead};
 use guard::Guarded;
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
@@ -337,22 +337,35 @@ where
             }
             Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
             Joined::Leader(lead) => {
-                Self::note(cx, run, outcome);
-                let result = run.outside(self.work.inner.execute(input, cx)).await;
-                if let (Err(error), Some(value)) = (&result, expired)
-                    && error.is_retryable()
-                    && let Ok(output) = self.work.caching.decode(value.clone())
-                {
-                    lead.land(Landing::Expired(value));
-                    return Ok(self.serve_on_error(output, cx, run));
-                }
-                let (result, event) = self.work.settle(lead, key, result, cx).await;
-                if let Some(event) = event {
-                    run.event(event);
-                }
-                result
+                let result = self.pass(outcome, input, cx, run).await;
+                self.lead(lead, key, result, expired, cx, run).await
             }
         }
+    }
+
+    /// Tells those who wait what the leader has got, and gives its caller the old value where that is all
+    /// there is.
+    async fn lead(
+        &self,
+        lead: Lead,
+        key: Key,
+        result: Result<P::Out>,
+        expired: Option<Bytes>,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<P::Out> {
+        if let (Err(error), Some(value)) = (&result, expired)
+            && error.is_retryable()
+            && let Ok(output) = self.work.caching.decode(value.clone())
+        {
+            lead.land(Landing::Expired(value));
+            return Ok(self.serve_on_error(output, cx, run));
+        }
+        let (result, event) = self.work.settle(lead, key, result, cx).await;
+        if let Some(event) = event {
+            run.event(event);
+        }
+        result
     }
 
     /// Replaces an old value in the background, unless that is under way already.

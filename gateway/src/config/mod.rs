@@ -33,5 +33,5 @@ pub(crate) use load::Config;
 pub(crate) use model::Model;
 pub(crate) use provider::Provider;
 pub(crate) use route::{Condition, Rule};
-pub(crate) use server::Server;
+pub(crate) use server::{Server, Telemetry};
 pub(crate) use timeout::TimeLimit;

@@ -92,6 +92,24 @@ impl Server {
     }
 }
 
+// === impl Telemetry ===
+
+impl Telemetry {
+    /// Whether metrics may be served on `address`: they have no key.
+    ///
+    /// # Errors
+    /// When other machines reach it.
+    pub(crate) fn permitted(address: SocketAddr) -> Result<(), String> {
+        if !is_public(address) {
+            return Ok(());
+        }
+        Err(format!(
+            "`metrics_listen` is {address}, where other machines can read the metrics without a key: use a \
+             loopback address such as 127.0.0.1"
+        ))
+    }
+}
+
 // === impl ServerFile ===
 
 impl ServerFile {
@@ -127,14 +145,8 @@ impl TelemetryFile {
     /// Checks the section.
     pub(super) fn check(self, check: &mut Check<'_>) -> Telemetry {
         let metrics_listen = check.address("metrics_listen", self.metrics_listen.as_ref(), loopback(9464));
-        if let Some(written) = self.metrics_listen.filter(|_| is_public(metrics_listen)) {
-            check.refuse(
-                written.span(),
-                format!(
-                    "`metrics_listen` is {metrics_listen}, where other machines can read the metrics without a \
-                     key: use a loopback address such as 127.0.0.1"
-                ),
-            );
+        if let (Some(written), Err(problem)) = (self.metrics_listen, Telemetry::permitted(metrics_listen)) {
+            check.refuse(written.span(), problem);
         }
         let service_name = self.service_name.map(|written| check.text("service_name", written));
         Telemetry { service_name: service_name.unwrap_or_else(|| "throughline".to_owned()), metrics_listen }
