@@ -56,6 +56,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
+use crate::stream::Streaming;
 use crate::telemetry::{
     Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
     Sink, Stage,
@@ -215,12 +216,10 @@ pub struct CacheSignals {
     outcomes: Vec<Counter>,
 }
 
-impl<P: Primitive + 'static, Shape> Workflow<P, Shape> {
+impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Caches the workflow's answers in `store`.
     pub fn cache<C, S>(self, config: CacheConfig, caching: C, store: S) -> Workflow<Observed<Cache<P, C, S>>>
     where
-        P::In: 'static,
-        P::Out: 'static,
         C: Caching<P::In, P::Out> + 'static,
         S: Store + 'static,
     {
@@ -267,9 +266,7 @@ impl CacheStats {
 
 impl<P, C, S> Cache<P, C, S>
 where
-    P: Primitive + 'static,
-    P::In: 'static,
-    P::Out: 'static,
+    P: Primitive,
     C: Caching<P::In, P::Out> + 'static,
     S: Store + 'static,
 {
@@ -386,9 +383,7 @@ where
 
 impl<P, C, S> Stage for Cache<P, C, S>
 where
-    P: Primitive + 'static,
-    P::In: 'static,
-    P::Out: 'static,
+    P: Primitive,
     C: Caching<P::In, P::Out> + 'static,
     S: Store + 'static,
 {
@@ -476,6 +471,10 @@ where
 
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.work.inner.describe())
+    }
+
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        self.work.inner.stream(output)
     }
 
     fn bind(&self, sink: &Sink) {

@@ -28,6 +28,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Clock, Sink, Tick};
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
@@ -179,6 +180,38 @@ impl Context {
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether `time` is over before the deadline: only then is it worth waiting that long.
+    #[must_use]
+    pub fn fits(&self, time: Duration) -> bool {
+        self.deadline.is_none_or(|end| Instant::now().checked_add(time).is_some_and(|then| then < end))
+    }
+
+    /// Waits for `work`, but no longer than until the deadline or until the work is asked to stop.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`] at the deadline, [`Kind::Cancelled`] when it is asked to stop.
+    pub async fn while_wanted<F: Future>(&self, work: F) -> Result<F::Output> {
+        tokio::select! {
+            biased;
+            output = work => Ok(output),
+            () = self.cancelled() => Err(Error::new(Kind::Cancelled, "the work was asked to stop")),
+            () = until(self.deadline) => Err(Error::new(Kind::Timeout, "the deadline passed while waiting")),
+        }
+    }
+
+    /// Waits for `time`.
+    ///
+    /// # Errors
+    /// At once with [`Kind::Timeout`] when the deadline comes first, and with [`Kind::Cancelled`] when the
+    /// work is asked to stop.
+    pub async fn sleep(&self, time: Duration) -> Result<()> {
+        if !self.fits(time) {
+            let left = self.time_left().unwrap_or_default();
+            return Err(Error::new(Kind::Timeout, format!("{left:?} are left, too little to wait {time:?}")));
+        }
+        self.while_wanted(tokio::time::sleep(time)).await
     }
 
     /// Whether the work was asked to stop.
@@ -386,6 +419,13 @@ impl ContextBuilder {
             cx.shrink(limit);
         }
         cx
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -88,6 +88,7 @@ struct Inner {
     retryable: bool,
     retry_after: Option<Duration>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    also: Vec<Error>,
 }
 
 // === impl Error ===
@@ -98,13 +99,21 @@ impl Error {
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         let retryable =
             matches!(kind, Kind::Timeout | Kind::RateLimited | Kind::Rejected | Kind::Upstream | Kind::Store);
-        Self(Arc::new(Inner { kind, message: message.into(), retryable, retry_after: None, source: None }))
+        let message = message.into();
+        Self(Arc::new(Inner { kind, message, retryable, retry_after: None, source: None, also: Vec::new() }))
     }
 
     /// The same error with its cause.
     #[must_use]
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error, with another that came after it: what a fallback or a compensation failed with.
+    #[must_use]
+    pub fn and(mut self, later: Error) -> Self {
+        Arc::make_mut(&mut self.0).also.push(later);
         self
     }
 
@@ -140,6 +149,17 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// The errors that came after this one, in that order.
+    #[must_use]
+    pub fn also(&self) -> &[Error] {
+        &self.0.also
+    }
+
+    /// Whether this is that very error, handed on.
+    pub(crate) fn is(&self, other: &Error) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whose fault it is.
@@ -180,7 +200,7 @@ impl fmt::Debug for Error {
             write!(f, ": {error}")?;
             next = error.source();
         }
-        Ok(())
+        self.also().iter().try_for_each(|later| write!(f, "; then {later:?}"))
     }
 }
 

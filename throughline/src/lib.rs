@@ -56,6 +56,7 @@ pub mod named;
 pub mod primitive;
 pub mod router;
 pub mod step;
+pub mod stream;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -76,7 +77,8 @@ pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,
 };
-pub use step::{Step, StepWith, workflow, workflow_with};
+pub use step::{Step, workflow, workflow_stream, workflow_with};
+pub use stream::{ItemStream, StreamEnding, Streaming};
 pub use telemetry::Clock;
 pub use timeout::{Detached, Timeout, TimeoutConfig, TimeoutEvent, TimeoutOutcome, TimeoutStats};
 pub use workflow::{Branches, Chain, Fan, One, Pipe, Workflow};

@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::graph::Node;
 use crate::primitive::Primitive;
+use crate::stream::Streaming;
 use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
@@ -72,6 +73,10 @@ impl<P: Primitive> Stage for Named<P> {
 
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, &self.name).holding(self.inner.describe())
+    }
+
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        self.inner.stream(output)
     }
 
     fn bind(&self, sink: &Sink) {

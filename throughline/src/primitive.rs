@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::error::Result;
 use crate::graph::Node;
+use crate::stream::Streaming;
 use crate::telemetry::Sink;
 
 /// Work that takes an input and gives an output or an [`Error`](crate::Error).
@@ -16,11 +17,11 @@ use crate::telemetry::Sink;
 ///
 /// # Cancellation
 /// Dropping the future cancels the work. What it holds must be released on drop.
-pub trait Primitive: Send + Sync {
+pub trait Primitive: Send + Sync + 'static {
     /// What it takes.
-    type In: Send;
+    type In: Send + 'static;
     /// What it gives.
-    type Out: Send;
+    type Out: Send + 'static;
 
     /// Does the work.
     ///
@@ -30,6 +31,12 @@ pub trait Primitive: Send + Sync {
 
     /// This part and what it holds.
     fn describe(&self) -> Node;
+
+    /// The stream in an output of this part, if there is one.
+    fn stream<'a>(&self, output: &'a mut Self::Out) -> Option<&'a mut dyn Streaming> {
+        let _ = output;
+        None
+    }
 
     /// Creates the series of this part and of what it holds in `sink`, at zero. Without it they appear
     /// with the first run.
@@ -46,6 +53,7 @@ pub struct Boxed<In, Out>(Arc<dyn Erased<In, Out>>);
 trait Erased<In, Out>: Send + Sync {
     fn execute<'a>(&'a self, input: In, cx: &'a Context) -> BoxFuture<'a, Result<Out>>;
     fn describe(&self) -> Node;
+    fn stream<'a>(&self, output: &'a mut Out) -> Option<&'a mut dyn Streaming>;
     fn bind(&self, sink: &Sink);
 }
 
@@ -53,13 +61,13 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 // === impl Boxed ===
 
-impl<In: Send, Out: Send> Boxed<In, Out> {
-    pub(crate) fn new<P: Primitive<In = In, Out = Out> + 'static>(primitive: P) -> Self {
+impl<In: Send + 'static, Out: Send + 'static> Boxed<In, Out> {
+    pub(crate) fn new<P: Primitive<In = In, Out = Out>>(primitive: P) -> Self {
         Self(Arc::new(primitive))
     }
 }
 
-impl<In: Send, Out: Send> Primitive for Boxed<In, Out> {
+impl<In: Send + 'static, Out: Send + 'static> Primitive for Boxed<In, Out> {
     type In = In;
     type Out = Out;
 
@@ -69,6 +77,10 @@ impl<In: Send, Out: Send> Primitive for Boxed<In, Out> {
 
     fn describe(&self) -> Node {
         self.0.describe()
+    }
+
+    fn stream<'a>(&self, output: &'a mut Out) -> Option<&'a mut dyn Streaming> {
+        self.0.stream(output)
     }
 
     fn bind(&self, sink: &Sink) {
@@ -96,6 +108,10 @@ impl<P: Primitive> Erased<P::In, P::Out> for P {
 
     fn describe(&self) -> Node {
         Primitive::describe(self)
+    }
+
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        Primitive::stream(self, output)
     }
 
     fn bind(&self, sink: &Sink) {

@@ -44,6 +44,7 @@ use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
+use crate::stream::Streaming;
 use crate::telemetry::{
     Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
 };
@@ -232,7 +233,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
     /// Adds a route. Its name becomes the `route` label.
     pub fn route<P, Shape>(mut self, name: impl Into<String>, workflow: Workflow<P, Shape>) -> Self
     where
-        P: Primitive<In = In, Out = Out> + 'static,
+        P: Primitive<In = In, Out = Out>,
     {
         self.routes.push((name.into(), Boxed::new(workflow.into_inner())));
         self
@@ -463,6 +464,12 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Stage for Router<In, Out> {
     fn describe(&self) -> Node {
         let start = Node::leaf(Self::PRIMITIVE, &self.operation);
         self.routes.iter().fold(start, |node, (name, route)| node.holding(route.describe().by(name)))
+    }
+
+    fn stream<'a>(&self, output: &'a mut Out) -> Option<&'a mut dyn Streaming> {
+        // Any route may have made it, and those that did not find nothing.
+        let found = self.routes.iter().position(|(_, route)| route.stream(output).is_some())?;
+        self.routes[found].1.stream(output)
     }
 
     fn bind(&self, sink: &Sink) {

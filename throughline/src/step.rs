@@ -24,22 +24,41 @@ use std::marker::PhantomData;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::stream::Streaming;
 use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
-/// A named async function. Made by [`workflow`].
-pub struct Step<F, In> {
+/// A named async function. Made by [`workflow`], [`workflow_with`] and [`workflow_stream`].
+pub struct Step<F> {
     name: String,
     function: F,
-    input: PhantomData<fn(In)>,
 }
 
-/// A named async function that also wants the context. Made by [`workflow_with`].
-pub struct StepWith<F, In> {
-    name: String,
-    function: F,
-    input: PhantomData<fn(In)>,
+/// What a [`Step`] calls.
+pub trait Function: Send + Sync + 'static {
+    /// What it takes.
+    type In: Send + 'static;
+    /// What it gives.
+    type Out: Send + 'static;
+
+    /// Calls it.
+    fn call(&self, input: Self::In, cx: &Context) -> impl Future<Output = Result<Self::Out>> + Send;
+
+    /// The stream in what it gives.
+    fn stream(output: &mut Self::Out) -> Option<&mut dyn Streaming> {
+        let _ = output;
+        None
+    }
 }
+
+/// A function of the input.
+pub struct Plain<F, In>(F, PhantomData<fn(In)>);
+
+/// A function of the input and the context.
+pub struct WithContext<F, In>(F, PhantomData<fn(In)>);
+
+/// A function of the input and the context that gives a stream.
+pub struct GivesStream<F, In>(F, PhantomData<fn(In)>);
 
 /// Makes a workflow of an async function or a closure that returns a future.
 ///
@@ -53,41 +72,53 @@ pub struct StepWith<F, In> {
 /// ```
 ///
 /// `name` becomes the `operation` label: it must come from code or configuration.
-pub fn workflow<F, In, Out, Fut>(name: impl Into<String>, function: F) -> Workflow<Observed<Step<F, In>>>
+pub fn workflow<F, In, Out, Fut>(
+    name: impl Into<String>,
+    function: F,
+) -> Workflow<Observed<Step<Plain<F, In>>>>
 where
-    F: Fn(In) -> Fut + Send + Sync,
+    F: Fn(In) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Out>> + Send,
-    In: Send,
-    Out: Send,
+    In: Send + 'static,
+    Out: Send + 'static,
 {
-    Workflow::from_stage(Step { name: name.into(), function, input: PhantomData })
+    Workflow::from_stage(Step { name: name.into(), function: Plain(function, PhantomData) })
 }
 
 /// As [`workflow`], for a function that also takes the [`Context`].
 pub fn workflow_with<F, In, Out, Fut>(
     name: impl Into<String>,
     function: F,
-) -> Workflow<Observed<StepWith<F, In>>>
+) -> Workflow<Observed<Step<WithContext<F, In>>>>
 where
-    F: Fn(In, Context) -> Fut + Send + Sync,
+    F: Fn(In, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Out>> + Send,
-    In: Send,
-    Out: Send,
+    In: Send + 'static,
+    Out: Send + 'static,
 {
-    Workflow::from_stage(StepWith { name: name.into(), function, input: PhantomData })
+    Workflow::from_stage(Step { name: name.into(), function: WithContext(function, PhantomData) })
+}
+
+/// As [`workflow_with`], for a function whose output is a stream, such as an
+/// [`ItemStream`](crate::ItemStream): every wrapper goes on until the stream has ended.
+pub fn workflow_stream<F, In, Out, Fut>(
+    name: impl Into<String>,
+    function: F,
+) -> Workflow<Observed<Step<GivesStream<F, In>>>>
+where
+    F: Fn(In, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Out>> + Send,
+    In: Send + 'static,
+    Out: Streaming + 'static,
+{
+    Workflow::from_stage(Step { name: name.into(), function: GivesStream(function, PhantomData) })
 }
 
 // === impl Step ===
 
-impl<F, In, Out, Fut> Stage for Step<F, In>
-where
-    F: Fn(In) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Out>> + Send,
-    In: Send,
-    Out: Send,
-{
-    type In = In;
-    type Out = Out;
+impl<F: Function> Stage for Step<F> {
+    type In = F::In;
+    type Out = F::Out;
     type Outcome = Ended;
     type Event = NoEvents;
     type Signals = ();
@@ -101,52 +132,70 @@ where
 
     fn declare(&self, _: &Registry) {}
 
-    async fn run(&self, input: In, _: &Context, _: &mut Run<'_, Self>) -> Result<Out> {
-        (self.function)(input).await
+    async fn run(&self, input: F::In, cx: &Context, _: &mut Run<'_, Self>) -> Result<F::Out> {
+        self.function.call(input, cx).await
     }
 
     fn ended(&self, _: &End<'_, Self>) {}
+
+    fn stream<'a>(&self, output: &'a mut F::Out) -> Option<&'a mut dyn Streaming> {
+        F::stream(output)
+    }
 }
 
-impl<F, In> fmt::Debug for Step<F, In> {
+impl<F> fmt::Debug for Step<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Step({})", self.name)
     }
 }
 
-// === impl StepWith ===
+// === impl Function ===
 
-impl<F, In, Out, Fut> Stage for StepWith<F, In>
+impl<F, In, Out, Fut> Function for Plain<F, In>
 where
-    F: Fn(In, Context) -> Fut + Send + Sync,
+    F: Fn(In) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Out>> + Send,
-    In: Send,
-    Out: Send,
+    In: Send + 'static,
+    Out: Send + 'static,
 {
     type In = In;
     type Out = Out;
-    type Outcome = Ended;
-    type Event = NoEvents;
-    type Signals = ();
-    type Note = ();
 
-    const PRIMITIVE: &'static str = "step";
-
-    fn operation(&self) -> &str {
-        &self.name
+    async fn call(&self, input: In, _: &Context) -> Result<Out> {
+        (self.0)(input).await
     }
-
-    fn declare(&self, _: &Registry) {}
-
-    async fn run(&self, input: In, cx: &Context, _: &mut Run<'_, Self>) -> Result<Out> {
-        (self.function)(input, cx.clone()).await
-    }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 }
 
-impl<F, In> fmt::Debug for StepWith<F, In> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StepWith({})", self.name)
+impl<F, In, Out, Fut> Function for WithContext<F, In>
+where
+    F: Fn(In, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Out>> + Send,
+    In: Send + 'static,
+    Out: Send + 'static,
+{
+    type In = In;
+    type Out = Out;
+
+    async fn call(&self, input: In, cx: &Context) -> Result<Out> {
+        (self.0)(input, cx.clone()).await
+    }
+}
+
+impl<F, In, Out, Fut> Function for GivesStream<F, In>
+where
+    F: Fn(In, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Out>> + Send,
+    In: Send + 'static,
+    Out: Streaming + 'static,
+{
+    type In = In;
+    type Out = Out;
+
+    async fn call(&self, input: In, cx: &Context) -> Result<Out> {
+        (self.0)(input, cx.clone()).await
+    }
+
+    fn stream(output: &mut Out) -> Option<&mut dyn Streaming> {
+        Some(output)
     }
 }

@@ -39,6 +39,7 @@ use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
+use crate::stream::Streaming;
 use crate::telemetry::{
     Counter, End, Family, Histogram, Observed, Outcome as _, Rate, Registry, Run, Sink, Stage, WORK_SECONDS,
 };
@@ -155,12 +156,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     ///
     /// # Cancellation
     /// The task is aborted at its next await; work that blocks runs on until then.
-    pub fn timeout_detached(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<Detached<P>>>>
-    where
-        P: 'static,
-        P::In: 'static,
-        P::Out: 'static,
-    {
+    pub fn timeout_detached(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<Detached<P>>>> {
         let inner = Detached(Arc::new(self.into_inner()));
         Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
     }
@@ -350,6 +346,10 @@ impl<P: Primitive> Stage for Timeout<P> {
         Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.inner.describe())
     }
 
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        self.inner.stream(output)
+    }
+
     fn bind(&self, sink: &Sink) {
         self.inner.bind(sink);
     }
@@ -382,12 +382,7 @@ impl crate::telemetry::Outcome for TimeoutOutcome {
 
 // === impl Detached ===
 
-impl<P> Primitive for Detached<P>
-where
-    P: Primitive + 'static,
-    P::In: 'static,
-    P::Out: 'static,
-{
+impl<P: Primitive> Primitive for Detached<P> {
     type In = P::In;
     type Out = P::Out;
 
@@ -408,6 +403,10 @@ where
 
     fn describe(&self) -> Node {
         self.0.describe()
+    }
+
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        self.0.stream(output)
     }
 
     fn bind(&self, sink: &Sink) {

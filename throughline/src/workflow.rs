@@ -32,6 +32,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::graph::{Node, PIPE};
 use crate::primitive::{Boxed, Primitive};
+use crate::stream::Streaming;
 use crate::telemetry::{Observed, Sink, Stage};
 
 /// A composable piece of work: the only type with operators. [`workflow`](crate::workflow()) makes one.
@@ -101,10 +102,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     }
 
     /// Erases the inner types, for collections of unlike workflows.
-    pub fn boxed(self) -> Workflow<Boxed<P::In, P::Out>>
-    where
-        P: 'static,
-    {
+    pub fn boxed(self) -> Workflow<Boxed<P::In, P::Out>> {
         join(Boxed::new(self.0))
     }
 
@@ -113,7 +111,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     }
 }
 
-impl<P: Primitive, Shape> Primitive for Workflow<P, Shape> {
+impl<P: Primitive, Shape: 'static> Primitive for Workflow<P, Shape> {
     type In = P::In;
     type Out = P::Out;
 
@@ -123,6 +121,10 @@ impl<P: Primitive, Shape> Primitive for Workflow<P, Shape> {
 
     fn describe(&self) -> Node {
         self.0.describe()
+    }
+
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        self.0.stream(output)
     }
 
     fn bind(&self, sink: &Sink) {
@@ -190,6 +192,11 @@ macro_rules! chain {
             fn describe(&self) -> Node {
                 let ($first, $($rest),+) = &self.0;
                 Node::leaf(PIPE, "").holding($first.describe())$(.holding($rest.describe()))+
+            }
+
+            fn stream<'a>(&self, output: &'a mut $last::Out) -> Option<&'a mut dyn Streaming> {
+                let (.., last) = &self.0;
+                last.stream(output)
             }
 
             fn bind(&self, sink: &Sink) {

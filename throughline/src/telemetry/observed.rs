@@ -28,6 +28,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::graph::Node;
 use crate::primitive::Primitive;
+use crate::stream::Streaming;
 
 static DURATION: Family = Family::histogram(
     "throughline_primitive_duration_seconds",
@@ -52,7 +53,7 @@ pub(super) static FAMILIES: &[&Family] = &[&DURATION, &IN_FLIGHT, &EVENTS];
 pub struct Observed<S: Stage>(Arc<Core<S>>);
 
 pub(super) struct Core<S: Stage> {
-    stage: S,
+    pub(super) stage: S,
     binding: ArcSwapOption<Binding<S>>,
 }
 
@@ -90,9 +91,18 @@ impl<S: Stage> Primitive for Observed<S> {
 
     async fn execute(&self, input: S::In, cx: &Context) -> Result<S::Out> {
         let (mut run, inner) = Run::start(&self.0, cx);
-        let result = self.0.stage.run(input, inner.as_ref().unwrap_or(cx), &mut run).await;
+        let mut result = self.0.stage.run(input, inner.as_ref().unwrap_or(cx), &mut run).await;
+        if let Ok(output) = &mut result
+            && let Some(stream) = self.0.stage.stream(output)
+        {
+            run.ends_with(stream);
+        }
         run.returned(&result);
         result
+    }
+
+    fn stream<'a>(&self, output: &'a mut S::Out) -> Option<&'a mut dyn Streaming> {
+        self.0.stage.stream(output)
     }
 
     fn describe(&self) -> Node {

@@ -14,6 +14,7 @@ use super::sink::Sink;
 use super::stage::Stage;
 use crate::context::Context;
 use crate::error::{Kind, Result};
+use crate::stream::{StreamEnding, Streaming};
 
 /// One run of a stage, as the stage sees it.
 pub struct Run<'a, S: Stage> {
@@ -133,6 +134,14 @@ impl<'a, S: Stage> Run<'a, S> {
         }
     }
 
+    /// Leaves the run open until `stream` has ended, unless the stage has deferred it already.
+    pub(super) fn ends_with(&mut self, stream: &mut dyn Streaming) {
+        if self.open.is_some() {
+            let deferred = self.defer();
+            stream.on_end(Box::new(move |ending| deferred.end_with(ending)));
+        }
+    }
+
     fn live(&mut self) -> Option<&mut Live<S>> {
         self.open.as_mut().and_then(|open| open.live.as_mut())
     }
@@ -199,6 +208,20 @@ impl<S: Stage> Deferred<S> {
     pub fn end(mut self, outcome: S::Outcome, error_type: Option<&'static str>) {
         if let Some(open) = self.open.take() {
             self.core.end(&self.cx, open, &self.note, outcome, error_type);
+        }
+    }
+
+    fn end_with(mut self, ending: &StreamEnding) {
+        let said = self.open.as_ref().and_then(|open| open.outcome);
+        let outcome = self.core.stage.stream_ended(ending, &mut self.note);
+        match ending {
+            StreamEnding::Complete => self.end(outcome.or(said).unwrap_or(S::Outcome::SUCCESS), None),
+            StreamEnding::Failed(error) => {
+                self.end(outcome.unwrap_or(S::Outcome::ERROR), Some(error.kind().as_str()));
+            }
+            StreamEnding::Dropped => {
+                self.end(outcome.unwrap_or(S::Outcome::CANCELLED), Some(Kind::Cancelled.as_str()));
+            }
         }
     }
 

@@ -15,13 +15,14 @@ use super::sink::Sink;
 use crate::context::Context;
 use crate::error::Result;
 use crate::graph::Node;
+use crate::stream::{StreamEnding, Streaming};
 
 /// The work of a primitive, run and reported by [`Observed`](super::Observed).
-pub trait Stage: Send + Sync + Sized {
+pub trait Stage: Send + Sync + Sized + 'static {
     /// What it takes.
-    type In: Send;
+    type In: Send + 'static;
     /// What it gives.
-    type Out: Send;
+    type Out: Send + 'static;
     /// How a run can end.
     type Outcome: Outcome;
     /// What can happen inside a run.
@@ -63,6 +64,20 @@ pub trait Stage: Send + Sync + Sized {
     /// This stage and what it holds.
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, self.operation())
+    }
+
+    /// The stream in an output, if there is one: the run ends with it. A stage that hands on what another
+    /// has made asks that one.
+    fn stream<'a>(&self, output: &'a mut Self::Out) -> Option<&'a mut dyn Streaming> {
+        let _ = output;
+        None
+    }
+
+    /// How a run ends whose stream has ended like this. Default: complete as [`Run::outcome`] said or as a
+    /// success, failed as an error, dropped as cancelled.
+    fn stream_ended(&self, ending: &StreamEnding, note: &mut Self::Note) -> Option<Self::Outcome> {
+        let _ = (ending, note);
+        None
     }
 
     /// Creates the series of the stages it holds.
