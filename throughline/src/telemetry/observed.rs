@@ -19,8 +19,9 @@ use opentelemetry::trace::{Span, Status};
 use opentelemetry::{KeyValue, TraceId};
 
 use super::family::{Family, WORK_SECONDS};
+use super::histogram::Histogram;
 use super::label::Label;
-use super::registry::{Counter, Gauge, Histogram, Registry};
+use super::registry::{Counter, Gauge, Registry};
 use super::run::{Open, Run};
 use super::sink::Sink;
 use super::stage::{End, Seen, Stage};
