@@ -31,6 +31,7 @@ mod observed;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod page;
+mod per_sink;
 mod registry;
 mod run;
 mod scrape;
