@@ -241,9 +241,9 @@ mod tests {
             assert_ne!(delays(7), delays(8));
         }
         let millis = |jitter| backoff(jitter).delays(7).take(4).map(|d| d.as_millis()).collect::<Vec<_>>();
-        assert_eq!(millis(Jitter::Full), [0, 0, 0, 0]);
-        assert_eq!(millis(Jitter::Equal), [0, 0, 0, 0]);
-        assert_eq!(millis(Jitter::Decorrelated), [0, 0, 0, 0]);
+        assert_eq!(millis(Jitter::Full), [77, 44, 287, 384]);
+        assert_eq!(millis(Jitter::Equal), [88, 122, 343, 592]);
+        assert_eq!(millis(Jitter::Decorrelated), [254, 247, 562, 863]);
     }
 
     #[test]
