@@ -106,8 +106,10 @@ struct Alternative<In, Out> {
 enum Answer<In, Out> {
     Workflow(Boxed<In, Out>),
     /// Made on the spot: it adds no load and takes no time.
-    Made(Box<dyn Fn(&Error) -> Result<Out> + Send + Sync>),
+    Made(Box<Make<Out>>),
 }
+
+type Make<Out> = dyn Fn(&Error) -> Result<Out> + Send + Sync;
 
 /// What answered a run of a [`Fallback`], left in [`Context::state`]. Of several fallbacks in one workflow,
 /// the state holds the one that answered last.

@@ -93,9 +93,11 @@ pub struct RetryConfig {
     backoff: Backoff,
     seed: Option<u64>,
     total_limit: Option<Duration>,
-    retry_if: Option<Arc<dyn Fn(&Error) -> bool + Send + Sync>>,
+    retry_if: Option<Arc<Predicate>>,
     budget: Option<Budget>,
 }
+
+type Predicate = dyn Fn(&Error) -> bool + Send + Sync;
 
 /// Tries a workflow again when it fails. Made by [`Workflow::retry`].
 pub struct Retry<P> {
@@ -248,7 +250,6 @@ impl<P> Retry<P> {
     }
 
     /// How it retries.
-    #[must_use]
     pub fn config(&self) -> &RetryConfig {
         &self.config
     }
@@ -348,6 +349,7 @@ impl<P: Primitive<In: Clone>> Retry<P> {
 }
 
 /// Why there is no further attempt.
+#[derive(Clone, Copy)]
 enum Stop {
     /// The work was asked to stop.
     Asked,

@@ -522,12 +522,15 @@ async fn every_run_that_succeeds_earns_once_and_every_retry_costs_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_does_not_fit_costs_no_token() {
-    let budget = Budget::default();
-    let (flow, _) = dead();
-    let flow = flow.retry(config().budget(&budget));
-    flow.run((), &Recorder::new().context().with_time_limit(SECOND)).await.unwrap_err();
-    assert_eq!((budget.stats().withdrawals, budget.stats().refused), (0, 0));
+async fn a_wait_that_does_not_fit_asks_for_no_token() {
+    for budget in [Budget::default(), budget(0.0, 0.0)] {
+        let recorder = Recorder::new();
+        let (flow, _) = dead();
+        let flow = flow.retry(config().budget(&budget));
+        flow.run((), &recorder.context().with_time_limit(SECOND)).await.unwrap_err();
+        assert_eq!((budget.stats().withdrawals, budget.stats().refused), (0, 0));
+        assert_eq!(events(&recorder, "no_time_left"), Some(1.0));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -133,6 +133,7 @@ fn age(step: u64, slot: u64) -> Option<u32> {
     (passed < u32::MAX / 2).then_some(passed)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "it is less than eleven")]
 fn place(step: u64) -> usize {
     (step % SLOTS as u64) as usize
 }
