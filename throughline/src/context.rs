@@ -45,6 +45,7 @@ pub struct Context {
     deadline: Option<Instant>,
     attempt: u32,
     cancellation: CancellationToken,
+    expects_stream: bool,
 }
 
 #[derive(Default)]
@@ -171,6 +172,12 @@ impl Context {
         })
     }
 
+    /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
+    #[must_use]
+    pub fn expects_stream(&self) -> bool {
+        self.expects_stream
+    }
+
     /// When the work must be done.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -234,6 +241,12 @@ impl Context {
         self.cancellation.cancelled().await;
     }
 
+    /// The same request, of which the caller wants a stream.
+    #[must_use]
+    pub fn expecting_stream(&self) -> Self {
+        Self { expects_stream: true, ..self.clone() }
+    }
+
     /// The same request, to be done within `limit` from now, or earlier if it already had to be.
     #[must_use]
     pub fn with_time_limit(&self, limit: Duration) -> Self {
@@ -273,6 +286,7 @@ impl Context {
             deadline: None,
             attempt: 1,
             cancellation: CancellationToken::new(),
+            expects_stream: self.expects_stream,
         }
     }
 
@@ -429,6 +443,7 @@ impl ContextBuilder {
             deadline: None,
             attempt: 1,
             cancellation: CancellationToken::new(),
+            expects_stream: false,
         };
         if let Some(limit) = self.limit {
             cx.shrink(limit);
