@@ -98,7 +98,7 @@ impl Ledger {
     fn balance(&self, spent: &Spent) -> u64 {
         let counted = |slot: &AtomicU64| {
             let slot = slot.load(Ordering::Relaxed);
-            age(spent.step, slot).filter(|age| *age < SLOTS as u32).map_or(0, |_| slot & COUNT)
+            age(spent.step, slot).filter(|age| u64::from(*age) < SLOTS as u64).map_or(0, |_| slot & COUNT)
         };
         let deposits: u64 = self.deposits.iter().map(counted).sum();
         let granted = deposits.saturating_mul(self.terms.per_deposit).saturating_add(self.terms.floor);
