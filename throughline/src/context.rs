@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
+use crate::saga::Journal;
 use crate::telemetry::{Clock, Sink, Tick};
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
@@ -44,6 +45,7 @@ pub struct Context {
     span: SpanContext,
     deadline: Option<Instant>,
     cancellation: CancellationToken,
+    journal: Option<Journal>,
 }
 
 #[derive(Default)]
@@ -247,7 +249,8 @@ impl Context {
     }
 
     /// The same identity and trace, for work that goes on after the caller is answered: it has no
-    /// deadline, is not stopped with the caller, and shares no state and no time account with it.
+    /// deadline, is not stopped with the caller, belongs to no saga, and shares no state and no time account
+    /// with it.
     #[must_use]
     pub fn detach(&self) -> Self {
         let request = Request {
@@ -263,7 +266,17 @@ impl Context {
             span: self.span.clone(),
             deadline: None,
             cancellation: CancellationToken::new(),
+            journal: None,
         }
+    }
+
+    /// What the saga around this work undoes if it fails.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    pub(crate) fn with_journal(&self, journal: Journal) -> Self {
+        Self { journal: Some(journal), ..self.clone() }
     }
 
     pub(crate) fn with_span(&self, span: SpanContext) -> Self {
@@ -414,6 +427,7 @@ impl ContextBuilder {
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
             cancellation: CancellationToken::new(),
+            journal: None,
         };
         if let Some(limit) = self.limit {
             cx.shrink(limit);

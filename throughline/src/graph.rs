@@ -72,6 +72,15 @@ impl Node {
         &self.children
     }
 
+    /// The operation, or those that a part without a name consists of.
+    pub(crate) fn title(&self) -> String {
+        if !self.operation.is_empty() {
+            return self.operation.clone();
+        }
+        let titles: Vec<String> = self.children.iter().map(Node::title).collect();
+        titles.join(if self.primitive == PIPE { " >> " } else { ", " })
+    }
+
     /// The graph as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {

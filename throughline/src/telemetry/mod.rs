@@ -45,7 +45,7 @@ pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
 pub use registry::{Amount, Counter, Gauge, Histogram, Rate, Registry};
-pub use run::{Deferred, Run};
+pub use run::{Deferred, Events, Run};
 pub use scrape::{Sample, Scrape};
 pub use settings::Traces;
 pub use sink::Sink;

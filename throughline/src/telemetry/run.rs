@@ -35,6 +35,9 @@ pub struct Deferred<S: Stage> {
     pub note: S::Note,
 }
 
+/// Counts what happens in work that a run leaves behind. See [`Run::events`].
+pub struct Events<S: Stage>(Option<Arc<Binding<S>>>);
+
 /// What is to be settled when a run ends.
 pub(super) struct Open<S: Stage> {
     pub(super) outcome: Option<S::Outcome>,
@@ -89,6 +92,11 @@ impl<'a, S: Stage> Run<'a, S> {
         if let Some(live) = self.live() {
             live.binding.handles.events[event.index()].inc();
         }
+    }
+
+    /// Counts events also when the run has ended: for work that goes on without it.
+    pub fn events(&mut self) -> Events<S> {
+        Events(self.live().map(|live| Arc::clone(&live.binding)))
     }
 
     /// Puts an attribute on the span, if there is one.
@@ -199,6 +207,17 @@ fn open_span<S: Stage>(
         .start_with_context(tracer, &under);
     let context: SpanContext = span.span_context().clone();
     Some((span.is_recording().then_some(span), cx.with_span(context)))
+}
+
+// === impl Events ===
+
+impl<S: Stage> Events<S> {
+    /// Counts one.
+    pub fn event(&self, event: S::Event) {
+        if let Some(binding) = &self.0 {
+            binding.handles.events[event.index()].inc();
+        }
+    }
 }
 
 // === impl Deferred ===
