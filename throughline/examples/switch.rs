@@ -54,7 +54,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         SwitchConfig::new("topic").on(topic).case(Topic::Refund, refund).case(Topic::Bug, bug).default(reply);
     let flow = (conditional(when_long) >> switch(by_topic)?).named("tickets");
 
-    for text in ["I want my money back", "it crashes when I open it", "a very long letter about nothing at all"] {
+    for text in
+        ["I want my money back", "it crashes when I open it", "a very long letter about nothing at all"]
+    {
         let answer = flow.run(Ticket { text: text.into() }, &Context::new()).await?;
         #[expect(clippy::print_stdout, reason = "an example shows what happens")]
         {

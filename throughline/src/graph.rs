@@ -105,7 +105,8 @@ impl Node {
 
     fn list(&self, text: &mut String, depth: usize) {
         let edge = self.edge.as_ref().map(|edge| format!("{edge}: ")).unwrap_or_default();
-        writeln!(text, "{:indent$}{edge}{} {}", "", self.primitive, self.operation, indent = depth * 2)
+        let title = format!("{} {}", self.primitive, self.operation);
+        writeln!(text, "{:indent$}{edge}{}", "", title.trim_end(), indent = depth * 2)
             .expect("writing to a string cannot fail");
         self.children.iter().for_each(|child| child.list(text, depth + 1));
     }

@@ -414,7 +414,8 @@ where
 
     async fn execute(&self, input: P::In, cx: &Context) -> Result<P::Out> {
         let Some(journal) = cx.journal().filter(|journal| journal.takes_entries()) else {
-            let what = "a step with `undo` stands outside any saga: call `saga` on the workflow that holds it";
+            let what =
+                "a step with `undo` stands outside any saga: call `saga` on the workflow that holds it";
             return Err(Error::new(Kind::Internal, what));
         };
         let output = self.inner.execute(input, cx).await?;

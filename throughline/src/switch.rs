@@ -242,7 +242,8 @@ where
         };
         self.events[event.index()].fetch_add(1, Ordering::Relaxed);
         run.event(event);
-        let case = case.map_err(|_| Error::new(Kind::Internal, "the function that gives the key panicked"))?;
+        let case =
+            case.map_err(|_| Error::new(Kind::Internal, "the function that gives the key panicked"))?;
         if let Some(case) = case {
             case.taken.fetch_add(1, Ordering::Relaxed);
         }

@@ -334,7 +334,8 @@ fn a_run_outside_a_runtime_is_refused_before_it_begins() {
     let flow = (log.step("a") >> fails()).saga(order());
     let cx = Recorder::new().context();
     let mut run = Box::pin(flow.run(1, &cx));
-    let Poll::Ready(Err(error)) = run.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    let Poll::Ready(Err(error)) =
+        run.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
     else {
         panic!("it ends at once")
     };
@@ -497,7 +498,10 @@ async fn a_run_that_is_dropped_while_it_undoes_is_cancelled_and_still_undone_onc
     let cx = Recorder::new().context();
     tokio::time::timeout(Duration::from_secs(1), flow.run(1, &cx)).await.unwrap_err();
     flow.stage().settled().await;
-    assert_eq!((log.after("began "), log.after("undid ")), (vec!["slow".into(), "a".into()], vec!["slow".to_owned(), "a".into()]));
+    assert_eq!(
+        (log.after("began "), log.after("undid ")),
+        (vec!["slow".into(), "a".into()], vec!["slow".to_owned(), "a".into()])
+    );
     assert_eq!(counts(flow.stage().stats()), ([0, 0, 0, 0, 1], [2, 0]));
 }
 
@@ -677,7 +681,8 @@ async fn a_detached_step_that_is_completed_after_the_saga_has_failed_is_undone_a
             Ok(n)
         }
     });
-    let step = blocks.undo(log.back("late")).timeout_detached(TimeoutConfig::from_secs("late", 0.02).unwrap());
+    let step =
+        blocks.undo(log.back("late")).timeout_detached(TimeoutConfig::from_secs("late", 0.02).unwrap());
     let flow = (log.step("a") >> step).saga(order());
     flow.run(1, &Recorder::new().context()).await.unwrap_err();
     assert_eq!(log.after("undid "), ["a"]);

@@ -148,7 +148,8 @@ async fn a_wait_for_readiness_ends_with_the_deadline_or_a_stop_and_gives_its_pla
     let start = Instant::now();
     let error = flow.run(1, &cx.with_time_limit(Duration::from_millis(200))).await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, Duration::from_millis(200)));
-    let stopped = flow.clone().timeout(TimeoutConfig::from_secs("stop", 0.1).unwrap().grace_secs(9.0).unwrap());
+    let stopped =
+        flow.clone().timeout(TimeoutConfig::from_secs("stop", 0.1).unwrap().grace_secs(9.0).unwrap());
     assert_eq!(stopped.run(1, &cx).await.unwrap_err().to_string(), "no answer within 100ms");
     first.await.unwrap().unwrap();
     assert_eq!(flow.run(1, &cx).await.unwrap(), 1, "the limit is not lost");
