@@ -257,6 +257,27 @@ impl<T: Send + 'static> Else<T, T> for PassThrough {
     fn bind(&self, _: &Sink) {}
 }
 
+/// No workflow gives it. It is there for a second candidate: with one alone the compiler takes both types to
+/// be the same and reports a mismatch inside the workflow; with two it finds out the types first, and then says
+/// what [`Else`] has to say.
+struct Nothing<T>(T);
+
+impl<T: Send + 'static> Else<T, Nothing<T>> for PassThrough {
+    async fn execute(&self, input: T, _: &Context) -> Result<Nothing<T>> {
+        Ok(Nothing(input))
+    }
+
+    fn describe(&self) -> Option<Node> {
+        None
+    }
+
+    fn stream<'a>(&self, _: &'a mut Nothing<T>) -> Option<&'a mut dyn Streaming> {
+        None
+    }
+
+    fn bind(&self, _: &Sink) {}
+}
+
 impl<E: Primitive> Else<E::In, E::Out> for Otherwise<E> {
     async fn execute(&self, input: E::In, cx: &Context) -> Result<E::Out> {
         self.0.execute(input, cx).await
