@@ -46,6 +46,7 @@ pub struct Context {
     deadline: Option<Instant>,
     cancellation: CancellationToken,
     journal: Option<Journal>,
+    expects_stream: bool,
 }
 
 #[derive(Default)]
@@ -141,12 +142,14 @@ impl Context {
 
     /// Where stages of this request report to.
     #[must_use]
+    #[inline]
     pub fn sink(&self) -> &Sink {
         self.request.sink.as_ref().expect("a built context has a sink")
     }
 
     /// The clock of this request's telemetry.
     #[must_use]
+    #[inline]
     pub fn clock(&self) -> Clock {
         self.sink().clock()
     }
@@ -159,6 +162,7 @@ impl Context {
 
     /// The span that is open now.
     #[must_use]
+    #[inline]
     pub fn span(&self) -> &SpanContext {
         &self.span
     }
@@ -170,6 +174,12 @@ impl Context {
             let flags = self.span.trace_flags() & TraceFlags::SAMPLED;
             format!("00-{}-{}-{:02x}", self.span.trace_id(), self.span.span_id(), flags.to_u8())
         })
+    }
+
+    /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
+    #[must_use]
+    pub fn expects_stream(&self) -> bool {
+        self.expects_stream
     }
 
     /// When the work must be done.
@@ -227,6 +237,12 @@ impl Context {
         self.cancellation.cancelled().await;
     }
 
+    /// The same request, of which the caller wants a stream.
+    #[must_use]
+    pub fn expecting_stream(&self) -> Self {
+        Self { expects_stream: true, ..self.clone() }
+    }
+
     /// The same request, to be done within `limit` from now, or earlier if it already had to be.
     #[must_use]
     pub fn with_time_limit(&self, limit: Duration) -> Self {
@@ -267,6 +283,7 @@ impl Context {
             deadline: None,
             cancellation: CancellationToken::new(),
             journal: None,
+            expects_stream: self.expects_stream,
         }
     }
 
@@ -428,6 +445,7 @@ impl ContextBuilder {
             deadline: None,
             cancellation: CancellationToken::new(),
             journal: None,
+            expects_stream: false,
         };
         if let Some(limit) = self.limit {
             cx.shrink(limit);

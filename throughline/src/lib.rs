@@ -76,8 +76,8 @@ mod usd;
 pub mod workflow;
 
 pub use cache::{
-    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
-    Lifetime, Memory, Store,
+    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
+    KeyBuilder, Lifetime, Memory, Store,
 };
 pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
 pub use context::{Context, ContextBuilder, State};

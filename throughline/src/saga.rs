@@ -51,7 +51,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, first};
-use crate::telemetry::{End, Events, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Counter, End, Label as _, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::{Workflow, join};
 use journal::{Attempt, Bounds, Compensation};
 use undoing::{Tell, Undoing};
@@ -145,8 +145,12 @@ struct Open<'a, P: Primitive> {
     cx: &'a Context,
     journal: Journal,
     handle: Handle,
-    events: Option<Events<Saga<P>>>,
+    /// Empty once the run has come to its end.
+    counters: Option<Counters>,
 }
+
+/// The counts of events, by index; `None` without telemetry.
+type Counters = [Option<Counter>; 3];
 
 /// The way back from one completed step.
 struct Back<U: Primitive> {
@@ -361,30 +365,34 @@ impl<'a, P: Primitive> Open<'a, P> {
             Error::new(Kind::Internal, what).because(gone)
         })?;
         let journal = Journal::open(saga.config.bounds, cx.journal().cloned());
-        Ok(Self { saga, cx, journal, handle, events: Some(run.events()) })
+        let counters = [SagaEvent::StepUndone, SagaEvent::CompensationRetried, SagaEvent::CompensationFailed]
+            .map(|event| run.counter(event));
+        Ok(Self { saga, cx, journal, handle, counters: Some(counters) })
     }
 
     /// The run has succeeded: nothing is to be undone.
     fn commit(&mut self) {
-        self.events = None;
+        self.counters = None;
         self.journal.commit();
     }
 
     /// Starts to undo what is completed, unless the run has come to its end already.
     fn undo(&mut self) -> Option<JoinHandle<Vec<Error>>> {
-        let events = self.events.take()?;
-        let undoing = self.undoing(events);
+        let counters = self.counters.take()?;
+        let undoing = self.undoing(counters);
         let (late, outer) = (undoing.clone(), self.journal.outer().cloned());
         let late = move |entries| drop(late.clone().start(entries, outer.as_ref()));
         let entries = self.journal.fail(Arc::new(late));
         (!entries.is_empty()).then(|| undoing.start(entries, self.journal.outer()))
     }
 
-    fn undoing(&self, events: Events<Saga<P>>) -> Undoing {
+    fn undoing(&self, counters: Counters) -> Undoing {
         let counts = Arc::clone(&self.saga.counts);
         let tell: Tell = Arc::new(move |event: SagaEvent| {
             counts.events[event.index()].fetch_add(1, Ordering::Relaxed);
-            events.event(event);
+            if let Some(counter) = &counters[event.index()] {
+                counter.inc();
+            }
         });
         Undoing {
             operation: self.saga.config.operation.clone(),
