@@ -54,18 +54,18 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         SwitchConfig::new("topic").on(topic).case(Topic::Refund, refund).case(Topic::Bug, bug).default(reply);
     let flow = (conditional(when_long) >> switch(by_topic)?).named("tickets");
 
-    for text in
-        ["I want my money back", "it crashes when I open it", "a very long letter about nothing at all"]
-    {
-        let answer = flow.run(Ticket { text: text.into() }, &Context::new()).await?;
-        #[expect(clippy::print_stdout, reason = "an example shows what happens")]
-        {
-            println!("{answer}");
-        }
+    let letter = "a very long letter about nothing at all, and more";
+    let expected = [
+        ("I want my money back", "to accounting: I want my money back"),
+        ("it crashes when I open it", "to developers: it crashes when I open it"),
+        (letter, "to support: a very long letter about nothing at all,"),
+    ];
+    for (text, answer) in expected {
+        assert_eq!(flow.run(Ticket { text: text.into() }, &Context::new()).await?, answer);
     }
     #[expect(clippy::print_stdout, reason = "an example shows what happens")]
     {
-        println!("\n{}", flow.describe().to_tree());
+        println!("{}", flow.describe().to_tree());
     }
     Ok(())
 }

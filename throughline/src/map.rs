@@ -50,6 +50,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     ///
     /// # Panics
     /// When `function` does: it counts as a panic of the stage around it.
+    #[expect(clippy::type_complexity, reason = "an alias could not hold the `impl Fn`")]
     pub fn map<Out, F>(
         self,
         function: F,

@@ -112,6 +112,7 @@ enum Rest<In, Out> {
 /// # Errors
 /// When there is no case or nothing for the rest, when no function gives the key, or when two cases have the
 /// same key or name, or one is called `default`.
+#[expect(clippy::type_complexity, reason = "an alias would hide what is made")]
 pub fn switch<K, In, Out>(
     config: SwitchConfig<K, In, Out>,
 ) -> Result<Workflow<Observed<Switch<K, In, Out>>>, ConfigError>

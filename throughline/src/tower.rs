@@ -56,8 +56,10 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 /// Dropping the future of a call drops the run.
 pub struct WorkflowService<P: Primitive> {
     workflow: Arc<P>,
-    context: Arc<dyn Fn(&P::In) -> Context + Send + Sync>,
+    context: MakeContext<P::In>,
 }
+
+type MakeContext<In> = Arc<dyn Fn(&In) -> Context + Send + Sync>;
 
 /// A tower service as a stage. Made by [`workflow_of_service`].
 pub struct ServiceStage<S, In, F> {
@@ -89,6 +91,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
 /// that is not `Sync` becomes so in tower's `Buffer`.
 ///
 /// `operation` becomes the `operation` label: it must come from code or configuration.
+#[expect(clippy::type_complexity, reason = "an alias would hide what is made")]
 pub fn workflow_of_service<S, In>(
     operation: impl Into<String>,
     service: S,
