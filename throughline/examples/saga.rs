@@ -15,7 +15,7 @@ struct Order {
 }
 
 /// Says what is done in the outside world.
-fn act(what: String) {
+fn act(what: impl std::fmt::Display) {
     #[expect(clippy::print_stdout, reason = "an example shows what happens")]
     {
         println!("  {what}");
@@ -66,10 +66,10 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         || -> Result<_, ConfigError> { SagaConfig::new("order").limit(Duration::from_secs(5))?.attempts(5) };
     let flow = (reserve() >> charge() >> ship()).saga(config()?);
 
-    act("an order that can be shipped:".into());
+    act("an order that can be shipped:");
     act(flow.run(Order { id: 1, cents: 999 }, &Context::new()).await?);
 
-    act("an order that cannot:".into());
+    act("an order that cannot:");
     let Err(error) = flow.run(Order { id: 2, cents: 99_900 }, &Context::new()).await else {
         return Err("the second order must fail".into());
     };
