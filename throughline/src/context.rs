@@ -44,6 +44,7 @@ pub struct Context {
     state: State,
     span: SpanContext,
     deadline: Option<Instant>,
+    attempt: u32,
     cancellation: CancellationToken,
     journal: Option<Journal>,
     expects_stream: bool,
@@ -226,6 +227,14 @@ impl Context {
         self.while_wanted(tokio::time::sleep(time)).await
     }
 
+    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work, or
+    /// of the compensation that it is part of, from 1; 1 where there is neither. It is said here and not in
+    /// [`Context::state`], which attempts that run side by side would overwrite.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
     /// Whether the work was asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -281,6 +290,7 @@ impl Context {
             state: State::default(),
             span: self.span.clone(),
             deadline: None,
+            attempt: 1,
             cancellation: CancellationToken::new(),
             journal: None,
             expects_stream: self.expects_stream,
@@ -294,6 +304,10 @@ impl Context {
 
     pub(crate) fn with_journal(&self, journal: Journal) -> Self {
         Self { journal: Some(journal), ..self.clone() }
+    }
+
+    pub(crate) fn with_attempt(&self, attempt: u32) -> Self {
+        Self { attempt, ..self.clone() }
     }
 
     pub(crate) fn with_span(&self, span: SpanContext) -> Self {
@@ -443,6 +457,7 @@ impl ContextBuilder {
             state: State::default(),
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
+            attempt: 1,
             cancellation: CancellationToken::new(),
             journal: None,
             expects_stream: false,

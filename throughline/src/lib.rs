@@ -36,6 +36,9 @@
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * What if it fails now and then? [`Workflow::retry`]
+//! * What if it is down? [`Workflow::fallback`]
+//! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
 //! * How do I do something only where it is called for? [`conditional()`]
 //! * How do I choose by content? [`switch()`]
 //! * How do I undo what was done when a later step fails? [`Workflow::saga`]
@@ -53,19 +56,23 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod budget;
 pub mod cache;
 pub mod conditional;
 pub mod context;
 pub mod error;
+pub mod fallback;
 pub mod graph;
 pub mod map;
 pub mod named;
 pub mod primitive;
+pub mod retry;
 pub mod router;
 pub mod saga;
 pub mod step;
 pub mod stream;
 pub mod switch;
+pub(crate) mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -75,6 +82,7 @@ pub mod tower;
 mod usd;
 pub mod workflow;
 
+pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
     KeyBuilder, Lifetime, Memory, Store,
@@ -82,10 +90,12 @@ pub use cache::{
 pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
+pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
 pub use graph::Node;
 pub use map::Map;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
+pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,

@@ -12,8 +12,8 @@ use futures_util::{StreamExt as _, stream};
 use throughline::telemetry::Sink;
 use throughline::testing::Recorder;
 use throughline::{
-    Clock, Context, Error, ItemStream, Kind, Primitive, SagaConfig, SagaStats, TimeoutConfig, Workflow, saga,
-    saga_key, workflow, workflow_stream, workflow_with,
+    Clock, Context, Error, ItemStream, Kind, Primitive, RetryConfig, SagaConfig, SagaStats, TimeoutConfig,
+    Workflow, saga, saga_key, workflow, workflow_stream, workflow_with,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -465,6 +465,21 @@ async fn a_compensation_is_not_tried_again_where_that_cannot_help() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_compensation_is_told_which_attempt_it_is() {
+    let (log, told) = (Log::default(), Log::default());
+    let back = {
+        let told = told.clone();
+        workflow_with("back", move |_: u64, cx: Context| {
+            told.write(cx.attempt().to_string());
+            async { Err::<(), _>(down()) }
+        })
+    };
+    let flow = (log.slow("a", 0).undo(back) >> fails()).saga(order());
+    flow.run(1, &Recorder::new().context()).await.unwrap_err();
+    assert_eq!(told.lines(), ["1", "2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_compensation_waits_as_long_as_the_failing_side_asks() {
     let log = Log::default();
     let limited = log.troubled("a", |n| match n {
@@ -596,15 +611,8 @@ async fn the_outer_saga_waits_for_a_nested_one_that_is_still_undoing() {
 async fn a_retry_of_a_nested_saga_begins_where_nothing_was_done() {
     let (log, recorder) = (Log::default(), Recorder::new());
     let nested = (log.step("n") >> fails()).saga(SagaConfig::new("nested"));
-    let again = nested.clone();
-    let twice = workflow_with("twice", move |n: u64, cx: Context| {
-        let again = again.clone();
-        async move {
-            again.run(n, &cx).await.unwrap_err();
-            again.run(n, &cx).await
-        }
-    });
-    let flow = (log.step("a") >> twice).saga(order());
+    let again = nested.retry(RetryConfig::new("twice").max_attempts(2).unwrap());
+    let flow = (log.step("a") >> again).saga(order());
     flow.run(1, &recorder.context()).await.unwrap_err();
     let lines: Vec<_> = log.lines().into_iter().filter(|line| !line.starts_with("began")).collect();
     assert_eq!(lines, ["did a", "did n", "undid n", "did n", "undid n", "undid a"]);

@@ -103,7 +103,7 @@ async fn repeat(step: &mut dyn Compensation, bounds: Bounds, by: &Undoing) -> Re
     let Bounds { limit, attempts, pause } = bounds;
     let mut attempt = 1;
     loop {
-        let Err(error) = once(step, limit, &by.cx).await else { return Ok(()) };
+        let Err(error) = once(step, limit, by.cx.with_attempt(attempt)).await else { return Ok(()) };
         if attempt == attempts || !error.is_retryable() {
             let what = format!("`{}` did not undo its step, attempt {attempt} of {attempts}", step.name());
             return Err(Error::new(error.kind(), what).because(error));
@@ -114,9 +114,9 @@ async fn repeat(step: &mut dyn Compensation, bounds: Bounds, by: &Undoing) -> Re
     }
 }
 
-async fn once(step: &mut dyn Compensation, limit: Duration, cx: &Context) -> Result<()> {
-    let attempt = AssertUnwindSafe(step.attempt(cx.with_time_limit(limit))).catch_unwind();
-    match timeout(limit, attempt).await {
+async fn once(step: &mut dyn Compensation, limit: Duration, cx: Context) -> Result<()> {
+    let work = AssertUnwindSafe(step.attempt(cx.with_time_limit(limit))).catch_unwind();
+    match timeout(limit, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Error::new(Kind::Internal, "the compensation panicked")),
         Err(_) => Err(Error::new(Kind::Timeout, format!("no answer within {limit:?}"))),

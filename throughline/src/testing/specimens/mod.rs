@@ -10,8 +10,10 @@ mod boxed;
 mod cache;
 mod chaos;
 mod conditional;
+mod fallback;
 mod map;
 mod named;
+mod retry;
 mod router;
 mod saga;
 #[cfg(feature = "tower")]
@@ -31,8 +33,12 @@ pub fn specimens() -> Vec<Specimen> {
         cache::SPECIMEN,
         chaos::SPECIMEN,
         conditional::SPECIMEN,
+        fallback::SPECIMEN,
+        fallback::CONSTANT,
         map::SPECIMEN,
         named::SPECIMEN,
+        retry::SPECIMEN,
+        retry::BUDGETED,
         router::SPECIMEN,
         saga::SPECIMEN,
         #[cfg(feature = "tower")]
