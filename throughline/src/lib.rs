@@ -36,6 +36,7 @@
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * How do I stop calling what is down? [`Workflow::circuit_breaker`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
@@ -49,6 +50,7 @@
 struct Readme;
 
 pub mod cache;
+pub mod circuit_breaker;
 pub mod context;
 pub mod error;
 pub mod graph;
@@ -57,6 +59,7 @@ pub mod primitive;
 pub mod router;
 pub mod step;
 pub mod stream;
+mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -67,6 +70,10 @@ pub mod workflow;
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
     Lifetime, Memory, Store,
+};
+pub use circuit_breaker::{
+    Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,
+    CircuitBreakerStats, CircuitState,
 };
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};

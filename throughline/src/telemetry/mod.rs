@@ -44,6 +44,7 @@ pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
+pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Histogram, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
@@ -60,6 +61,7 @@ pub fn catalogue() -> Vec<&'static Family> {
         lifecycle::FAMILIES,
         export::FAMILIES,
         registry::FAMILIES,
+        crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
         crate::timeout::FAMILIES,

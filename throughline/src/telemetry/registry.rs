@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use opentelemetry::TraceId;
 use prometheus_client::collector::Collector;
@@ -63,9 +63,17 @@ struct Trace(TraceId);
 
 /// Hands out the cells of a telemetry instance.
 pub struct Registry {
+    id: u64,
     families: Mutex<BTreeMap<&'static str, Arc<Series>>>,
+    refreshed: Mutex<Vec<Weak<dyn Refresh>>>,
     cap: usize,
     clock: Clock,
+}
+
+/// What has figures that change with time alone, such as how long it has been in a state.
+pub(crate) trait Refresh: Send + Sync {
+    /// Brings its figures in `registry` up to date, since they are about to be read.
+    fn refresh(&self, registry: &Registry);
 }
 
 #[derive(Debug)]
@@ -88,7 +96,19 @@ enum Cell {
 
 impl Registry {
     pub(super) fn new(clock: Clock, cap: usize) -> Self {
-        Self { families: Mutex::default(), cap, clock }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, families: Mutex::default(), refreshed: Mutex::default(), cap, clock }
+    }
+
+    /// Tells one registry from another.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Has `source` refreshed before every scrape while it lives. To be called once.
+    pub(crate) fn before_scrape(&self, source: Weak<dyn Refresh>) {
+        lock(&self.refreshed).push(source);
     }
 
     /// The counter of `family` with these label values, in the family's order.
@@ -157,6 +177,7 @@ impl Registry {
     /// Everything in the OpenMetrics 1.0 text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.refresh();
         let families: Vec<_> = lock(&self.families).values().cloned().collect();
         let mut exposition = prometheus_client::registry::Registry::default();
         for family in families {
@@ -166,6 +187,14 @@ impl Registry {
         prometheus_client::encoding::text::encode(&mut text, &exposition)
             .expect("writing to a string cannot fail");
         text
+    }
+
+    fn refresh(&self) {
+        let mut refreshed = lock(&self.refreshed);
+        refreshed.retain(|source| source.strong_count() > 0);
+        let sources: Vec<_> = refreshed.iter().filter_map(Weak::upgrade).collect();
+        drop(refreshed);
+        sources.iter().for_each(|source| source.refresh(self));
     }
 
     fn cell(&self, family: &'static Family, values: &[&str]) -> Cell {
