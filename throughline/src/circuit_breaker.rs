@@ -61,7 +61,9 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{self, StreamEnding, Streaming};
-use crate::telemetry::{Counter, End, Family, Label as _, Observed, Outcome, Registry, Run, Sink, Stage};
+use crate::telemetry::{
+    Counter, Deferred, End, Family, Label as _, Observed, Outcome, Registry, Run, Sink, Stage,
+};
 use crate::workflow::Workflow;
 
 static CALLS: Family = Family::counter(
@@ -257,17 +259,13 @@ impl<P: Primitive> Stage for CircuitBreaker<P> {
         self.inner.stream(output)
     }
 
-    fn stream_ended(
-        &self,
-        ending: &StreamEnding,
-        note: &mut CircuitBreakerNote,
-    ) -> Option<CircuitBreakerOutcome> {
+    fn stream_ended(&self, ending: &StreamEnding, run: &mut Deferred<Self>) -> Option<CircuitBreakerOutcome> {
         let how = match ending {
             StreamEnding::Complete => How::Answered,
             StreamEnding::Failed(error) => How::Failed(error),
             StreamEnding::Dropped => How::Dropped,
         };
-        self.settle(note, how);
+        self.settle(&run.note, how);
         None
     }
 

@@ -44,6 +44,7 @@ pub struct Context {
     span: SpanContext,
     deadline: Option<Instant>,
     cancellation: CancellationToken,
+    expects_stream: bool,
 }
 
 #[derive(Default)]
@@ -170,6 +171,12 @@ impl Context {
         })
     }
 
+    /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
+    #[must_use]
+    pub fn expects_stream(&self) -> bool {
+        self.expects_stream
+    }
+
     /// When the work must be done.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -225,6 +232,12 @@ impl Context {
         self.cancellation.cancelled().await;
     }
 
+    /// The same request, of which the caller wants a stream.
+    #[must_use]
+    pub fn expecting_stream(&self) -> Self {
+        Self { expects_stream: true, ..self.clone() }
+    }
+
     /// The same request, to be done within `limit` from now, or earlier if it already had to be.
     #[must_use]
     pub fn with_time_limit(&self, limit: Duration) -> Self {
@@ -263,6 +276,7 @@ impl Context {
             span: self.span.clone(),
             deadline: None,
             cancellation: CancellationToken::new(),
+            expects_stream: self.expects_stream,
         }
     }
 
@@ -414,6 +428,7 @@ impl ContextBuilder {
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
             cancellation: CancellationToken::new(),
+            expects_stream: false,
         };
         if let Some(limit) = self.limit {
             cx.shrink(limit);

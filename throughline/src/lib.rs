@@ -68,8 +68,8 @@ mod usd;
 pub mod workflow;
 
 pub use cache::{
-    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
-    Lifetime, Memory, Store,
+    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
+    KeyBuilder, Lifetime, Memory, Store,
 };
 pub use circuit_breaker::{
     Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,

@@ -5,22 +5,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod pile;
+
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use throughline::testing::{
-    Built, Ending, How, Place, Recorder, Scene, Script, Specimen, Told, Turn, specimens,
-};
+use pile::{Pile, millis, quiet};
+use throughline::testing::{Ending, How, Scene, Specimen, Turn, specimens};
 use throughline::{Error, Kind};
 use tokio::time::{Instant, timeout};
 
 /// When a run is dropped that does not end: long after everything that could still happen has happened.
 const PATIENCE: Duration = Duration::from_secs(3600);
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 fn upstream() -> Error {
     Error::new(Kind::Upstream, "503")
@@ -51,85 +48,6 @@ fn scripts() -> Vec<(&'static str, Vec<Turn<u64>>)> {
 /// When the caller goes away: before anything ends, between two attempts, never.
 const DROPS: [Option<Duration>; 3] = [Some(millis(5)), Some(millis(457)), None];
 
-struct Pile {
-    wrappers: Vec<Specimen>,
-    built: Vec<Built>,
-    script: Script<u64>,
-    recorder: Recorder,
-}
-
-impl Pile {
-    /// Wrappers, outermost first.
-    fn new(wrappers: &[Specimen], turns: &[Turn<u64>]) -> Self {
-        let script = turns.iter().fold(Script::new("work"), |script, turn| script.then(turn.clone()));
-        let mut built: Vec<Built> = Vec::new();
-        for (level, wrapper) in (0..).zip(wrappers).collect::<Vec<_>>().into_iter().rev() {
-            let inner = built.last().map_or_else(|| script.workflow().boxed(), |inner| inner.flow.clone());
-            built.push((wrapper.wrap)(inner, &Place { operation: operation(level), level }).unwrap());
-        }
-        Self { wrappers: wrappers.to_vec(), built, script, recorder: Recorder::new() }
-    }
-
-    /// Runs it once: how it ended and when, or `None` when it was dropped.
-    async fn run(&self, dropped: Option<Duration>) -> (Option<How>, Duration) {
-        let (start, cx) = (Instant::now(), self.recorder.context());
-        let run = AssertUnwindSafe(self.built.last().unwrap().flow.run(1, &cx)).catch_unwind();
-        let how = match timeout(dropped.unwrap_or(PATIENCE), run).await {
-            Err(_) => None,
-            Ok(Err(_)) => Some(How::Panic),
-            Ok(Ok(Ok(value))) => Some(How::Value(value)),
-            Ok(Ok(Err(error))) => Some(How::Error { kind: error.kind(), retryable: error.is_retryable() }),
-        };
-        (how, start.elapsed())
-    }
-
-    /// What metrics say of runs and events.
-    fn told(&self) -> Told {
-        let mut told = Told::default();
-        let scrape = self.recorder.scrape();
-        for sample in scrape.samples() {
-            let label = |name: &str| sample.labels.get(name).map(String::as_str).unwrap_or_default();
-            let Some(level) = self.level(label("operation")).filter(|_| sample.value > 0.0) else { continue };
-            let (counts, value) = match sample.name.as_str() {
-                "throughline_primitive_duration_seconds_count" => (&mut told.runs, label("outcome")),
-                "throughline_primitive_events_total" => (&mut told.events, label("event")),
-                _ => continue,
-            };
-            *counts.entry((level, value.to_owned().leak())).or_default() += sample.value as u64;
-        }
-        told
-    }
-
-    fn level(&self, name: &str) -> Option<u32> {
-        let work = self.wrappers.len() as u32;
-        (0..work).find(|level| operation(*level) == name).or((name == "work").then_some(work))
-    }
-
-    /// What the model says, without the runs of wrappers that are not observed.
-    fn expected(&self, scene: &Scene) -> Told {
-        let mut told = scene.told();
-        told.runs.retain(|(level, _), _| {
-            self.wrappers.get(*level as usize).is_none_or(|wrapper| wrapper.observed)
-        });
-        told
-    }
-
-    /// Work in the background has had its time, and nothing is held or running any more.
-    async fn assert_at_rest(&self, what: &str) {
-        tokio::time::sleep(millis(1)).await;
-        assert_eq!(self.script.running(), 0, "{what}: calls run on");
-        for (built, wrapper) in self.built.iter().rev().zip(&self.wrappers) {
-            assert_eq!((built.held)(), 0, "{what}: {} holds on to something", wrapper.primitive);
-        }
-        let in_flight = self.recorder.metric("throughline_primitive_in_flight", &[]);
-        assert_eq!(in_flight.unwrap_or_default(), 0.0, "{what}: runs are counted as in flight");
-    }
-}
-
-fn operation(level: u32) -> String {
-    format!("level {level}")
-}
-
 /// Runs the real thing and the model side by side, twice in a row, and compares.
 async fn compare(wrappers: &[Specimen], name: &str, turns: &[Turn<u64>], dropped: Option<Duration>) {
     let names: Vec<_> = wrappers.iter().map(|wrapper| wrapper.primitive).collect();
@@ -141,7 +59,7 @@ async fn compare(wrappers: &[Specimen], name: &str, turns: &[Turn<u64>], dropped
         let at = begun.elapsed();
         let limit = dropped.unwrap_or(PATIENCE);
         let expected = scene.play(at, Some(at + limit));
-        let (how, took) = pile.run(dropped).await;
+        let (how, took) = run(&pile, dropped).await;
         assert_eq!(how, expected.as_ref().map(|ending| ending.how.clone()), "{what}: {scene:?}");
         let expected_time = expected.map_or(limit, |Ending { at: end, .. }| end - at);
         assert_eq!(took, expected_time, "{what}: {scene:?}");
@@ -151,13 +69,17 @@ async fn compare(wrappers: &[Specimen], name: &str, turns: &[Turn<u64>], dropped
     }
 }
 
-/// A panic that a test asks for says nothing.
-fn quiet() {
-    std::panic::set_hook(Box::new(|info| {
-        if info.payload_as_str() != Some("the script says so") {
-            eprintln!("{info}");
-        }
-    }));
+/// Runs a pile once: how it ended and when, or `None` when it was dropped.
+async fn run(pile: &Pile, dropped: Option<Duration>) -> (Option<How>, Duration) {
+    let (start, cx) = (Instant::now(), pile.recorder.context());
+    let run = AssertUnwindSafe(pile.flow().run(1, &cx)).catch_unwind();
+    let how = match timeout(dropped.unwrap_or(PATIENCE), run).await {
+        Err(_) => None,
+        Ok(Err(_)) => Some(How::Panic),
+        Ok(Ok(Ok(value))) => Some(How::Value(value)),
+        Ok(Ok(Err(error))) => Some(How::Error { kind: error.kind(), retryable: error.is_retryable() }),
+    };
+    (how, start.elapsed())
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@
 mod boxed;
 mod cache;
 mod chaos;
+mod circuit_breaker;
 mod named;
 mod router;
 mod timeout;
@@ -24,6 +25,7 @@ pub fn specimens() -> Vec<Specimen> {
         boxed::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
+        circuit_breaker::SPECIMEN,
         named::SPECIMEN,
         router::SPECIMEN,
         timeout::SPECIMEN,
