@@ -116,6 +116,7 @@ pub struct CircuitBreakerNote {
     settled: OnceCell<Settled>,
 }
 
+#[derive(Clone, Copy)]
 enum How<'a> {
     Answered,
     Failed(&'a Error),

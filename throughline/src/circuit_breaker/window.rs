@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parts of a time window: it moves on by one of them at a time.
-const BUCKETS: u64 = 10;
+const BUCKETS: usize = 10;
 
 /// Which calls a circuit judges by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct Tally {
 #[derive(Debug)]
 pub(super) enum Record {
     Count(Ring),
-    Time(Buckets),
+    Time(Box<Buckets>),
     /// Those that failed or were slow since the last that did neither.
     Consecutive(Tally),
 }
@@ -46,7 +46,7 @@ pub(super) struct Ring {
 #[derive(Debug)]
 pub(super) struct Buckets {
     nanos: u64,
-    buckets: [Bucket; BUCKETS as usize],
+    buckets: [Bucket; BUCKETS],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,7 +119,7 @@ impl Record {
     pub(super) fn new(window: Window) -> Self {
         match window.0 {
             Extent::Count(calls) => Self::Count(Ring::new(calls as usize)),
-            Extent::Time(time) => Self::Time(Buckets::new(time)),
+            Extent::Time(time) => Self::Time(Box::new(Buckets::new(time))),
             Extent::Consecutive(_) => Self::Consecutive(Tally::default()),
         }
     }
@@ -172,7 +172,7 @@ impl Ring {
 
 impl Buckets {
     fn new(time: Duration) -> Self {
-        Self { nanos: (nanos(time) / BUCKETS).max(1), buckets: Default::default() }
+        Self { nanos: (nanos(time) / BUCKETS as u64).max(1), buckets: Default::default() }
     }
 
     fn add(&mut self, now: Duration, failed: bool, slow: bool) {
@@ -186,18 +186,18 @@ impl Buckets {
 
     fn tally(&self, now: Duration) -> Tally {
         let newest = self.epoch(now);
-        let live = self.buckets.iter().filter(|bucket| newest - bucket.epoch < BUCKETS);
+        let live = self.buckets.iter().filter(|bucket| newest - bucket.epoch < BUCKETS as u64);
         live.fold(Tally::default(), |sum, bucket| sum.plus(bucket.tally))
     }
 
     /// Starts at `BUCKETS`, so that those of a new window are out of date.
     fn epoch(&self, now: Duration) -> u64 {
-        (nanos(now) / self.nanos).saturating_add(BUCKETS)
+        (nanos(now) / self.nanos).saturating_add(BUCKETS as u64)
     }
 }
 
 fn index(epoch: u64) -> usize {
-    usize::try_from(epoch % BUCKETS).expect("a remainder of ten fits")
+    usize::try_from(epoch % BUCKETS as u64).expect("a remainder of ten fits")
 }
 
 /// Enough for 584 years.
