@@ -44,21 +44,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(chat.run("why?", &cx).await?, 4);
     up.store(false, Ordering::Relaxed);
     for _ in 0..3 {
-        assert_eq!(chat.run("why?", &cx).await.unwrap_err().kind(), Kind::Upstream);
+        let error = chat.run("why?", &cx).await.expect_err("the provider is down");
+        assert_eq!(error.kind(), Kind::Upstream);
     }
     assert_eq!(circuit.state(), CircuitState::Open, "three of four have failed");
 
     // Now nobody calls the provider, and nobody waits for it.
     let before = calls.load(Ordering::Relaxed);
     for _ in 0..100 {
-        let error = embed.run("why?", &cx).await.unwrap_err();
+        let error = embed.run("why?", &cx).await.expect_err("the circuit is open");
         assert_eq!(error.kind(), Kind::CircuitOpen);
         assert!(!error.is_retryable(), "a fallback can help, another try here cannot");
     }
     assert_eq!(calls.load(Ordering::Relaxed), before);
 
     up.store(true, Ordering::Relaxed);
-    let error = embed.run("why?", &cx).await.unwrap_err();
+    let error = embed.run("why?", &cx).await.expect_err("the circuit is open");
     tokio::time::sleep(error.retry_after().unwrap_or_default()).await;
     assert_eq!(circuit.state(), CircuitState::HalfOpen);
     assert_eq!(chat.run("why?", &cx).await?, 4);
@@ -67,7 +68,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // An operator can take it out of the way, or put it in it.
     circuit.force_open();
-    assert_eq!(chat.run("why?", &cx).await.unwrap_err().kind(), Kind::CircuitOpen);
+    let error = chat.run("why?", &cx).await.expect_err("the circuit is forced open");
+    assert_eq!(error.to_string(), "circuit forced open until it is reset");
     circuit.metrics_only();
     assert_eq!(chat.run("why?", &cx).await?, 4);
 

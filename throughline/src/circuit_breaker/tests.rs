@@ -40,6 +40,7 @@ struct Rig {
 }
 
 impl Rig {
+    #[expect(clippy::needless_pass_by_value, reason = "a configuration is made where it is used")]
     fn new(config: CircuitBreakerConfig) -> Self {
         Self { machine: Machine::new(config.rules, config.seed.unwrap_or(1)), now: Duration::ZERO }
     }
@@ -136,7 +137,7 @@ fn a_count_window_forgets_the_oldest_call_when_it_is_full() {
 #[test]
 fn running_sums_stay_right_however_often_the_ring_wraps_around() {
     let mut record = Record::new(Window::count(7));
-    let call = |n: u32| (n % 3 == 0, n % 5 == 0);
+    let call = |n: u32| (n.is_multiple_of(3), n.is_multiple_of(5));
     for n in 0..1_000 {
         record.add(secs(0), call(n).0, call(n).1);
         let last = || (n.saturating_sub(6)..=n).map(call);

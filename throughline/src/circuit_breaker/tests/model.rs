@@ -84,8 +84,8 @@ impl Model {
         self.history.push((time, Entry::Entered(state)));
     }
 
-    /// Every stay in the state open so far, and how long it is to last: it doubles unless the circuit was closed
-    /// for as long as the last one before it opened by way of closed.
+    /// How long the last stay in the state open lasts: twice as long as the one before it, unless the circuit was
+    /// closed for as long as that in between, or was reset.
     fn open_time(&self) -> Duration {
         let stays: Vec<_> = self
             .history
@@ -99,9 +99,9 @@ impl Model {
             let before = at.checked_sub(1).map(|before| stays[before]);
             match (state, before) {
                 (CircuitState::Open, Some((since, CircuitState::Closed))) if *time - since >= last => {
-                    trips = 0
+                    trips = 0;
                 }
-                (CircuitState::Closed, Some((_, from))) if !self.closed_by_itself(from, at, &stays) => {
+                (CircuitState::Closed, Some((_, from))) if !closed_by_itself(from, at, &stays) => {
                     (trips, last) = (0, Duration::ZERO);
                 }
                 _ => {}
@@ -112,11 +112,6 @@ impl Model {
             }
         }
         last
-    }
-
-    /// A reset is told from a circuit that closed by itself by the mark that [`Model::set`] leaves.
-    fn closed_by_itself(&self, from: CircuitState, at: usize, stays: &[(Duration, CircuitState)]) -> bool {
-        from == CircuitState::HalfOpen && stays.get(at + 1) != Some(&(stays[at].0, CircuitState::Closed))
     }
 
     /// Results since the state was entered: when, failed, slow.
@@ -149,7 +144,7 @@ impl Model {
         // The last moment at which one counted or the first of those that are out came to an empty circuit.
         let (from, ..) = self.entered();
         let (mut out, mut since) = (0_u32, None);
-        for (at, (time, entry)) in self.history.iter().enumerate().skip(from) {
+        for (time, entry) in self.history.iter().skip(from) {
             match entry {
                 Entry::Admitted => {
                     since = if out == 0 { Some(*time) } else { since };
@@ -162,7 +157,6 @@ impl Model {
                 Entry::Dropped { call } if *call > from => out -= 1,
                 _ => {}
             }
-            let _ = at;
         }
         since.map(|since| since + WAIT)
     }
@@ -300,6 +294,11 @@ impl Model {
             .map(|((from, _), to)| to - *from)
             .sum()
     }
+}
+
+/// A reset is told from a circuit that closed by itself by the mark that [`Model::set`] leaves.
+fn closed_by_itself(from: CircuitState, at: usize, stays: &[(Duration, CircuitState)]) -> bool {
+    from == CircuitState::HalfOpen && stays.get(at + 1) != Some(&(stays[at].0, CircuitState::Closed))
 }
 
 fn machine(settings: Settings) -> Rig {
