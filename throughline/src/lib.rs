@@ -37,6 +37,9 @@
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
 //! * How do I stop calling what is down? [`Workflow::circuit_breaker`]
+//! * What if it fails now and then? [`Workflow::retry`]
+//! * What if it is down? [`Workflow::fallback`]
+//! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
@@ -49,17 +52,20 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod budget;
 pub mod cache;
 pub mod circuit_breaker;
 pub mod context;
 pub mod error;
+pub mod fallback;
 pub mod graph;
 pub mod named;
 pub mod primitive;
+pub mod retry;
 pub mod router;
 pub mod step;
 pub mod stream;
-mod sync;
+pub(crate) mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -67,6 +73,7 @@ pub mod timeout;
 mod usd;
 pub mod workflow;
 
+pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
     KeyBuilder, Lifetime, Memory, Store,
@@ -77,9 +84,11 @@ pub use circuit_breaker::{
 };
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
+pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
 pub use graph::Node;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
+pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,

@@ -10,7 +10,9 @@ mod boxed;
 mod cache;
 mod chaos;
 mod circuit_breaker;
+mod fallback;
 mod named;
+mod retry;
 mod router;
 mod timeout;
 
@@ -26,7 +28,11 @@ pub fn specimens() -> Vec<Specimen> {
         cache::SPECIMEN,
         chaos::SPECIMEN,
         circuit_breaker::SPECIMEN,
+        fallback::SPECIMEN,
+        fallback::CONSTANT,
         named::SPECIMEN,
+        retry::SPECIMEN,
+        retry::BUDGETED,
         router::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
