@@ -36,6 +36,7 @@
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * How do I stop calling what is down? [`Workflow::circuit_breaker`]
 //! * What if it fails now and then? [`Workflow::retry`]
 //! * What if it is down? [`Workflow::fallback`]
 //! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
@@ -59,6 +60,7 @@ struct Readme;
 pub mod budget;
 pub mod cache;
 pub mod conditional;
+pub mod circuit_breaker;
 pub mod context;
 pub mod error;
 pub mod fallback;
@@ -88,6 +90,10 @@ pub use cache::{
     KeyBuilder, Lifetime, Memory, Store,
 };
 pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
+pub use circuit_breaker::{
+    Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,
+    CircuitBreakerStats, CircuitState,
+};
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};

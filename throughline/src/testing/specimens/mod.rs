@@ -10,6 +10,7 @@ mod boxed;
 mod cache;
 mod chaos;
 mod conditional;
+mod circuit_breaker;
 mod fallback;
 mod map;
 mod named;
@@ -33,6 +34,7 @@ pub fn specimens() -> Vec<Specimen> {
         cache::SPECIMEN,
         chaos::SPECIMEN,
         conditional::SPECIMEN,
+        circuit_breaker::SPECIMEN,
         fallback::SPECIMEN,
         fallback::CONSTANT,
         map::SPECIMEN,
