@@ -35,6 +35,9 @@
 //! # Primitives by question
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
+//! * How do I keep one slow dependency from taking all the workers? [`Workflow::bulkhead`]
+//! * How do I stay under a provider's requests and tokens per minute? [`Workflow::rate_limit`]
+//! * How many requests at once can it take? [`Workflow::shed`]
 //! * What if it takes too long? [`Workflow::timeout`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
@@ -48,15 +51,19 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod bulkhead;
 pub mod cache;
 pub mod context;
 pub mod error;
 pub mod graph;
 pub mod named;
 pub mod primitive;
+pub mod rate_limit;
 pub mod router;
+pub mod shed;
 pub mod step;
 pub mod stream;
+mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -64,6 +71,7 @@ pub mod timeout;
 mod usd;
 pub mod workflow;
 
+pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadEvent, BulkheadOutcome, BulkheadStats, Compartment};
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
     Lifetime, Memory, Store,
@@ -73,10 +81,14 @@ pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use graph::Node;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
+pub use rate_limit::{
+    Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats, Reservation,
+};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,
 };
+pub use shed::{Shed, ShedConfig, ShedEvent, ShedOutcome, ShedStats};
 pub use step::{Step, workflow, workflow_stream, workflow_with};
 pub use stream::{ItemStream, StreamEnding, Streaming};
 pub use telemetry::Clock;

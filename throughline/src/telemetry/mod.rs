@@ -62,6 +62,7 @@ pub fn catalogue() -> Vec<&'static Family> {
         registry::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
+        crate::shed::FAMILIES,
         crate::timeout::FAMILIES,
     ]
     .concat()
