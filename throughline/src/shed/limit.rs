@@ -1,33 +1,39 @@
 //! How many runs a server takes at once, found from how long they take: AIMD on latency.
 //!
-//! The limit grows step by step while latency stays near that of an unloaded server, the *baseline*, and is cut
-//! to below what the server took without a queue when it does not, or when the server gives up on runs.
+//! The limit grows by its square root while latency stays near the *baseline*, that of a server without a queue,
+//! and is cut when it does not, or when the server gives up on runs.
 //!
 //! Why this one: Gradient2 (Netflix' concurrency-limits) compares with a long average of the very same latency,
 //! which follows the load, so that under steady load its limit creeps up without end. Vegas compares with the
-//! least latency, which who comes to a loaded server has never seen. A cut of AIMD empties the queue, and
-//! everybody at the server cuts when they all see it, so all of them see the baseline again and again, and their
-//! shares become equal (Chiu and Jain, *Analysis of the increase and decrease algorithms*, 1989).
+//! least latency ever seen, which who comes to a loaded server has not seen. A cut empties the queue and shows
+//! the baseline anew, to everybody at that server; and with additive increase and multiplicative decrease
+//! their shares become equal (Chiu and Jain, *Analysis of the increase and decrease algorithms*, 1989).
 //!
 //! * Time goes by in *rounds*: so many samples of runs that began in the round, so that each change is judged by
 //!   what it has done. A round counts by its median.
-//! * Above `tolerance` times the baseline the limit is cut to nine tenths of what Little's law says the
-//!   server had at work without the queue, but to no less than half.
-//! * If latency is as high after the cut, it was not a queue: the server has become slower, which is the
-//!   new baseline.
-//! * While less than half of the limit is in use, it says nothing: nothing changes but the baseline.
+//! * Above `tolerance` times the baseline, twice in a row, the limit *dips* for a round to three quarters of what
+//!   the server had at work without the queue (Little's law). The baseline follows what the dip shows. If
+//!   latency has fallen below it, there was a queue nobody knew of, and the next dip follows. Otherwise the
+//!   climb goes on from what the server had at work. A long climb is interrupted by a dip as well.
+//! * While less than half of the limit is in use, nothing grows, and what is seen is the baseline.
 
 use std::time::Duration;
 
 /// Samples that a round takes at least and at most; in between, as many as the limit.
-const FEWEST: usize = 20;
+const FEWEST: usize = 30;
 const MOST: usize = 100;
+/// What is left of the limit in a round in which so many runs failed of overload: from all to one.
 const DEEPEST_CUT: f64 = 0.5;
 const LIGHTEST_CUT: f64 = 0.9;
-/// How fast the baseline follows a lower median, a higher one, and a higher one of an idle server.
-const DOWN: f64 = 0.5;
-const UP: f64 = 0.05;
-const UP_IDLE: f64 = 0.25;
+/// What is left in a dip of what the server has at work.
+const DIP: f64 = 0.75;
+/// A dip that brings latency below this share of the baseline has found a queue.
+const FALLEN: f64 = 0.9;
+/// How far the baseline follows a round of little load, and a dip.
+const IDLE: f64 = 0.25;
+const DIPPED: f64 = 0.5;
+/// Rounds after which the baseline is looked at again.
+const LONGEST_CLIMB: u32 = 30;
 
 /// The limit and what it is found from.
 #[derive(Debug)]
@@ -39,10 +45,17 @@ pub(crate) struct Limit {
     /// Seconds.
     baseline: Option<f64>,
     round: Round,
-    /// The last round that ended with a cut.
+    /// The last round that ended with a cut for overload.
     cut: Option<u64>,
-    /// What was seen before the cut, and how deep it was, until it has been judged.
-    on_trial: Option<(f64, f64)>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Up, for so many rounds; `slow`: the last one was above the tolerance.
+    Climb { rounds: u32, slow: bool },
+    /// Down for a round, from a limit at which this latency was seen.
+    Dip { from: f64, seen: f64 },
 }
 
 /// What was seen since the limit was last looked at.
@@ -72,7 +85,7 @@ impl Limit {
             baseline: None,
             round: Round::default(),
             cut: None,
-            on_trial: None,
+            phase: Phase::Climb { rounds: 0, slow: false },
         }
     }
 
@@ -124,42 +137,62 @@ impl Limit {
         let next = Round { number: self.round.number + 1, ..Round::default() };
         let mut round = std::mem::replace(&mut self.round, next);
         if round.overloads > 0 {
-            self.on_trial = None;
-            self.cut(round.number, 1.0 - round.overloads as f64 / samples as f64);
+            let left = 1.0 - round.overloads as f64 / samples as f64;
+            self.cut = Some(round.number);
+            self.climb();
+            self.set(self.estimate * left.clamp(DEEPEST_CUT, LIGHTEST_CUT));
         } else {
-            let seconds = median(&mut round.seconds);
-            self.judge(&round, seconds);
+            let busy = round.peak * 2 >= self.allowed();
+            self.judge(busy, median(&mut round.seconds));
         }
     }
 
-    fn judge(&mut self, round: &Round, seconds: f64) {
-        let baseline = *self.baseline.get_or_insert(seconds);
-        let busy = round.peak * 2 >= self.allowed();
-        if let Some((before, cut)) = self.on_trial.take()
-            && seconds > before * (1.0 + cut) / 2.0
-        {
+    fn judge(&mut self, busy: bool, seconds: f64) {
+        let Some(baseline) = self.baseline else {
             self.baseline = Some(seconds);
-        } else if busy && seconds > self.tolerance * baseline {
-            let cut = self.cut(round.number, LIGHTEST_CUT * baseline / seconds);
-            self.on_trial = Some((seconds, cut));
-        } else {
-            let follow = match (seconds < baseline, busy) {
-                (true, _) => DOWN,
-                (false, true) => UP,
-                (false, false) => UP_IDLE,
-            };
-            self.baseline = Some(baseline + follow * (seconds - baseline));
-            if busy {
-                self.set(self.estimate + self.estimate.sqrt());
+            self.dip(seconds, seconds);
+            return;
+        };
+        match self.phase {
+            Phase::Climb { .. } if !busy => {
+                self.follow(IDLE, seconds);
+            }
+            Phase::Climb { rounds, slow } => {
+                let still_slow = seconds > self.tolerance * baseline;
+                if (slow && still_slow) || rounds >= LONGEST_CLIMB {
+                    self.dip(seconds, baseline);
+                    return;
+                }
+                self.phase = Phase::Climb { rounds: rounds + 1, slow: still_slow };
+                if !still_slow {
+                    self.set(self.estimate + self.estimate.sqrt());
+                }
+            }
+            Phase::Dip { from, seen } => {
+                let baseline = self.follow(DIPPED, seconds);
+                if seconds < FALLEN * baseline && self.estimate > self.least {
+                    self.dip(seconds, seconds);
+                } else {
+                    self.climb();
+                    self.set(from * (baseline / seen).min(1.0));
+                }
             }
         }
     }
 
-    fn cut(&mut self, round: u64, to: f64) -> f64 {
-        let cut = to.clamp(DEEPEST_CUT, LIGHTEST_CUT);
-        self.set(self.estimate * cut);
-        self.cut = Some(round);
-        cut
+    fn climb(&mut self) {
+        self.phase = Phase::Climb { rounds: 0, slow: false };
+    }
+
+    fn dip(&mut self, seen: f64, baseline: f64) {
+        self.phase = Phase::Dip { from: self.estimate, seen };
+        self.set(self.estimate * (baseline / seen).min(1.0) * DIP);
+    }
+
+    fn follow(&mut self, share: f64, seconds: f64) -> f64 {
+        let baseline = self.baseline.get_or_insert(seconds);
+        *baseline += share * (seconds - *baseline);
+        *baseline
     }
 
     fn set(&mut self, estimate: f64) {
@@ -170,4 +203,145 @@ impl Limit {
 fn median(seconds: &mut [f64]) -> f64 {
     let middle = seconds.len() / 2;
     *seconds.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A round in which `in_flight` runs at once each took `seconds`.
+    fn round(limit: &mut Limit, in_flight: usize, seconds: f64) {
+        let number = limit.round.number;
+        while limit.round.number == number {
+            let began = limit.begin(in_flight);
+            limit.answered(began, Duration::from_secs_f64(seconds));
+        }
+    }
+
+    /// A limit that knows its baseline of a second and climbs.
+    fn settled(initial: u32) -> Limit {
+        let mut limit = Limit::new(1, initial, 1_000, 1.5);
+        round(&mut limit, initial as usize, 1.0);
+        assert!(limit.allowed() < initial as usize, "it dips to learn the baseline");
+        round(&mut limit, initial as usize, 1.0);
+        assert_eq!(limit.allowed(), initial as usize);
+        limit
+    }
+
+    #[test]
+    fn grows_by_its_square_root_while_answers_take_as_long_as_without_a_queue() {
+        let mut limit = settled(100);
+        round(&mut limit, 100, 1.0);
+        assert_eq!(limit.allowed(), 110);
+    }
+
+    #[test]
+    fn one_slow_round_is_chance_and_a_second_is_a_queue() {
+        let mut limit = settled(100);
+        round(&mut limit, 100, 2.0);
+        assert_eq!(limit.allowed(), 100, "it waits and sees");
+        round(&mut limit, 100, 2.0);
+        assert_eq!(limit.allowed(), 37, "three quarters of what was at work, which was half");
+        round(&mut limit, 37, 1.0);
+        assert_eq!(limit.allowed(), 50, "up to what was at work");
+    }
+
+    #[test]
+    fn a_slow_round_between_two_good_ones_changes_nothing() {
+        let mut limit = settled(100);
+        round(&mut limit, 100, 2.0);
+        round(&mut limit, 100, 1.0);
+        round(&mut limit, 110, 2.0);
+        assert_eq!(limit.allowed(), 110);
+    }
+
+    #[test]
+    fn a_server_that_has_become_slower_gets_a_new_baseline() {
+        let mut limit = settled(100);
+        for _ in 0..30 {
+            round(&mut limit, 100, 2.0);
+        }
+        assert!(limit.baseline() > Some(Duration::from_millis(1_900)), "{limit:?}");
+        assert!(limit.allowed() > 100, "it has grown back: {limit:?}");
+    }
+
+    #[test]
+    fn a_baseline_that_was_learnt_under_load_is_found_out() {
+        let mut limit = Limit::new(1, 100, 1_000, 1.5);
+        // A server of ten workers: latency is proportional to what is under way.
+        for _ in 0..40 {
+            let in_flight = limit.allowed();
+            round(&mut limit, in_flight, (in_flight as f64 / 10.0).max(1.0));
+        }
+        assert!((7..=20).contains(&limit.allowed()), "{limit:?}");
+        assert!(limit.baseline() < Some(Duration::from_millis(1_200)), "{limit:?}");
+    }
+
+    #[test]
+    fn does_not_grow_while_less_than_half_of_it_is_in_use() {
+        let mut limit = settled(100);
+        round(&mut limit, 40, 1.0);
+        assert_eq!(limit.allowed(), 100);
+        round(&mut limit, 40, 1.4);
+        assert_eq!(limit.baseline(), Some(Duration::from_millis(1_100)), "which is what an idle server takes");
+    }
+
+    #[test]
+    fn failures_of_overload_cut_it_by_their_share_and_once_for_what_began_together() {
+        let mut limit = settled(100);
+        let began: Vec<_> = (1..=100).map(|in_flight| limit.begin(in_flight)).collect();
+        for run in &began {
+            limit.overloaded(*run);
+        }
+        assert_eq!(limit.allowed(), 50, "to no less than half");
+        for run in &began {
+            limit.overloaded(*run);
+        }
+        assert_eq!(limit.allowed(), 50, "those were from before the cut");
+
+        let mut limit = settled(100);
+        let began = limit.begin(100);
+        limit.overloaded(began);
+        round(&mut limit, 100, 1.0);
+        assert_eq!(limit.allowed(), 90, "one of a hundred");
+    }
+
+    #[test]
+    fn a_caller_that_leaves_says_something_only_long_after_the_answer_was_due() {
+        let mut limit = settled(100);
+        for _ in 0..200 {
+            let began = limit.begin(100);
+            limit.left(began, Duration::from_millis(2_900));
+        }
+        assert_eq!(limit.allowed(), 100);
+        for _ in 0..100 {
+            let began = limit.begin(100);
+            limit.left(began, Duration::from_millis(3_100));
+        }
+        assert_eq!(limit.allowed(), 50);
+    }
+
+    #[test]
+    fn answers_from_before_a_change_do_not_judge_it() {
+        let mut limit = settled(100);
+        let early = limit.begin(100);
+        round(&mut limit, 100, 1.0);
+        for _ in 0..200 {
+            limit.answered(early, Duration::from_secs(60));
+        }
+        assert_eq!(limit.allowed(), 110);
+    }
+
+    #[test]
+    fn stays_within_its_bounds() {
+        let mut limit = Limit::new(5, 6, 8, 1.5);
+        for _ in 0..50 {
+            round(&mut limit, 8, 1.0);
+            assert!((5..=8).contains(&limit.allowed()));
+        }
+        for seconds in 1..50 {
+            round(&mut limit, 8, f64::from(seconds * seconds));
+            assert!((5..=8).contains(&limit.allowed()));
+        }
+    }
 }
