@@ -222,6 +222,16 @@ fn what_has_leaked_already_is_not_given_back() {
 }
 
 #[test]
+fn what_others_gave_back_in_the_meantime_is_not_given_back_twice() {
+    let gcra = Gcra::new(UNIT, 20);
+    let (first, second) = (gcra.take(0, 10).unwrap(), gcra.take(0, 10).unwrap());
+    assert!(gcra.settle(first, 0, 0));
+    gcra.take(11 * UNIT, 4).unwrap();
+    gcra.settle(second, 12 * UNIT, 0);
+    assert_eq!(gcra.available(12 * UNIT), 17, "three of the four are still in it");
+}
+
+#[test]
 fn numbers_at_the_end_of_the_range_do_not_wrap() {
     let gcra = Gcra::new(u64::MAX / 2, 2);
     let taken = gcra.take(u64::MAX - 5, 1);
