@@ -226,7 +226,11 @@ impl Compartment {
     }
 
     /// A place, now or after a wait; with the event that says why there is none.
-    async fn enter(&self, cx: &Context, queued: impl FnOnce()) -> Result<Slot, (Option<BulkheadEvent>, Error)> {
+    async fn enter(
+        &self,
+        cx: &Context,
+        queued: impl FnOnce(),
+    ) -> Result<Slot, (Option<BulkheadEvent>, Error)> {
         let BulkheadConfig { max_concurrent, queue, max_wait, .. } = self.0.config;
         // Tokio's semaphore is fair: a permit that somebody waits for is not free.
         if let Ok(permit) = Arc::clone(&self.0.free).try_acquire_owned() {
@@ -295,7 +299,7 @@ impl Level {
 
 impl<'a> Queued<'a> {
     fn stand(level: &'a Level, limit: usize) -> Option<Self> {
-        level.up(limit).then_some(Self(level))
+        level.up(limit).then(|| Self(level))
     }
 }
 

@@ -82,7 +82,8 @@ pub use graph::Node;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
 pub use rate_limit::{
-    Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats, Reservation,
+    Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats,
+    Reservation,
 };
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,

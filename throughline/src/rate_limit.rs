@@ -308,7 +308,8 @@ fn refuse<P: Primitive>(refusal: Refusal, units: u64, run: &mut Run<'_, RateLimi
     };
     run.event(event);
     let wait = refusal.wait.unwrap_or_default();
-    Error::new(Kind::RateLimited, format!("rate limited for another {wait:?}: {limit}")).with_retry_after(wait)
+    Error::new(Kind::RateLimited, format!("rate limited for another {wait:?}: {limit}"))
+        .with_retry_after(wait)
 }
 
 impl<P: Primitive> Stage for RateLimit<P> {

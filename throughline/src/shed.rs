@@ -50,8 +50,11 @@ use crate::stream::{StreamEnding, Streaming, first};
 use crate::telemetry::{End, Family, Gauge, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
-static LIMIT: Family =
-    Family::gauge("shed_limit", "Runs that may be under way at once, as found at the last run", &["operation"]);
+static LIMIT: Family = Family::gauge(
+    "shed_limit",
+    "Runs that may be under way at once, as found at the last run",
+    &["operation"],
+);
 
 pub(crate) static FAMILIES: &[&Family] = &[&LIMIT];
 

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt, poll, stream};
 use throughline::testing::Recorder;
 use throughline::{
-    Allowance, Clock, Context, Error, ItemStream, Kind, Primitive, Quota, RateLimitConfig,
-    RateLimitStats, Workflow, workflow, workflow_stream,
+    Allowance, Clock, Context, Error, ItemStream, Kind, Primitive, Quota, RateLimitConfig, RateLimitStats,
+    Workflow, workflow, workflow_stream,
 };
 use tokio::time::{Instant, advance, sleep};
 
@@ -62,11 +62,11 @@ fn a_quota_refuses_what_is_out_of_bounds() {
         refused(Quota::new(1, Duration::ZERO)),
         "quota period is 0ns: it must be from 1ms to 2678400s"
     );
-    assert_eq!(refused(Quota::new(1, secs(2_678_401))), "quota period is 2678401s: it must be from 1ms to 2678400s");
     assert_eq!(
-        refused(quota(10).burst(0)),
-        "quota burst is 0: it must be from 1 to 26784000"
+        refused(Quota::new(1, secs(2_678_401))),
+        "quota period is 2678401s: it must be from 1ms to 2678400s"
     );
+    assert_eq!(refused(quota(10).burst(0)), "quota burst is 0: it must be from 1 to 26784000");
     assert!(quota(10).burst(26_784_001).is_err());
     assert_eq!(quota(10).most_at_once(), 10);
     assert_eq!(quota(10).burst(3).unwrap().most_at_once(), 3);
@@ -304,9 +304,8 @@ async fn a_turn_that_does_not_come_within_the_longest_wait_is_refused_then() {
     assert_eq!(start.elapsed(), secs(1), "the wait of the second is known when it is its turn");
     assert_eq!(flow.stage().allowance().waiting(), 0);
 
-    let slow = echo().rate_limit(
-        RateLimitConfig::new("model", Allowance::new(quota(1))).max_wait(millis(1_000)).unwrap(),
-    );
+    let slow = echo()
+        .rate_limit(RateLimitConfig::new("model", Allowance::new(quota(1))).max_wait(millis(1_000)).unwrap());
     slow.run(0, &cx).await.unwrap();
     sleep(millis(500)).await;
     let mut ahead = Box::pin(slow.run(1, &cx));
@@ -412,9 +411,11 @@ async fn a_run_that_fails_or_is_dropped_counts_as_estimated_because_it_was_made(
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_settled_when_it_knows() {
     let account = Allowance::of_units(quota(100));
-    let words = workflow_stream("words", |n: u64, _| async move {
-        Ok(ItemStream::new(stream::iter((0..n).map(Ok))))
-    });
+    let words =
+        workflow_stream(
+            "words",
+            |n: u64, _| async move { Ok(ItemStream::new(stream::iter((0..n).map(Ok)))) },
+        );
     let config = RateLimitConfig::new("model", account.clone()).estimate(|_: &u64| 50).settle_with(
         |words: &mut ItemStream<u64>, reservation| {
             assert_eq!(reservation.units(), 50);

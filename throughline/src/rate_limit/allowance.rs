@@ -243,7 +243,8 @@ impl Reservation {
     /// been made up for. Less is given back as far as time has not given it back already.
     pub fn settle(self, units: u64) {
         let (Some(bucket), Some(taken)) = (&self.shared.units, self.taken) else { return };
-        if bucket.gcra.settle(taken, self.shared.now(), units) && self.shared.waiting.load(Ordering::Relaxed) > 0
+        if bucket.gcra.settle(taken, self.shared.now(), units)
+            && self.shared.waiting.load(Ordering::Relaxed) > 0
         {
             self.shared.room.notify_one();
         }

@@ -134,12 +134,9 @@ impl Gcra {
 
     fn change(&self, change: impl Fn(u64) -> u64) {
         let mut arrival = self.arrival.load(Ordering::Relaxed);
-        while let Err(seen) = self.arrival.compare_exchange_weak(
-            arrival,
-            change(arrival),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        ) {
+        while let Err(seen) =
+            self.arrival.compare_exchange_weak(arrival, change(arrival), Ordering::Relaxed, Ordering::Relaxed)
+        {
             arrival = seen;
         }
     }

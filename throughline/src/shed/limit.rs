@@ -15,7 +15,8 @@
 //!   the server had at work without the queue (Little's law). The baseline follows what the dip shows. If
 //!   latency has fallen below it, there was a queue nobody knew of, and the next dip follows. Otherwise the
 //!   climb goes on from what the server had at work. A long climb is interrupted by a dip as well.
-//! * While less than half of the limit is in use, nothing grows, and what is seen is the baseline.
+//! * While less than half of the limit is in use, nothing grows, and what is seen is taken for the baseline.
+//!   So a limit should begin low: at one that is never reached a queue cannot be told from slow work.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const LIGHTEST_CUT: f64 = 0.9;
 /// What is left in a dip of what the server has at work.
 const DIP: f64 = 0.75;
 /// A dip that brings latency below this share of the baseline has found a queue.
-const FALLEN: f64 = 0.9;
+const FALLEN: f64 = 0.87;
 /// How far the baseline follows a round of little load, and a dip.
 const IDLE: f64 = 0.25;
 const DIPPED: f64 = 0.5;
@@ -54,7 +55,7 @@ pub(crate) struct Limit {
 enum Phase {
     /// Up, for so many rounds; `slow`: the last one was above the tolerance.
     Climb { rounds: u32, slow: bool },
-    /// Down for a round, from a limit at which this latency was seen.
+    /// Down for a round, from so many under way, with whom this latency was seen.
     Dip { from: f64, seen: f64 },
 }
 
@@ -142,25 +143,22 @@ impl Limit {
             self.climb();
             self.set(self.estimate * left.clamp(DEEPEST_CUT, LIGHTEST_CUT));
         } else {
-            let busy = round.peak * 2 >= self.allowed();
-            self.judge(busy, median(&mut round.seconds));
+            self.judge(round.peak, median(&mut round.seconds));
         }
     }
 
-    fn judge(&mut self, busy: bool, seconds: f64) {
-        let Some(baseline) = self.baseline else {
-            self.baseline = Some(seconds);
-            self.dip(seconds, seconds);
-            return;
-        };
+    fn judge(&mut self, peak: usize, seconds: f64) {
+        let known = self.baseline.is_some();
+        let baseline = self.follow(0.0, seconds);
         match self.phase {
-            Phase::Climb { .. } if !busy => {
+            Phase::Climb { .. } if peak * 2 < self.allowed() => {
                 self.follow(IDLE, seconds);
             }
+            Phase::Climb { .. } if !known => self.dip(peak, seconds, seconds),
             Phase::Climb { rounds, slow } => {
                 let still_slow = seconds > self.tolerance * baseline;
                 if (slow && still_slow) || rounds >= LONGEST_CLIMB {
-                    self.dip(seconds, baseline);
+                    self.dip(peak, seconds, baseline);
                     return;
                 }
                 self.phase = Phase::Climb { rounds: rounds + 1, slow: still_slow };
@@ -169,9 +167,10 @@ impl Limit {
                 }
             }
             Phase::Dip { from, seen } => {
+                let fallen = seconds < FALLEN * baseline;
                 let baseline = self.follow(DIPPED, seconds);
-                if seconds < FALLEN * baseline && self.estimate > self.least {
-                    self.dip(seconds, seconds);
+                if fallen && self.estimate > self.least {
+                    self.dip(peak, seconds, seconds);
                 } else {
                     self.climb();
                     self.set(from * (baseline / seen).min(1.0));
@@ -184,9 +183,11 @@ impl Limit {
         self.phase = Phase::Climb { rounds: 0, slow: false };
     }
 
-    fn dip(&mut self, seen: f64, baseline: f64) {
-        self.phase = Phase::Dip { from: self.estimate, seen };
-        self.set(self.estimate * (baseline / seen).min(1.0) * DIP);
+    /// A dip below what was really under way, or it would show nothing.
+    fn dip(&mut self, peak: usize, seen: f64, baseline: f64) {
+        let from = self.estimate.min(peak as f64);
+        self.phase = Phase::Dip { from, seen };
+        self.set(from * (baseline / seen).min(1.0) * DIP);
     }
 
     fn follow(&mut self, share: f64, seconds: f64) -> f64 {
@@ -283,7 +284,11 @@ mod tests {
         round(&mut limit, 40, 1.0);
         assert_eq!(limit.allowed(), 100);
         round(&mut limit, 40, 1.4);
-        assert_eq!(limit.baseline(), Some(Duration::from_millis(1_100)), "which is what an idle server takes");
+        assert_eq!(
+            limit.baseline(),
+            Some(Duration::from_millis(1_100)),
+            "which is what an idle server takes"
+        );
     }
 
     #[test]
