@@ -56,7 +56,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::Streaming;
+use crate::stream::{Streaming, rest};
 use crate::telemetry::{
     Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
     Sink, Stage,
@@ -158,12 +158,22 @@ pub trait Caching<In, Out>: Send + Sync {
     /// When the bytes are not what [`Caching::encode`] made.
     fn decode(&self, value: Bytes) -> Result<Out>;
 
+    /// Has `keep` called with the bytes to store once the stream in `output` has been read to its end, so that
+    /// [`Caching::decode`] can replay it. Default: no stream is stored, which `false` says.
+    fn record(&self, output: &mut Out, keep: Keep) -> bool {
+        let _ = (output, keep);
+        false
+    }
+
     /// What it would have cost to make `output` again, in USD; `None` when unknown.
     fn saved_usd(&self, output: &Out) -> Option<f64> {
         let _ = output;
         None
     }
 }
+
+/// Takes the bytes of a stream that is complete.
+pub type Keep = Box<dyn FnOnce(Bytes) + Send>;
 
 /// Answers from a store. Made by [`Workflow::cache`].
 pub struct Cache<P, C, S> {
@@ -358,7 +368,7 @@ where
             lead.land(Landing::Expired(value));
             return Ok(self.serve_on_error(output, cx, run));
         }
-        let (result, event) = self.work.settle(lead, key, result, cx).await;
+        let (result, event) = self.work.settle(lead, key, result, stores(run), cx).await;
         if let Some(event) = event {
             run.event(event);
         }
@@ -370,11 +380,15 @@ where
         if let Some(lead) = self.work.flights.try_lead(key) {
             run.event(CacheEvent::RefreshStarted);
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
+            let counts = stores(run);
             tokio::spawn(async move {
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
-                if let Ok(result) = refresh.await {
-                    // Nobody waits for a refresh; its failure leaves the old value in place.
-                    let _ = work.settle(lead, key, result, &cx).await;
+                let Ok(result) = refresh.await else { return };
+                // Nobody waits for a refresh; its failure leaves the old value in place.
+                if let (Ok(mut output), _) = work.settle(lead, key, result, counts, &cx).await
+                    && let Some(stream) = work.inner.stream(&mut output)
+                {
+                    let _ = tokio::time::timeout(REFRESH_LIMIT, rest(stream)).await;
                 }
             });
         }
@@ -480,6 +494,12 @@ where
     fn bind(&self, sink: &Sink) {
         self.work.inner.bind(sink);
     }
+}
+
+/// The counts of what can become of a stored value.
+fn stores<S: Stage<Event = CacheEvent>>(run: &Run<'_, S>) -> Vec<(CacheEvent, Counter)> {
+    let events = [CacheEvent::Stored, CacheEvent::TooLarge, CacheEvent::StoreFailed];
+    events.into_iter().filter_map(|event| Some((event, run.counter(event)?))).collect()
 }
 
 /// A store that is being left alone is a bypass; one that just failed is an error.

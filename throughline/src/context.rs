@@ -43,7 +43,9 @@ pub struct Context {
     state: State,
     span: SpanContext,
     deadline: Option<Instant>,
+    attempt: u32,
     cancellation: CancellationToken,
+    expects_stream: bool,
 }
 
 #[derive(Default)]
@@ -139,12 +141,14 @@ impl Context {
 
     /// Where stages of this request report to.
     #[must_use]
+    #[inline]
     pub fn sink(&self) -> &Sink {
         self.request.sink.as_ref().expect("a built context has a sink")
     }
 
     /// The clock of this request's telemetry.
     #[must_use]
+    #[inline]
     pub fn clock(&self) -> Clock {
         self.sink().clock()
     }
@@ -157,6 +161,7 @@ impl Context {
 
     /// The span that is open now.
     #[must_use]
+    #[inline]
     pub fn span(&self) -> &SpanContext {
         &self.span
     }
@@ -168,6 +173,12 @@ impl Context {
             let flags = self.span.trace_flags() & TraceFlags::SAMPLED;
             format!("00-{}-{}-{:02x}", self.span.trace_id(), self.span.span_id(), flags.to_u8())
         })
+    }
+
+    /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
+    #[must_use]
+    pub fn expects_stream(&self) -> bool {
+        self.expects_stream
     }
 
     /// When the work must be done.
@@ -214,6 +225,14 @@ impl Context {
         self.while_wanted(tokio::time::sleep(time)).await
     }
 
+    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work,
+    /// from 1; 1 where there is none. It is said here and not in [`Context::state`], which attempts that
+    /// run side by side would overwrite.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
     /// Whether the work was asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -223,6 +242,12 @@ impl Context {
     /// Completes when the work is asked to stop.
     pub async fn cancelled(&self) {
         self.cancellation.cancelled().await;
+    }
+
+    /// The same request, of which the caller wants a stream.
+    #[must_use]
+    pub fn expecting_stream(&self) -> Self {
+        Self { expects_stream: true, ..self.clone() }
     }
 
     /// The same request, to be done within `limit` from now, or earlier if it already had to be.
@@ -262,8 +287,14 @@ impl Context {
             state: State::default(),
             span: self.span.clone(),
             deadline: None,
+            attempt: 1,
             cancellation: CancellationToken::new(),
+            expects_stream: self.expects_stream,
         }
+    }
+
+    pub(crate) fn with_attempt(&self, attempt: u32) -> Self {
+        Self { attempt, ..self.clone() }
     }
 
     pub(crate) fn with_span(&self, span: SpanContext) -> Self {
@@ -413,7 +444,9 @@ impl ContextBuilder {
             state: State::default(),
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
+            attempt: 1,
             cancellation: CancellationToken::new(),
+            expects_stream: false,
         };
         if let Some(limit) = self.limit {
             cx.shrink(limit);

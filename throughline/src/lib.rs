@@ -35,10 +35,13 @@
 //! # Primitives by question
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
+//! * What if it takes too long? [`Workflow::timeout`]
+//! * What if it fails now and then? [`Workflow::retry`]
+//! * What if it is down? [`Workflow::fallback`]
+//! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
 //! * How do I keep one slow dependency from taking all the workers? [`Workflow::bulkhead`]
 //! * How do I stay under a provider's requests and tokens per minute? [`Workflow::rate_limit`]
-//! * How many requests at once can it take? [`Workflow::shed`]
-//! * What if it takes too long? [`Workflow::timeout`]
+//! * How many requests at once can the model server take? [`Workflow::shed`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
@@ -51,19 +54,22 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod budget;
 pub mod bulkhead;
 pub mod cache;
 pub mod context;
 pub mod error;
+pub mod fallback;
 pub mod graph;
 pub mod named;
 pub mod primitive;
 pub mod rate_limit;
+pub mod retry;
 pub mod router;
 pub mod shed;
 pub mod step;
 pub mod stream;
-mod sync;
+pub(crate) mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -71,13 +77,15 @@ pub mod timeout;
 mod usd;
 pub mod workflow;
 
+pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadEvent, BulkheadOutcome, BulkheadStats, Compartment};
 pub use cache::{
-    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
-    Lifetime, Memory, Store,
+    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
+    KeyBuilder, Lifetime, Memory, Store,
 };
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
+pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
 pub use graph::Node;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
@@ -85,6 +93,7 @@ pub use rate_limit::{
     Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats,
     Reservation,
 };
+pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,

@@ -55,7 +55,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming};
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Deferred, End, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -175,6 +175,24 @@ impl<In, Out> RateLimitConfig<In, Out> {
 
     /// As [`RateLimitConfig::actual`], for an answer that tells later, such as a stream: keep the reservation
     /// and call [`Reservation::settle`] when it is known. Default: as estimated.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use throughline::{ItemStream, Quota, RateLimitConfig, Streaming as _};
+    ///
+    /// # fn main() -> Result<(), throughline::ConfigError> {
+    /// let config = RateLimitConfig::new("chat", Quota::per_minute(500)?).settle_with(
+    ///     |words: &mut ItemStream<String>, reservation| {
+    ///         let used = Arc::new(AtomicU64::new(0));
+    ///         let count = Arc::clone(&used);
+    ///         words.on_item(move |_| _ = count.fetch_add(1, Ordering::Relaxed));
+    ///         words.on_end(Box::new(move |_| reservation.settle(used.load(Ordering::Relaxed))));
+    ///     },
+    /// );
+    /// # let _: RateLimitConfig<String, _> = config;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn settle_with(mut self, settle: impl Fn(&mut Out, Reservation) + Send + Sync + 'static) -> Self {
         self.settle = Box::new(settle);
@@ -364,9 +382,11 @@ impl<P: Primitive> Stage for RateLimit<P> {
         self.inner.stream(output)
     }
 
-    fn stream_ended(&self, ending: &StreamEnding, (): &mut ()) -> Option<RateLimitOutcome> {
-        if let StreamEnding::Failed(error) = ending {
-            self.hear(error);
+    fn stream_ended(&self, ending: &StreamEnding, run: &mut Deferred<Self>) -> Option<RateLimitOutcome> {
+        if let StreamEnding::Failed(error) = ending
+            && self.hear(error)
+        {
+            run.event(RateLimitEvent::Paused);
         }
         None
     }

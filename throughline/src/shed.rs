@@ -47,7 +47,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming, first};
-use crate::telemetry::{End, Family, Gauge, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Deferred, End, Family, Gauge, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 static LIMIT: Family = Family::gauge(
@@ -333,6 +333,15 @@ impl<P: Primitive> Stage for Shed<P> {
 
     fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
         self.inner.stream(output)
+    }
+
+    fn stream_ended(&self, ending: &StreamEnding, run: &mut Deferred<Self>) -> Option<ShedOutcome> {
+        if let StreamEnding::Failed(error) = ending
+            && (self.config.overload)(error)
+        {
+            run.event(ShedEvent::Overload);
+        }
+        None
     }
 
     fn bind(&self, sink: &Sink) {

@@ -1,3 +1,3 @@
-//! What concurrency cores use of `std::sync`, in one place, so that their tests can put loom's there instead.
+//! What the concurrent cores lock and count with. Tests that explore interleavings put loom's in its place.
 
-pub(crate) use std::sync::{Mutex, PoisonError, atomic};
+pub(crate) use std::sync::{Mutex, atomic};

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "the algorithm's own file, of which a test needs a part")]
 
 mod sync {
-    pub(crate) use std::sync::{Mutex, PoisonError, atomic};
+    pub(crate) use std::sync::{Mutex, atomic};
 }
 #[path = "../src/rate_limit/gcra.rs"]
 mod gcra;

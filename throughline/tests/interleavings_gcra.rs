@@ -5,7 +5,6 @@
 
 mod sync {
     pub(crate) use loom::sync::{Mutex, atomic};
-    pub(crate) use std::sync::PoisonError;
 }
 #[path = "../src/rate_limit/gcra.rs"]
 mod gcra;

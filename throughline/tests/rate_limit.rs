@@ -11,7 +11,7 @@ use futures_util::{StreamExt, poll, stream};
 use throughline::testing::Recorder;
 use throughline::{
     Allowance, Clock, Context, Error, ItemStream, Kind, Primitive, Quota, RateLimitConfig, RateLimitStats,
-    Workflow, workflow, workflow_stream,
+    Streaming as _, Workflow, workflow, workflow_stream,
 };
 use tokio::time::{Instant, advance, sleep};
 
@@ -419,8 +419,10 @@ async fn a_stream_is_settled_when_it_knows() {
     let config = RateLimitConfig::new("model", account.clone()).estimate(|_: &u64| 50).settle_with(
         |words: &mut ItemStream<u64>, reservation| {
             assert_eq!(reservation.units(), 50);
-            // A real one counts its items, or reads the usage in the last of them.
-            throughline::Streaming::on_end(words, Box::new(move |_| reservation.settle(3)));
+            let used = Arc::new(AtomicU64::new(0));
+            let count = Arc::clone(&used);
+            words.on_item(move |_| _ = count.fetch_add(1, Ordering::Relaxed));
+            words.on_end(Box::new(move |_| reservation.settle(used.load(Ordering::Relaxed))));
         },
     );
     let flow = words.rate_limit(config);

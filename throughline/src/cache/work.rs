@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::flight::{Flights, Landing, Lead};
 use super::guard::Guarded;
 use super::key::Key;
 use super::store::{Lifetime, Store};
-use super::{CacheEvent, Caching};
+use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::primitive::Primitive;
+use crate::telemetry::{Counter, Tick};
 
 /// What a refresh in the background shares with the cache.
 pub(super) struct Work<P, C, S> {
@@ -23,24 +26,28 @@ pub(super) struct Work<P, C, S> {
     pub(super) kept: Duration,
 }
 
+/// Where to count what becomes of a value after the run; empty when telemetry is off.
+pub(super) type Counts = Vec<(CacheEvent, Counter)>;
+
 // === impl Work ===
 
 impl<P, C, S> Work<P, C, S>
 where
     P: Primitive,
-    C: Caching<P::In, P::Out>,
-    S: Store,
+    C: Caching<P::In, P::Out> + 'static,
+    S: Store + 'static,
 {
     /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
     /// get it from the leader.
     pub(super) async fn settle(
-        &self,
+        self: &Arc<Self>,
         lead: Lead,
         key: Key,
         result: Result<P::Out>,
+        counts: Counts,
         cx: &Context,
     ) -> (Result<P::Out>, Option<CacheEvent>) {
-        let output = match result {
+        let mut output = match result {
             Ok(output) => output,
             Err(error) => {
                 match error.kind() {
@@ -51,17 +58,43 @@ where
                 return (Err(error), None);
             }
         };
+        if self.inner.stream(&mut output).is_some() {
+            // A stream has one reader: whoever waits for it makes one of their own.
+            lead.land(Landing::Private);
+            let recorded = self.caching.record(&mut output, self.keep(key, counts, cx));
+            return (Ok(output), (!recorded).then_some(CacheEvent::NotCacheable));
+        }
         let Some(value) = self.caching.encode(&output) else {
             lead.land(Landing::Private);
             return (Ok(output), Some(CacheEvent::NotCacheable));
         };
         lead.land(Landing::Value(value.clone()));
-        let event = match self.store.put(key, value, self.lifetime(), cx.clock().now()).await {
+        let event = self.put(key, value, cx.clock().now()).await;
+        (Ok(output), Some(event))
+    }
+
+    async fn put(&self, key: Key, value: Bytes, now: Tick) -> CacheEvent {
+        match self.store.put(key, value, self.lifetime(), now).await {
             Ok(true) => CacheEvent::Stored,
             Ok(false) => CacheEvent::TooLarge,
             Err(_) => CacheEvent::StoreFailed,
-        };
-        (Ok(output), Some(event))
+        }
+    }
+
+    /// Stores in the background, for the end of a stream is no place to wait.
+    fn keep(self: &Arc<Self>, key: Key, counts: Counts, cx: &Context) -> Keep {
+        let (work, clock) = (Arc::clone(self), cx.clock());
+        Box::new(move |value| {
+            let put = async move {
+                let event = work.put(key, value, clock.now()).await;
+                if let Some((_, count)) = counts.iter().find(|(counted, _)| *counted == event) {
+                    count.inc();
+                }
+            };
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(put);
+            }
+        })
     }
 
     fn lifetime(&self) -> Lifetime {

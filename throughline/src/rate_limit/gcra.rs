@@ -14,8 +14,10 @@
 //!
 //! All times are nanoseconds on one clock of the caller's; one that goes back a little refuses more, never less.
 
+use std::sync::PoisonError;
+
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, PoisonError};
 
 /// One rate.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ mod script;
 mod specimens;
 
 pub use chaos::{Chaos, ChaosConfig, ChaosEvent};
-pub use play::{Built, Ending, How, Law, Mark, Place, Play, Scene, Specimen, Told};
+pub use play::{Built, Ending, How, Law, Mark, Place, Play, Scene, Specimen, Told, Wrap};
 pub use recorder::{Recorder, SpanData};
 pub use script::{Script, Scripted, Turn};
 pub use specimens::specimens;

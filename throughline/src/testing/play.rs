@@ -21,10 +21,13 @@ pub struct Specimen {
     /// Whether its runs are observed.
     pub observed: bool,
     /// Wraps a workflow.
-    pub wrap: fn(Workflow<Boxed<u64, u64>>, &Place) -> Result<Built, ConfigError>,
+    pub wrap: Wrap,
     /// The model.
     pub law: Law,
 }
+
+/// Builds a wrapper around a workflow.
+pub type Wrap = fn(Workflow<Boxed<u64, u64>>, &Place) -> Result<Built, ConfigError>;
 
 /// Where a wrapper stands in a pile.
 #[derive(Clone, Debug)]

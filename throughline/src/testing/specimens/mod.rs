@@ -7,10 +7,15 @@
 //! the configuration are odd numbers of milliseconds that depend on the level, because a tie has no defined order.
 
 mod boxed;
+mod bulkhead;
 mod cache;
 mod chaos;
+mod fallback;
 mod named;
+mod rate_limit;
+mod retry;
 mod router;
+mod shed;
 mod timeout;
 
 use std::time::Duration;
@@ -22,10 +27,17 @@ use super::play::{Ending, Play, Specimen};
 pub fn specimens() -> Vec<Specimen> {
     vec![
         boxed::SPECIMEN,
+        bulkhead::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
+        fallback::SPECIMEN,
+        fallback::CONSTANT,
         named::SPECIMEN,
+        rate_limit::SPECIMEN,
+        retry::SPECIMEN,
+        retry::BUDGETED,
         router::SPECIMEN,
+        shed::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
     ]
