@@ -68,6 +68,7 @@ pub fn catalogue() -> Vec<&'static Family> {
         crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
+        crate::shed::FAMILIES,
         crate::timeout::FAMILIES,
     ]
     .concat()

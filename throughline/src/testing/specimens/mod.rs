@@ -7,6 +7,7 @@
 //! the configuration are odd numbers of milliseconds that depend on the level, because a tie has no defined order.
 
 mod boxed;
+mod bulkhead;
 mod cache;
 mod chaos;
 mod conditional;
@@ -14,12 +15,14 @@ mod circuit_breaker;
 mod fallback;
 mod map;
 mod named;
+mod rate_limit;
 mod retry;
 mod router;
 mod saga;
 #[cfg(feature = "tower")]
 mod service;
 mod switch;
+mod shed;
 mod timeout;
 
 use std::time::Duration;
@@ -31,6 +34,7 @@ use super::play::{Ending, Play, Specimen};
 pub fn specimens() -> Vec<Specimen> {
     vec![
         boxed::SPECIMEN,
+        bulkhead::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
         conditional::SPECIMEN,
@@ -39,6 +43,7 @@ pub fn specimens() -> Vec<Specimen> {
         fallback::CONSTANT,
         map::SPECIMEN,
         named::SPECIMEN,
+        rate_limit::SPECIMEN,
         retry::SPECIMEN,
         retry::BUDGETED,
         router::SPECIMEN,
@@ -46,6 +51,7 @@ pub fn specimens() -> Vec<Specimen> {
         #[cfg(feature = "tower")]
         service::SPECIMEN,
         switch::SPECIMEN,
+        shed::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
     ]
