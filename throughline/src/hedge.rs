@@ -1,0 +1,545 @@
+//! Cuts the slowest answers: when the first attempt takes long, another one starts, and the first to
+//! succeed wins.
+//!
+//! Use it where a few answers take much longer than the rest for no reason of the request's own: a second
+//! attempt then costs a few per cent more calls and takes the slow tail away. It stands inside a retry
+//! and outside of breaker, limits and the timeout of one attempt, so that each attempt is limited and counted.
+//!
+//! The delay is fixed or learned: the percentile of what first attempts that succeed take (Dean and Barroso,
+//! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once, as in Polly; an error
+//! that asks for a pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run.
+//! Whose failures do not end it are kept: all of them failing gives the first with the others in
+//! [`Error::also`]. Attempts run in the caller's task. The output may be a stream: its first item wins.
+//!
+//! ```
+//! use std::time::Duration;
+//! use throughline::{Context, HedgeConfig, HedgeDelay, WonBy, workflow};
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let calls = AtomicU32::new(0);
+//! let model = workflow("model", move |question: &str| {
+//!     let slow = calls.fetch_add(1, Ordering::Relaxed) == 0;
+//!     async move {
+//!         tokio::time::sleep(Duration::from_secs(if slow { 60 } else { 1 })).await;
+//!         Ok(format!("{question} yes"))
+//!     }
+//! });
+//! let delay = HedgeDelay::fixed(Duration::from_secs(2))?;
+//! let flow = model.hedge(HedgeConfig::for_idempotent_work("model", delay));
+//!
+//! let (cx, start) = (Context::new(), tokio::time::Instant::now());
+//! assert_eq!(flow.run("sure?", &cx).await?, "sure? yes");
+//! assert_eq!(start.elapsed(), Duration::from_secs(3));
+//! assert_eq!(cx.state().get::<WonBy>().as_deref(), Some(&WonBy::Hedge(1)));
+//! # Ok(()) }
+//! ```
+//!
+//! Do not use it for work that must happen once: both attempts may take effect. Do not use it against an
+//! overload either, which it makes worse; a shared budget bounds that.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::attempt::{adopt, answered};
+use crate::context::Context;
+use crate::error::{ConfigError, Error, Result};
+use crate::graph::Node;
+use crate::labels;
+use crate::latency::Latency;
+use crate::primitive::Primitive;
+use crate::stream::Streaming;
+use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::workflow::Workflow;
+
+labels! {
+    /// How a hedged run ended.
+    pub enum HedgeOutcome {
+        /// The first attempt answered.
+        Primary = "primary",
+        /// An extra attempt answered.
+        Hedge = "hedge",
+        /// No attempt answered.
+        Error = "error",
+        /// The caller went away.
+        Cancelled = "cancelled",
+    }
+}
+
+labels! {
+    /// What can happen while a hedged run is under way.
+    pub enum HedgeEvent {
+        /// The delay passed and an extra attempt started.
+        Hedged = "hedged",
+        /// An attempt failed and an extra one started at once.
+        FailedOver = "failed_over",
+        /// An attempt was dropped, because another had decided the run.
+        LoserDropped = "loser_dropped",
+        /// The shared budget allowed no extra attempt.
+        BudgetExhausted = "budget_exhausted",
+        /// The deadline left no time for an extra attempt.
+        NoTimeLeft = "no_time_left",
+    }
+}
+
+/// The most extra attempts.
+const MOST_EXTRA: u32 = 10;
+/// The longest delay or window: a day.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a hedge waits for the attempts under way before it starts another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HedgeDelay(Delay);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Delay {
+    Fixed(Duration),
+    Percentile { quantile: f64, floor: Duration, ceiling: Duration, min_samples: u64, window: Duration },
+}
+
+/// How work that may run more than once is hedged.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HedgeConfig {
+    operation: String,
+    delay: Delay,
+    extra_attempts: u32,
+}
+
+/// Starts another attempt when one takes long. Made by [`Workflow::hedge`].
+pub struct Hedge<P> {
+    inner: P,
+    config: HedgeConfig,
+    /// What first attempts take, where the delay is learned.
+    latency: Option<Latency>,
+    counts: Counts,
+}
+
+/// Which attempt answered, left in [`Context::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WonBy {
+    /// The first.
+    Primary,
+    /// The extra attempt of this number, from 1.
+    Hedge(u32),
+}
+
+/// What a [`Hedge`] has seen since it was built, with telemetry on or off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HedgeStats {
+    /// Runs that the first attempt answered.
+    pub primary: u64,
+    /// Runs that an extra attempt answered.
+    pub hedge: u64,
+    /// Runs that no attempt answered.
+    pub errors: u64,
+    /// Runs whose caller went away.
+    pub cancelled: u64,
+    /// Extra attempts that were started.
+    pub extra_attempts: u64,
+    /// Attempts that were dropped because another had decided the run.
+    pub losers: u64,
+    /// How long those ran, summed up.
+    pub wasted: Duration,
+    /// Extra attempts that the shared budget did not allow.
+    pub budget_exhausted: u64,
+    /// The delay in force now.
+    pub delay: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    outcomes: [AtomicU64; 4],
+    events: [AtomicU64; 5],
+    wasted_nanos: AtomicU64,
+}
+
+impl<P: Primitive<In: Clone>, Shape> Workflow<P, Shape> {
+    /// Starts another attempt when one takes long; the first to succeed wins.
+    pub fn hedge(self, config: HedgeConfig) -> Workflow<Observed<Hedge<P>>> {
+        let latency = match config.delay {
+            Delay::Fixed(_) => None,
+            Delay::Percentile { window, min_samples, .. } => Some(Latency::new(window, min_samples)),
+        };
+        Workflow::from_stage(Hedge { inner: self.into_inner(), config, latency, counts: Counts::default() })
+    }
+}
+
+// === impl HedgeDelay ===
+
+impl HedgeDelay {
+    /// Always `delay`; without any, all attempts start together.
+    ///
+    /// # Errors
+    /// When `delay` is longer than a day.
+    pub fn fixed(delay: Duration) -> Result<Self, ConfigError> {
+        if delay > LONGEST {
+            return Err(refused("delay", format_args!("{delay:?}"), "from 0s to 24h"));
+        }
+        Ok(Self(Delay::Fixed(delay)))
+    }
+
+    /// What the share `quantile` of first attempts that succeed does not exceed, such as 0.95, between
+    /// `floor` and `ceiling`. Until there are samples enough, and after a window without any, it is the
+    /// ceiling: to start late costs what no hedge costs, to start early may double the load.
+    ///
+    /// A first attempt that lost has no latency. Leaving it out would pull the percentile down with every
+    /// hedge; it counts as no shorter than it ran.
+    ///
+    /// # Errors
+    /// When `quantile` is not between 0 and 1, `floor` is above `ceiling`, or `ceiling` is zero or longer than
+    /// a day.
+    pub fn percentile(quantile: f64, floor: Duration, ceiling: Duration) -> Result<Self, ConfigError> {
+        if !(quantile > 0.0 && quantile < 1.0) {
+            return Err(refused("quantile", format_args!("{quantile:?}"), "above 0 and below 1"));
+        }
+        if ceiling.is_zero() || ceiling > LONGEST {
+            return Err(refused("ceiling", format_args!("{ceiling:?}"), "more than 0s and at most 24h"));
+        }
+        if floor > ceiling {
+            let allowed = format!("at most the ceiling, {ceiling:?}");
+            return Err(refused("floor", format_args!("{floor:?}"), &allowed));
+        }
+        let (min_samples, window) = (20, Duration::from_secs(60));
+        Ok(Self(Delay::Percentile { quantile, floor, ceiling, min_samples, window }))
+    }
+
+    /// How many samples a percentile takes to be believed. Default: 20. A fixed delay needs none.
+    ///
+    /// # Errors
+    /// When `samples` is zero.
+    pub fn min_samples(mut self, samples: u64) -> Result<Self, ConfigError> {
+        if samples == 0 {
+            return Err(refused("min_samples", format_args!("0"), "at least 1"));
+        }
+        if let Delay::Percentile { min_samples, .. } = &mut self.0 {
+            *min_samples = samples;
+        }
+        Ok(self)
+    }
+
+    /// How long a sample counts at most; at least it counts for half of this. Default: 60s. A fixed delay
+    /// has none.
+    ///
+    /// # Errors
+    /// When `window` is zero or longer than a day.
+    pub fn window(mut self, window: Duration) -> Result<Self, ConfigError> {
+        if window.is_zero() || window > LONGEST {
+            return Err(refused("window", format_args!("{window:?}"), "more than 0s and at most 24h"));
+        }
+        if let Delay::Percentile { window: own, .. } = &mut self.0 {
+            *own = window;
+        }
+        Ok(self)
+    }
+}
+
+fn refused(field: &str, given: fmt::Arguments<'_>, allowed: &str) -> ConfigError {
+    ConfigError::new(format!("hedge {field} is {given}: it must be {allowed}"))
+}
+
+// === impl HedgeConfig ===
+
+impl HedgeConfig {
+    /// Hedges `operation`. By calling this the caller says that the work is idempotent: that nothing but
+    /// cost changes when it is done twice, at the same time, or half.
+    #[must_use]
+    pub fn for_idempotent_work(operation: impl Into<String>, delay: HedgeDelay) -> Self {
+        Self { operation: operation.into(), delay: delay.0, extra_attempts: 1 }
+    }
+
+    /// How many attempts a run may start beside the first; each waits the delay after the one before.
+    /// Default: 1.
+    ///
+    /// # Errors
+    /// When `attempts` is zero or more than 10.
+    pub fn extra_attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
+        if attempts == 0 || attempts > MOST_EXTRA {
+            return Err(refused("extra_attempts", format_args!("{attempts}"), "from 1 to 10"));
+        }
+        self.extra_attempts = attempts;
+        Ok(self)
+    }
+}
+
+// === impl Hedge ===
+
+impl<P> Hedge<P> {
+    /// What it has seen so far.
+    #[must_use]
+    pub fn stats(&self) -> HedgeStats {
+        let outcome = |outcome: HedgeOutcome| self.counts.outcomes[outcome as usize].load(Ordering::Relaxed);
+        let event = |event: HedgeEvent| self.counts.events[event as usize].load(Ordering::Relaxed);
+        HedgeStats {
+            primary: outcome(HedgeOutcome::Primary),
+            hedge: outcome(HedgeOutcome::Hedge),
+            errors: outcome(HedgeOutcome::Error),
+            cancelled: outcome(HedgeOutcome::Cancelled),
+            extra_attempts: event(HedgeEvent::Hedged) + event(HedgeEvent::FailedOver),
+            losers: event(HedgeEvent::LoserDropped),
+            wasted: Duration::from_nanos(self.counts.wasted_nanos.load(Ordering::Relaxed)),
+            budget_exhausted: event(HedgeEvent::BudgetExhausted),
+            delay: self.delay(Instant::now()),
+        }
+    }
+
+    fn delay(&self, now: Instant) -> Duration {
+        match (&self.config.delay, &self.latency) {
+            (Delay::Percentile { quantile, floor, ceiling, .. }, Some(latency)) => {
+                latency.quantile(*quantile, now).map_or(*ceiling, |delay| delay.clamp(*floor, *ceiling))
+            }
+            (Delay::Fixed(delay), _) | (Delay::Percentile { ceiling: delay, .. }, None) => *delay,
+        }
+    }
+
+    /// Learns from a first attempt: what it took, or that it was cut short.
+    fn learn(&self, took: Duration, cut: bool, now: Instant) {
+        let (Delay::Percentile { quantile, .. }, Some(latency)) = (&self.config.delay, &self.latency) else {
+            return;
+        };
+        match cut {
+            true => _ = latency.record_cut(took, *quantile, now),
+            false => latency.record(took, now),
+        }
+    }
+}
+
+impl<P: Primitive<In: Clone>> Stage for Hedge<P> {
+    type In = P::In;
+    type Out = P::Out;
+    type Outcome = HedgeOutcome;
+    type Event = HedgeEvent;
+    type Signals = ();
+    /// When the first attempt started, while it is under way.
+    type Note = Option<Instant>;
+
+    const PRIMITIVE: &'static str = "hedge";
+
+    fn operation(&self) -> &str {
+        &self.config.operation
+    }
+
+    fn declare(&self, _: &Registry) {}
+
+    async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
+        let mut race = Race::new(self, input, cx);
+        run.note = Some(race.start());
+        loop {
+            let landed = tokio::select! {
+                biased;
+                landed = landing(&mut race.flights) => Some(landed),
+                () = until(race.next) => None,
+            };
+            match landed {
+                None => race.another(HedgeEvent::Hedged, run),
+                Some((flight, Ok(output))) => return Ok(race.won(&flight, output, run)),
+                Some((flight, Err(error))) => race.lost(&flight, error, run)?,
+            }
+        }
+    }
+
+    fn ended(&self, end: &End<'_, Self>) {
+        self.counts.outcomes[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(started) = *end.note {
+            let now = Instant::now();
+            self.learn(now - started, true, now);
+        }
+    }
+
+    fn describe(&self) -> Node {
+        Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.inner.describe())
+    }
+
+    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
+        self.inner.stream(output)
+    }
+
+    fn bind(&self, sink: &Sink) {
+        self.inner.bind(sink);
+    }
+}
+
+impl<P> fmt::Debug for Hedge<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HedgeConfig { operation, extra_attempts, .. } = &self.config;
+        let stats = self.stats();
+        write!(f, "Hedge({operation}, {extra_attempts} extra after {:?}, ", stats.delay)?;
+        write!(f, "{} of {} won by a hedge)", stats.hedge, stats.primary + stats.hedge)
+    }
+}
+
+// === impl Race ===
+
+/// The attempts of one run.
+struct Race<'a, P: Primitive> {
+    hedge: &'a Hedge<P>,
+    input: P::In,
+    cx: &'a Context,
+    /// What every attempt's state is a copy of.
+    base: Context,
+    wait: Duration,
+    flights: Vec<Flight<'a, P::Out>>,
+    started: u32,
+    /// When the next attempt starts, if one may.
+    next: Option<Instant>,
+    failed: Option<Error>,
+}
+
+/// An attempt under way. The first has the number 0.
+struct Flight<'a, Out> {
+    number: u32,
+    since: Instant,
+    cx: Context,
+    work: Pin<Box<dyn Future<Output = Result<Out>> + Send + 'a>>,
+}
+
+/// The next attempt to end; of several that end together the one that started first.
+async fn landing<'a, Out>(flights: &mut Vec<Flight<'a, Out>>) -> (Flight<'a, Out>, Result<Out>) {
+    poll_fn(|task| {
+        let ended = flights.iter_mut().enumerate().find_map(|(at, flight)| {
+            match flight.work.as_mut().poll(task) {
+                Poll::Ready(result) => Some((at, result)),
+                Poll::Pending => None,
+            }
+        });
+        ended.map_or(Poll::Pending, |(at, result)| Poll::Ready((flights.remove(at), result)))
+    })
+    .await
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
+    fn new(hedge: &'a Hedge<P>, input: P::In, cx: &'a Context) -> Self {
+        let wait = hedge.delay(Instant::now());
+        let (base, flights) = (cx.fork(), Vec::with_capacity(1));
+        Self { hedge, input, cx, base, wait, flights, started: 0, next: None, failed: None }
+    }
+
+    fn start(&mut self) -> Instant {
+        let (inner, input) = (&self.hedge.inner, self.input.clone());
+        let (cx, since) = (self.base.fork(), Instant::now());
+        let own = cx.clone();
+        let work = Box::pin(async move { answered(inner, input, &own).await });
+        self.flights.push(Flight { number: self.started, since, cx, work });
+        self.started += 1;
+        self.next = since.checked_add(self.wait).filter(|_| self.started <= self.hedge.config.extra_attempts);
+        since
+    }
+
+    /// Starts another attempt, if number, deadline and budget allow it.
+    fn another(&mut self, why: HedgeEvent, run: &mut Run<'_, Hedge<P>>) {
+        if self.next.take().is_none() || self.cx.is_cancelled() {
+            return;
+        }
+        if !self.cx.fits(Duration::ZERO) {
+            return self.count(HedgeEvent::NoTimeLeft, run);
+        }
+        self.start();
+        self.count(why, run);
+    }
+
+    /// Decides the run for `flight`.
+    fn won(&mut self, flight: &Flight<'a, P::Out>, mut output: P::Out, run: &mut Run<'_, Hedge<P>>) -> P::Out {
+        let now = Instant::now();
+        let (won_by, outcome) = match flight.number {
+            0 => (WonBy::Primary, HedgeOutcome::Primary),
+            number => (WonBy::Hedge(number), HedgeOutcome::Hedge),
+        };
+        if won_by == WonBy::Primary {
+            run.note = None;
+            self.hedge.learn(now - flight.since, false, now);
+        } else if let Some(started) = run.note.take() {
+            self.hedge.learn(now - started, true, now);
+        }
+        self.drop_losers(now, run);
+        adopt(self.cx, &flight.cx, &self.base, self.hedge.inner.stream(&mut output));
+        self.cx.state().insert(won_by);
+        run.attribute("throughline.hedge.won_by", won_by.to_string());
+        run.outcome(outcome);
+        output
+    }
+
+    /// Goes on without `flight`, if there is a way.
+    fn lost(&mut self, flight: &Flight<'a, P::Out>, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
+        if flight.number == 0 {
+            run.note = None;
+        }
+        if !error.is_retryable() {
+            self.next = None;
+            let fatal = match self.failed.take() {
+                Some(earlier) => error.and(earlier),
+                None => error,
+            };
+            return self.give_up(flight, fatal, run);
+        }
+        if error.retry_after().is_some() {
+            self.next = None;
+        }
+        let failed = match self.failed.take() {
+            Some(first) => first.and(error),
+            None => error,
+        };
+        self.another(HedgeEvent::FailedOver, run);
+        if self.flights.is_empty() {
+            return self.give_up(flight, failed, run);
+        }
+        self.failed = Some(failed);
+        Ok(())
+    }
+
+    fn give_up(&mut self, flight: &Flight<'a, P::Out>, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
+        run.note = None;
+        self.drop_losers(Instant::now(), run);
+        adopt(self.cx, &flight.cx, &self.base, None);
+        Err(error)
+    }
+
+    fn drop_losers(&mut self, now: Instant, run: &mut Run<'_, Hedge<P>>) {
+        let wasted: Duration = self.flights.iter().map(|flight| now - flight.since).sum();
+        self.flights.iter().for_each(|_| self.count(HedgeEvent::LoserDropped, run));
+        self.flights.clear();
+        if !wasted.is_zero() {
+            let nanos = u64::try_from(wasted.as_nanos()).unwrap_or(u64::MAX);
+            self.hedge.counts.wasted_nanos.fetch_add(nanos, Ordering::Relaxed);
+            run.attribute("throughline.hedge.wasted_seconds", wasted.as_secs_f64());
+        }
+    }
+
+    fn count(&self, event: HedgeEvent, run: &mut Run<'_, Hedge<P>>) {
+        self.hedge.counts.events[event as usize].fetch_add(1, Ordering::Relaxed);
+        run.event(event);
+    }
+}
+
+// === impl WonBy ===
+
+impl fmt::Display for WonBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Primary => f.write_str("primary"),
+            Self::Hedge(number) => write!(f, "hedge_{number}"),
+        }
+    }
+}
+
+// === impl Outcome ===
+
+impl crate::telemetry::Outcome for HedgeOutcome {
+    const SUCCESS: Self = Self::Primary;
+    const ERROR: Self = Self::Error;
+    const CANCELLED: Self = Self::Cancelled;
+}
