@@ -48,6 +48,7 @@ pub struct Context {
 
 #[derive(Default)]
 struct Request {
+    expects_stream: bool,
     ids: Ids,
     tags: BTreeMap<String, String>,
     baggage: BTreeMap<String, String>,
@@ -171,6 +172,12 @@ impl Context {
         })
     }
 
+    /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
+    #[must_use]
+    pub fn expects_stream(&self) -> bool {
+        self.request.expects_stream
+    }
+
     /// When the work must be done.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -252,6 +259,7 @@ impl Context {
     #[must_use]
     pub fn detach(&self) -> Self {
         let request = Request {
+            expects_stream: self.request.expects_stream,
             ids: self.request.ids.clone(),
             tags: self.request.tags.clone(),
             baggage: self.request.baggage.clone(),
@@ -387,6 +395,12 @@ impl ContextBuilder {
             let span = SpanId::from(fastrand::u64(1..));
             self.span = Some(SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, false, TraceState::NONE));
         }
+        self
+    }
+
+    /// The caller has asked for a stream.
+    pub fn expects_stream(mut self, expects: bool) -> Self {
+        self.request.expects_stream = expects;
         self
     }
 

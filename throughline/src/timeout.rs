@@ -2,7 +2,8 @@
 //!
 //! At `limit` the work is asked to stop, through [`Context::cancelled`]; it may still answer within
 //! `grace`, or give up with [`Kind::Cancelled`]. At `limit + grace` it is dropped. Where there is no
-//! answer, the caller gets [`Kind::Timeout`].
+//! answer, the caller gets [`Kind::Timeout`]. For an output that is a stream, the limit is that of the whole
+//! stream, and its first item and the pauses between items can have limits of their own.
 //!
 //! Use it around every call that leaves the process. In a stack of wrappers it stands innermost, around
 //! one attempt, and again near the outside, around everything.
@@ -39,9 +40,10 @@ use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::Streaming;
+use crate::stream::{StreamEnding, StreamLimit, Streaming, first};
 use crate::telemetry::{
-    Counter, End, Family, Histogram, Observed, Outcome as _, Rate, Registry, Run, Sink, Stage, WORK_SECONDS,
+    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, Rate, Registry, Run, Sink, Stage,
+    WORK_SECONDS,
 };
 use crate::workflow::Workflow;
 
@@ -89,6 +91,12 @@ labels! {
         StopRequested = "stop_requested",
         /// The work held its thread beyond limit and grace and answered all the same.
         Overrun = "overrun",
+        /// A stream gave no first item in time.
+        NoFirstItem = "no_first_item",
+        /// A stream paused for too long between two items.
+        Stalled = "stalled",
+        /// A stream was not complete when limit and grace were over.
+        Incomplete = "incomplete",
     }
 }
 
@@ -104,6 +112,15 @@ pub struct TimeoutConfig {
     operation: String,
     limit: Duration,
     grace: Duration,
+    first_item: Option<Duration>,
+    between_items: Option<Duration>,
+}
+
+/// The limits that a run has left on its stream, as the errors that they fail it with.
+#[derive(Debug, Default)]
+pub struct StreamLimits {
+    total: Option<Error>,
+    between: Option<Error>,
 }
 
 /// Bounds a workflow in time. Made by [`Workflow::timeout`].
@@ -170,10 +187,9 @@ impl TimeoutConfig {
     /// # Errors
     /// When `limit` is zero or longer than a day.
     pub fn new(operation: impl Into<String>, limit: Duration) -> Result<Self, ConfigError> {
-        if limit.is_zero() || limit > LONGEST {
-            return Err(refused("limit", limit, LIMITS));
-        }
-        Ok(Self { operation: operation.into(), limit, grace: Duration::ZERO })
+        let limit = bounded("limit", limit)?;
+        let operation = operation.into();
+        Ok(Self { operation, limit, grace: Duration::ZERO, first_item: None, between_items: None })
     }
 
     /// As [`TimeoutConfig::new`], with the limit in seconds.
@@ -196,6 +212,25 @@ impl TimeoutConfig {
         Ok(self)
     }
 
+    /// How long a stream's first item may take, from the start of the run where the context says that a
+    /// stream is expected ([`Context::expects_stream`]). Default: no limit but the whole.
+    ///
+    /// # Errors
+    /// When `limit` is zero or longer than a day.
+    pub fn first_item(mut self, limit: Duration) -> Result<Self, ConfigError> {
+        self.first_item = Some(bounded("first item", limit)?);
+        Ok(self)
+    }
+
+    /// How long a stream may pause between two items. Default: no limit but the whole.
+    ///
+    /// # Errors
+    /// When `limit` is zero or longer than a day.
+    pub fn between_items(mut self, limit: Duration) -> Result<Self, ConfigError> {
+        self.between_items = Some(bounded("between items", limit)?);
+        Ok(self)
+    }
+
     /// As [`TimeoutConfig::grace`], in seconds.
     ///
     /// # Errors
@@ -203,6 +238,13 @@ impl TimeoutConfig {
     pub fn grace_secs(self, seconds: f64) -> Result<Self, ConfigError> {
         let grace = duration("grace", seconds, GRACES)?;
         self.grace(grace)
+    }
+}
+
+fn bounded(field: &str, limit: Duration) -> Result<Duration, ConfigError> {
+    match limit.is_zero() || limit > LONGEST {
+        true => Err(refused(field, limit, LIMITS)),
+        false => Ok(limit),
     }
 }
 
@@ -229,6 +271,20 @@ impl<P> Timeout<P> {
             inner_errors: count(TimeoutOutcome::InnerError),
             cancelled: count(TimeoutOutcome::Cancelled),
         }
+    }
+
+    /// Leaves the limits on a stream that count from now on.
+    fn limit(&self, stream: &mut dyn Streaming, start: Instant) -> StreamLimits {
+        let TimeoutConfig { limit, grace, between_items, .. } = self.config;
+        let error = |text| Error::new(Kind::Timeout, text);
+        let total = error(format!("the stream was not complete within {:?}", limit + grace));
+        stream.limit(StreamLimit::until(start + limit + grace, total.clone()));
+        let between = between_items.map(|pause| {
+            let error = error(format!("the stream gave nothing for {pause:?}"));
+            stream.limit(StreamLimit::between(pause, error.clone()));
+            error
+        });
+        StreamLimits { total: Some(total), between }
     }
 
     /// The bounds it enforces.
@@ -261,13 +317,26 @@ impl TimeoutStats {
     }
 }
 
+impl<P: Primitive> Timeout<P> {
+    /// Runs the work, and where it gives a stream, waits for the first item; `late` is the error for one that
+    /// does not come by a moment.
+    async fn begin(&self, input: P::In, cx: &Context, late: Option<(Instant, &Error)>) -> Result<P::Out> {
+        let from_the_start = late.filter(|_| cx.expects_stream());
+        let mut output = in_time(self.inner.execute(input, cx), from_the_start).await?;
+        if let Some(stream) = self.inner.stream(&mut output) {
+            in_time(first(stream), late).await?;
+        }
+        Ok(output)
+    }
+}
+
 impl<P: Primitive> Stage for Timeout<P> {
     type In = P::In;
     type Out = P::Out;
     type Outcome = TimeoutOutcome;
     type Event = TimeoutEvent;
     type Signals = TimeoutSignals;
-    type Note = ();
+    type Note = StreamLimits;
 
     const PRIMITIVE: &'static str = "timeout";
 
@@ -286,10 +355,14 @@ impl<P: Primitive> Stage for Timeout<P> {
     }
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
-        let TimeoutConfig { limit, grace, .. } = self.config;
+        let TimeoutConfig { limit, grace, first_item, .. } = self.config;
         let start = Instant::now();
         let (inner, stop) = cx.bounded(limit + grace);
-        let mut work = pin!(self.inner.execute(input, &inner));
+        let no_first_item = first_item.map(|limit| {
+            (start + limit, Error::new(Kind::Timeout, format!("no first item within {limit:?}")))
+        });
+        let late = no_first_item.as_ref().map(|(end, error)| (*end, error));
+        let mut work = pin!(self.begin(input, &inner, late));
 
         let (result, asked_to_stop) = tokio::select! {
             biased;
@@ -311,9 +384,17 @@ impl<P: Primitive> Stage for Timeout<P> {
                 run.outcome(TimeoutOutcome::Timeout);
                 Err(Error::new(Kind::Timeout, format!("no answer within {limit:?}")).because(error))
             }
-            Some(Ok(value)) => {
+            Some(Err(error)) if late.is_some_and(|(_, late)| late.is(&error)) => {
+                run.event(TimeoutEvent::NoFirstItem);
+                run.outcome(TimeoutOutcome::Timeout);
+                Err(error)
+            }
+            Some(Ok(mut value)) => {
                 let late = asked_to_stop || took > limit;
                 run.outcome(if late { TimeoutOutcome::Late } else { TimeoutOutcome::Success });
+                if let Some(stream) = self.inner.stream(&mut value) {
+                    run.note = self.limit(stream, start);
+                }
                 if took > limit + grace {
                     run.event(TimeoutEvent::Overrun);
                 }
@@ -342,6 +423,18 @@ impl<P: Primitive> Stage for Timeout<P> {
         }
     }
 
+    fn stream_ended(&self, ending: &StreamEnding, run: &mut Deferred<Self>) -> Option<TimeoutOutcome> {
+        let StreamEnding::Failed(error) = ending else { return None };
+        let is = |limit: &Option<Error>| limit.as_ref().is_some_and(|limit| limit.is(error));
+        let event = match (is(&run.note.total), is(&run.note.between)) {
+            (false, false) => return None,
+            (true, _) => TimeoutEvent::Incomplete,
+            (false, true) => TimeoutEvent::Stalled,
+        };
+        run.event(event);
+        Some(TimeoutOutcome::Timeout)
+    }
+
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.inner.describe())
     }
@@ -355,6 +448,13 @@ impl<P: Primitive> Stage for Timeout<P> {
     }
 }
 
+async fn in_time<T>(work: impl Future<Output = Result<T>>, limit: Option<(Instant, &Error)>) -> Result<T> {
+    match limit {
+        Some((end, late)) => within(end, work).await.unwrap_or_else(|| Err(late.clone())),
+        None => work.await,
+    }
+}
+
 async fn within<F: Future>(end: Instant, work: F) -> Option<F::Output> {
     tokio::select! {
         biased;
@@ -365,7 +465,7 @@ async fn within<F: Future>(end: Instant, work: F) -> Option<F::Output> {
 
 impl<P> fmt::Debug for Timeout<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TimeoutConfig { operation, limit, grace } = &self.config;
+        let TimeoutConfig { operation, limit, grace, .. } = &self.config;
         let stats = self.stats();
         write!(f, "Timeout({operation}, limit {limit:?}, grace {grace:?}, ")?;
         write!(f, "{} of {} timed out)", stats.timeouts, stats.total())

@@ -211,9 +211,17 @@ impl<S: Stage> Deferred<S> {
         }
     }
 
+    /// Counts something that happened inside the run.
+    pub fn event(&mut self, event: S::Event) {
+        if let Some(live) = self.open.as_mut().and_then(|open| open.live.as_mut()) {
+            live.binding.handles.events[event.index()].inc();
+        }
+    }
+
     fn end_with(mut self, ending: &StreamEnding) {
         let said = self.open.as_ref().and_then(|open| open.outcome);
-        let outcome = self.core.stage.stream_ended(ending, &mut self.note);
+        let core = Arc::clone(&self.core);
+        let outcome = core.stage.stream_ended(ending, &mut self);
         match ending {
             StreamEnding::Complete => self.end(outcome.or(said).unwrap_or(S::Outcome::SUCCESS), None),
             StreamEnding::Failed(error) => {

@@ -10,7 +10,7 @@ use opentelemetry::trace::SpanKind;
 use super::clock::Tick;
 use super::label::{Label, Outcome};
 use super::registry::Registry;
-use super::run::Run;
+use super::run::{Deferred, Run};
 use super::sink::Sink;
 use crate::context::Context;
 use crate::error::Result;
@@ -75,8 +75,8 @@ pub trait Stage: Send + Sync + Sized + 'static {
 
     /// How a run ends whose stream has ended like this. Default: complete as [`Run::outcome`] said or as a
     /// success, failed as an error, dropped as cancelled.
-    fn stream_ended(&self, ending: &StreamEnding, note: &mut Self::Note) -> Option<Self::Outcome> {
-        let _ = (ending, note);
+    fn stream_ended(&self, ending: &StreamEnding, run: &mut Deferred<Self>) -> Option<Self::Outcome> {
+        let _ = (ending, run);
         None
     }
 

@@ -1,19 +1,4 @@
-//! For tests of workflows: a telemetry instance that remembers.
-//!
-//! ```
-//! use throughline::testing::Recorder;
-//! use throughline::workflow;
-//!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> throughline::Result<()> {
-//! let recorder = Recorder::new();
-//! let greet = workflow("greet", |name: String| async move { Ok(format!("hello {name}")) });
-//! greet.run("you".to_owned(), &recorder.context()).await?;
-//!
-//! let runs = recorder.metric("throughline_primitive_duration_seconds_count", &[("operation", "greet")]);
-//! assert_eq!(runs, Some(1.0));
-//! assert_eq!(recorder.spans()[0].name, "step greet");
-//! # Ok(()) }
-//! ```
+//! A telemetry instance that remembers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,0 +1,46 @@
+//! Every wrapper of the library, one file each.
+//!
+//! A new wrapper needs a file here with a `SPECIMEN` and a line in [`specimens`]. Its law says in virtual time what
+//! one run does: call what is wrapped with [`Play::call`] (at a time, with a deadline: a deadline only ever
+//! shrinks), cut off what is dropped with [`Play::cut`], name events with [`Play::event`], and keep what later runs
+//! depend on with [`Play::remember`]. A wrapper that passes everything on has the law [`transparent`]. Times in
+//! the configuration are odd numbers of milliseconds that depend on the level, because a tie has no defined order.
+
+mod boxed;
+mod cache;
+mod chaos;
+mod named;
+mod router;
+mod timeout;
+
+use std::time::Duration;
+
+use super::play::{Ending, Play, Specimen};
+
+/// Every wrapper of the library, in the order of their names. A test names those that are missing.
+#[must_use]
+pub fn specimens() -> Vec<Specimen> {
+    vec![
+        boxed::SPECIMEN,
+        cache::SPECIMEN,
+        chaos::SPECIMEN,
+        named::SPECIMEN,
+        router::SPECIMEN,
+        timeout::SPECIMEN,
+        timeout::DETACHED,
+    ]
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// The law of a wrapper that changes nothing while all is well with itself.
+fn transparent(play: &mut Play<'_>) -> Ending {
+    play.pass().hand_on()
+}
+
+/// Nothing is ever held.
+fn nothing() -> Box<dyn Fn() -> u64 + Send + Sync> {
+    Box::new(|| 0)
+}

@@ -1,0 +1,195 @@
+//! Outputs that are streams: what every wrapper makes of them.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use throughline::testing::Recorder;
+use throughline::{
+    Context, Error, ItemStream, Kind, Primitive, Result, TimeoutConfig, Workflow, workflow_stream,
+};
+use tokio::time::{Instant, sleep};
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Items that come after pauses; a pause without an item is a failure.
+type Plan = Vec<(u64, Option<u64>)>;
+
+fn items(plan: Plan) -> impl Stream<Item = Result<u64>> + Send {
+    stream::iter(plan).then(|(pause, item)| async move {
+        sleep(millis(pause)).await;
+        item.ok_or_else(|| Error::new(Kind::Upstream, "broken off"))
+    })
+}
+
+fn source(plan: Plan) -> Workflow<impl Primitive<In = u64, Out = ItemStream<u64>>> {
+    workflow_stream("source", move |_: u64, _: Context| {
+        let plan = plan.clone();
+        async move { Ok(ItemStream::new(items(plan))) }
+    })
+}
+
+/// All items, and the error at the end.
+async fn read(stream: ItemStream<u64>) -> (Vec<u64>, Option<Error>) {
+    let mut read = (Vec::new(), None);
+    stream
+        .for_each(|item| {
+            match item {
+                Ok(item) => read.0.push(item),
+                Err(error) => read.1 = Some(error),
+            }
+            std::future::ready(())
+        })
+        .await;
+    read
+}
+
+fn ended(recorder: &Recorder, operation: &str, outcome: &str) -> Option<f64> {
+    let labels = [("operation", operation), ("outcome", outcome)];
+    recorder.metric("throughline_primitive_duration_seconds_count", &labels)
+}
+
+fn events(recorder: &Recorder, event: &str) -> Option<f64> {
+    recorder.metric("throughline_primitive_events_total", &[("event", event)])
+}
+
+fn limit() -> TimeoutConfig {
+    TimeoutConfig::new("limit", millis(1_000)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_when_its_stream_is_complete() {
+    let recorder = Recorder::new();
+    let flow = source(vec![(100, Some(1)), (100, Some(2))]).timeout(limit()).named("all");
+    let stream = flow.run(0, &recorder.context()).await.unwrap();
+    assert_eq!(ended(&recorder, "all", "success"), None, "it is still under way");
+    assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(3.0));
+    assert_eq!(read(stream).await.0, [1, 2]);
+    assert_eq!(ended(&recorder, "all", "success"), Some(1.0));
+    assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(0.0));
+    let sum = recorder.metric("throughline_primitive_duration_seconds_sum", &[("operation", "all")]);
+    assert_eq!(sum, Some(0.2), "from the start to the last item");
+    let names: Vec<_> = recorder.spans().into_iter().map(|span| span.name.into_owned()).collect();
+    assert_eq!(names, ["step source", "timeout limit", "invoke_workflow all"], "children end before parents");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_fails_or_is_dropped_ends_its_runs_so() {
+    let recorder = Recorder::new();
+    let flow = source(vec![(10, Some(1)), (10, None)]).named("all");
+    let (items, error) = read(flow.run(0, &recorder.context()).await.unwrap()).await;
+    assert_eq!((items, error.unwrap().kind()), (vec![1], Kind::Upstream));
+    assert_eq!(ended(&recorder, "all", "error"), Some(1.0));
+
+    drop(flow.run(0, &recorder.context()).await.unwrap());
+    assert_eq!(ended(&recorder, "all", "cancelled"), Some(1.0));
+    assert_eq!(ended(&recorder, "source", "cancelled"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_waits_for_the_first_item_and_loses_none() {
+    let flow = source(vec![(300, Some(1)), (5, Some(2))]).timeout(limit().first_item(millis(400)).unwrap());
+    let start = Instant::now();
+    let stream = flow.run(0, &Recorder::new().context()).await.unwrap();
+    assert_eq!(start.elapsed(), millis(300));
+    assert_eq!(read(stream).await.0, [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_item_that_does_not_come_is_a_timeout_of_its_own() {
+    let recorder = Recorder::new();
+    let flow = source(vec![(500, Some(1))]).timeout(limit().first_item(millis(400)).unwrap());
+    let start = Instant::now();
+    let error = flow.run(0, &recorder.context()).await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, millis(400)));
+    assert_eq!(error.to_string(), "no first item within 400ms");
+    assert_eq!(events(&recorder, "no_first_item"), Some(1.0));
+    assert_eq!(ended(&recorder, "limit", "timeout"), Some(1.0));
+    assert_eq!(ended(&recorder, "source", "cancelled"), Some(1.0), "the stream was dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_item_is_waited_for_from_the_start_only_where_a_stream_is_expected() {
+    let slow_head = || {
+        workflow_stream("source", |_: u64, _: Context| async {
+            sleep(millis(600)).await;
+            Ok(ItemStream::new(items(vec![(10, Some(1))])))
+        })
+        .timeout(limit().first_item(millis(400)).unwrap())
+    };
+    let recorder = Recorder::new();
+    let expecting = Context::builder().sink(recorder.sink()).expects_stream(true).build();
+    let start = Instant::now();
+    assert!(slow_head().run(0, &expecting).await.is_err());
+    assert_eq!(start.elapsed(), millis(400));
+    // It may be a whole answer that is on its way; when it turns out a stream, the limit is over.
+    let start = Instant::now();
+    assert!(slow_head().run(0, &recorder.context()).await.is_err());
+    assert_eq!(start.elapsed(), millis(600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stalls_fails_with_an_error_of_its_own() {
+    let recorder = Recorder::new();
+    let flow = source(vec![(10, Some(1)), (50, Some(2)), (500, Some(3))])
+        .timeout(limit().between_items(millis(100)).unwrap());
+    let start = Instant::now();
+    let (items, error) = read(flow.run(0, &recorder.context()).await.unwrap()).await;
+    assert_eq!((items, start.elapsed()), (vec![1, 2], millis(160)));
+    assert_eq!(error.unwrap().to_string(), "the stream gave nothing for 100ms");
+    assert_eq!((events(&recorder, "stalled"), events(&recorder, "incomplete")), (Some(1.0), Some(0.0)));
+    assert_eq!(recorder.metric("timeout_failures_total", &[]), Some(1.0));
+    assert_eq!(ended(&recorder, "source", "error"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_the_reader_is_not_one_of_the_stream() {
+    let flow =
+        source(vec![(10, Some(1)), (10, Some(2))]).timeout(limit().between_items(millis(100)).unwrap());
+    let mut stream = flow.run(0, &Recorder::new().context()).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+    sleep(millis(500)).await;
+    assert_eq!(stream.next().await.unwrap().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_that_of_the_whole_stream() {
+    let recorder = Recorder::new();
+    let flow = source((0..20).map(|n| (90, Some(n))).collect()).timeout(limit());
+    let start = Instant::now();
+    let (items, error) = read(flow.run(0, &recorder.context()).await.unwrap()).await;
+    assert_eq!((items.len(), start.elapsed()), (11, millis(1_000)));
+    assert_eq!(error.unwrap().to_string(), "the stream was not complete within 1s");
+    assert_eq!(events(&recorder, "incomplete"), Some(1.0));
+    assert_eq!(ended(&recorder, "limit", "timeout"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_inside_is_an_inner_error_outside() {
+    let recorder = Recorder::new();
+    let inside = TimeoutConfig::new("inside", millis(500)).unwrap();
+    let flow = source((0..20).map(|n| (90, Some(n))).collect()).timeout(inside).timeout(limit());
+    let (_, error) = read(flow.run(0, &recorder.context()).await.unwrap()).await;
+    assert_eq!(error.unwrap().to_string(), "the stream was not complete within 500ms");
+    assert_eq!(ended(&recorder, "inside", "timeout"), Some(1.0));
+    assert_eq!(ended(&recorder, "limit", "inner_error"), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_stream_passes_through_a_pipe_a_router_and_a_box() {
+    use throughline::{RouterConfig, router, workflow};
+    let recorder = Recorder::new();
+    let double = workflow("double", |n: u64| async move { Ok(n * 2) });
+    let routes =
+        RouterConfig::new("route").route("only", source(vec![(0, Some(5))])).select(|_, _| Ok("only".into()));
+    let flow = (double >> router(routes).unwrap()).boxed().named("all");
+    let stream = flow.run(1, &recorder.context()).await.unwrap();
+    assert_eq!(ended(&recorder, "route", "success"), None);
+    assert_eq!(read(stream).await.0, [5]);
+    for operation in ["route", "all", "source"] {
+        assert_eq!(ended(&recorder, operation, "success"), Some(1.0), "{operation}");
+    }
+}
