@@ -36,6 +36,7 @@
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
@@ -48,6 +49,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod budget;
 pub mod cache;
 pub mod context;
 pub mod error;
@@ -57,6 +59,7 @@ pub mod primitive;
 pub mod router;
 pub mod step;
 pub mod stream;
+pub(crate) mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -64,6 +67,7 @@ pub mod timeout;
 mod usd;
 pub mod workflow;
 
+pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
     Lifetime, Memory, Store,
