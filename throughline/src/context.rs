@@ -481,7 +481,7 @@ impl State {
     pub(crate) fn adopt(&self, fork: &State, base: &State) {
         let changed: Vec<_> = {
             let (fork, base) = (fork.values(), base.values());
-            let same = |id, value| base.get(id).is_some_and(|old| Arc::ptr_eq(old, value));
+            let same = |id: &TypeId, value: &_| base.get(id).is_some_and(|old| Arc::ptr_eq(old, value));
             let changed = fork.iter().filter(|(id, value)| !same(id, value));
             changed.map(|(id, value)| (*id, Arc::clone(value))).collect()
         };

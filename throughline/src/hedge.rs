@@ -48,6 +48,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::attempt::{adopt, answered};
+use crate::budget::Budget;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Result};
 use crate::graph::Node;
@@ -90,6 +91,11 @@ labels! {
 
 /// The most extra attempts.
 const MOST_EXTRA: u32 = 10;
+/// What the span calls the attempts.
+const NAMES: [&str; 1 + MOST_EXTRA as usize] = [
+    "primary", "hedge_1", "hedge_2", "hedge_3", "hedge_4", "hedge_5", "hedge_6", "hedge_7", "hedge_8",
+    "hedge_9", "hedge_10",
+];
 /// The longest delay or window: a day.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -110,6 +116,7 @@ pub struct HedgeConfig {
     operation: String,
     delay: Delay,
     extra_attempts: u32,
+    budget: Option<Budget>,
 }
 
 /// Starts another attempt when one takes long. Made by [`Workflow::hedge`].
@@ -253,7 +260,7 @@ impl HedgeConfig {
     /// cost changes when it is done twice, at the same time, or half.
     #[must_use]
     pub fn for_idempotent_work(operation: impl Into<String>, delay: HedgeDelay) -> Self {
-        Self { operation: operation.into(), delay: delay.0, extra_attempts: 1 }
+        Self { operation: operation.into(), delay: delay.0, extra_attempts: 1, budget: None }
     }
 
     /// How many attempts a run may start beside the first; each waits the delay after the one before.
@@ -267,6 +274,14 @@ impl HedgeConfig {
         }
         self.extra_attempts = attempts;
         Ok(self)
+    }
+
+    /// Lets a budget decide whether an extra attempt may start; a success is deposited there. Exhausted, it
+    /// leaves the attempts under way alone. Default: none.
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
     }
 }
 
@@ -390,7 +405,8 @@ struct Race<'a, P: Primitive> {
     started: u32,
     /// When the next attempt starts, if one may.
     next: Option<Instant>,
-    failed: Option<Error>,
+    /// The errors so far, the one to return first, with the context of its attempt.
+    failed: Option<(Error, Context)>,
 }
 
 /// An attempt under way. The first has the number 0.
@@ -404,12 +420,11 @@ struct Flight<'a, Out> {
 /// The next attempt to end; of several that end together the one that started first.
 async fn landing<'a, Out>(flights: &mut Vec<Flight<'a, Out>>) -> (Flight<'a, Out>, Result<Out>) {
     poll_fn(|task| {
-        let ended = flights.iter_mut().enumerate().find_map(|(at, flight)| {
-            match flight.work.as_mut().poll(task) {
+        let ended =
+            flights.iter_mut().enumerate().find_map(|(at, flight)| match flight.work.as_mut().poll(task) {
                 Poll::Ready(result) => Some((at, result)),
                 Poll::Pending => None,
-            }
-        });
+            });
         ended.map_or(Poll::Pending, |(at, result)| Poll::Ready((flights.remove(at), result)))
     })
     .await
@@ -448,27 +463,31 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
         if !self.cx.fits(Duration::ZERO) {
             return self.count(HedgeEvent::NoTimeLeft, run);
         }
+        if self.hedge.config.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
+            return self.count(HedgeEvent::BudgetExhausted, run);
+        }
         self.start();
         self.count(why, run);
     }
 
     /// Decides the run for `flight`.
-    fn won(&mut self, flight: &Flight<'a, P::Out>, mut output: P::Out, run: &mut Run<'_, Hedge<P>>) -> P::Out {
-        let now = Instant::now();
+    fn won(
+        &mut self,
+        flight: &Flight<'a, P::Out>,
+        mut output: P::Out,
+        run: &mut Run<'_, Hedge<P>>,
+    ) -> P::Out {
         let (won_by, outcome) = match flight.number {
             0 => (WonBy::Primary, HedgeOutcome::Primary),
             number => (WonBy::Hedge(number), HedgeOutcome::Hedge),
         };
-        if won_by == WonBy::Primary {
-            run.note = None;
-            self.hedge.learn(now - flight.since, false, now);
-        } else if let Some(started) = run.note.take() {
-            self.hedge.learn(now - started, true, now);
+        if let Some(budget) = &self.hedge.config.budget {
+            budget.deposit();
         }
-        self.drop_losers(now, run);
+        self.decided(won_by == WonBy::Primary, run);
         adopt(self.cx, &flight.cx, &self.base, self.hedge.inner.stream(&mut output));
         self.cx.state().insert(won_by);
-        run.attribute("throughline.hedge.won_by", won_by.to_string());
+        run.attribute("throughline.hedge.won_by", NAMES[flight.number as usize]);
         run.outcome(outcome);
         output
     }
@@ -478,37 +497,31 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
         if flight.number == 0 {
             run.note = None;
         }
-        if !error.is_retryable() {
-            self.next = None;
-            let fatal = match self.failed.take() {
-                Some(earlier) => error.and(earlier),
-                None => error,
-            };
-            return self.give_up(flight, fatal, run);
-        }
-        if error.retry_after().is_some() {
+        let fatal = !error.is_retryable();
+        if fatal || error.retry_after().is_some() {
             self.next = None;
         }
-        let failed = match self.failed.take() {
-            Some(first) => first.and(error),
-            None => error,
+        let (error, cx) = match self.failed.take() {
+            Some((earlier, _)) if fatal => (error.and(earlier), flight.cx.clone()),
+            Some((first, cx)) => (first.and(error), cx),
+            None => (error, flight.cx.clone()),
         };
         self.another(HedgeEvent::FailedOver, run);
-        if self.flights.is_empty() {
-            return self.give_up(flight, failed, run);
+        if fatal || self.flights.is_empty() {
+            self.decided(false, run);
+            adopt(self.cx, &cx, &self.base, None);
+            return Err(error);
         }
-        self.failed = Some(failed);
+        self.failed = Some((error, cx));
         Ok(())
     }
 
-    fn give_up(&mut self, flight: &Flight<'a, P::Out>, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
-        run.note = None;
-        self.drop_losers(Instant::now(), run);
-        adopt(self.cx, &flight.cx, &self.base, None);
-        Err(error)
-    }
-
-    fn drop_losers(&mut self, now: Instant, run: &mut Run<'_, Hedge<P>>) {
+    /// Learns from the first attempt, if it has not failed, and drops what is under way.
+    fn decided(&mut self, primary: bool, run: &mut Run<'_, Hedge<P>>) {
+        let now = Instant::now();
+        if let Some(started) = run.note.take() {
+            self.hedge.learn(now - started, !primary, now);
+        }
         let wasted: Duration = self.flights.iter().map(|flight| now - flight.since).sum();
         self.flights.iter().for_each(|_| self.count(HedgeEvent::LoserDropped, run));
         self.flights.clear();
@@ -522,17 +535,6 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
     fn count(&self, event: HedgeEvent, run: &mut Run<'_, Hedge<P>>) {
         self.hedge.counts.events[event as usize].fetch_add(1, Ordering::Relaxed);
         run.event(event);
-    }
-}
-
-// === impl WonBy ===
-
-impl fmt::Display for WonBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Primary => f.write_str("primary"),
-            Self::Hedge(number) => write!(f, "hedge_{number}"),
-        }
     }
 }
 

@@ -230,7 +230,7 @@ mod tests {
             }
             let mut sorted: Vec<u64> = kept.iter().map(|(_, millis)| *millis).collect();
             sorted.sort_unstable();
-            let rank = ((q * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+            let rank = (f64::ceil(q * sorted.len() as f64) as usize).clamp(1, sorted.len());
             let now = start + Duration::from_millis(at);
             prop_assert_eq!(latency.count(now), sorted.len() as u64);
             let value = latency.quantile(q, now);

@@ -36,7 +36,12 @@
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * And if nobody knows how long that is? [`Workflow::adaptive_timeout`]
+//! * What if a few answers are much slower than the rest? [`Workflow::hedge`]
 //! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
+//! * How do I run 100 prompts, 8 at a time? [`Workflow::each`]
+//! * How do I ask several and take every result, the first or the first few? [`Workflow::settle`],
+//!   [`Workflow::race`], [`Workflow::quorum`], [`parallel()`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
@@ -49,12 +54,17 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod adaptive_timeout;
+mod attempt;
 pub mod budget;
 pub mod cache;
 pub mod context;
 pub mod error;
 pub mod graph;
+pub mod hedge;
+mod latency;
 pub mod named;
+pub mod parallel;
 pub mod primitive;
 pub mod router;
 pub mod step;
@@ -67,6 +77,10 @@ pub mod timeout;
 mod usd;
 pub mod workflow;
 
+pub use adaptive_timeout::{
+    AdaptiveTimeout, AdaptiveTimeoutConfig, AdaptiveTimeoutEvent, AdaptiveTimeoutOutcome,
+    AdaptiveTimeoutStats,
+};
 pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
@@ -75,7 +89,9 @@ pub use cache::{
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use graph::Node;
+pub use hedge::{Hedge, HedgeConfig, HedgeDelay, HedgeEvent, HedgeOutcome, HedgeStats, WonBy};
 pub use named::Named;
+pub use parallel::{Each, Parallel, ParallelConfig, ParallelEvent, ParallelStats, parallel};
 pub use primitive::{Boxed, Primitive};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
