@@ -113,8 +113,8 @@ async fn lets_a_service_that_becomes_four_times_slower_answer_soon_and_fits_with
         let window = |mean: f64| (300.0 / mean) as usize;
         let (killed, limits) = calls(&flow, &cx, 1_500, 0.4).await;
         // A twentieth of all samples has to be above the new quantile.
-        let lets_answer = limits[samples / 6..].iter().all(|limit| *limit >= 0.5 * truth);
-        assert!(lets_answer, "seed {number}: 95 % of the runs can answer after {} calls", samples / 6);
+        let lets_answer = limits[samples / 5..].iter().all(|limit| *limit >= 0.5 * truth);
+        assert!(lets_answer, "seed {number}: 95 % of the runs can answer after {} calls", samples / 5);
         let followed = limits[window(0.453)..].iter().all(|limit| within(*limit, 0.25, truth));
         assert!(followed, "seed {number}: within 25 % when the window has passed");
         assert!(limits.iter().all(|limit| *limit <= 1.3 * truth), "seed {number}: it does not shoot over");
