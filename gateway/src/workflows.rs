@@ -145,7 +145,14 @@ fn build_model(
 }
 
 fn timeout(operation: String, limit: &TimeLimit) -> Result<TimeoutConfig, ConfigError> {
-    TimeoutConfig::new(operation, limit.limit)?.grace(limit.grace)
+    let mut config = TimeoutConfig::new(operation, limit.limit)?.grace(limit.grace)?;
+    if let Some(first_token) = limit.first_token {
+        config = config.first_item(first_token)?;
+    }
+    if let Some(pause) = limit.between_chunks {
+        config = config.between_items(pause)?;
+    }
+    Ok(config)
 }
 
 type Selected = Result<Cow<'static, str>>;

@@ -17,6 +17,9 @@ const COMPLETION: &str = "{\n \"choices\" : [{\"message\": {\"content\": \"gr\\u
      \"big\": 12345678901234567890123, \"usage\": {\"prompt_tokens\": 1000, \"completion_tokens\": 100} , \
      \"system_fingerprint\":null}";
 
+const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n";
+
 /// A gateway whose model `auto` asks `upstream`.
 async fn gateway(upstream: &Upstream) -> Gateway {
     Launch::serve(&upstream.config()).env("UPSTREAM_KEY", KEY).start().await
@@ -260,4 +263,43 @@ async fn a_provider_that_cannot_be_reached_is_a_502_that_names_no_address() {
     let answer = gateway.ask(chat("auto", "hi")).await;
     assert_eq!((answer.status, answer.error()["code"].as_str()), (502, Some("upstream_error")));
     assert!(!String::from_utf8_lossy(&answer.body).contains("127.0.0.1"), "{answer:?}");
+}
+
+/// A gateway with limits on streams, in front of a provider that takes these steps.
+async fn limited(limits: &str, steps: fn() -> Vec<Step>) -> (Upstream, Gateway) {
+    let upstream = Upstream::start(move |_| steps()).await;
+    let limits = format!("[models.auto]\ntimeout = {{ limit = \"1h\", {limits} }}\n[models.auto.routes");
+    let config = upstream.config().replacen("[models.auto.routes", &limits, 1);
+    let gateway = Launch::serve(&config).env("UPSTREAM_KEY", KEY).start().await;
+    (upstream, gateway)
+}
+
+#[tokio::test]
+async fn a_first_token_that_does_not_come_is_an_error_with_a_status() {
+    let silent: [fn() -> Vec<Step>; 2] =
+        [|| vec![Step::Hold], || vec![stream_head(), piece(ROLE), Step::Hold]];
+    for steps in silent {
+        let (upstream, gateway) = limited("first_token = \"80ms\"", steps).await;
+        let answer = gateway.ask(streamed("hi")).await;
+        assert_eq!(
+            (answer.status, answer.error()["message"].as_str()),
+            (504, Some("no first item within 80ms"))
+        );
+        gateway.settles("timeout_failures_total", &[("operation", "auto")], 1.0).await;
+        process::until("the call to be let go", async || (upstream.hung_up() == 1).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_ends_with_an_error_event() {
+    let (_upstream, gateway) =
+        limited("between_chunks = \"80ms\"", || vec![stream_head(), piece(CONTENT), Step::Hold]).await;
+    let answer = gateway.ask(streamed("hi")).await;
+    assert_eq!(answer.status, 200);
+    let body = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(body.starts_with(CONTENT), "{body}");
+    assert!(body.contains("the stream gave nothing for 80ms") && !body.contains("[DONE]"), "{body}");
+    gateway.settles("timeout_failures_total", &[("operation", "auto")], 1.0).await;
+    let stalled = [("primitive", "timeout"), ("event", "stalled")];
+    assert_eq!(gateway.metric("throughline_primitive_events_total", &stalled).await, 1.0);
 }

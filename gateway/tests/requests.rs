@@ -307,7 +307,7 @@ async fn headers_tell_route_cache_attempts_and_cost() {
     let mut streamed = chat("auto", "eight");
     streamed["stream"] = true.into();
     let streamed = gateway.ask(streamed).await;
-    assert_eq!(told(&streamed), [Some("short"), Some("bypass"), Some("1"), None]);
+    assert_eq!(told(&streamed), [Some("short"), Some("miss"), Some("1"), None]);
     assert_eq!(streamed.header("content-type"), Some("text/event-stream"));
 }
 

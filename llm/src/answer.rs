@@ -1,15 +1,14 @@
 //! What a provider answers: all at once, or as a stream.
 
 use std::fmt;
-use std::future::Future as _;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::Stream;
-use throughline::{Context, Error, Kind, Result};
-use tokio::time::Sleep;
+use futures_util::{Stream, StreamExt as _, stream};
+use throughline::stream::{OnEnd, Part, StreamLimit};
+use throughline::{Context, Error, ItemStream, Kind, Result, StreamEnding, Streaming};
 
 use crate::openai::Usage;
 
@@ -44,12 +43,10 @@ pub struct Completion {
 /// # Cancellation
 /// Dropping it ends the call; who wanted to know learns that the stream was dropped.
 pub struct ChatStream {
-    frames: Pin<Box<dyn Stream<Item = Result<Frame>> + Send>>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    frames: ItemStream<Frame>,
     model: Arc<str>,
-    usage: Option<Usage>,
-    on_end: Vec<OnEnd>,
-    over: bool,
+    /// What the frames have told so far, read or not.
+    usage: Arc<Mutex<Option<Usage>>>,
 }
 
 /// Events that came together, and the tokens that they told of.
@@ -59,32 +56,21 @@ pub struct Frame {
     pub events: Bytes,
     /// The tokens used so far, if these events said so.
     pub usage: Option<Usage>,
+    /// Whether something of the answer has come, with these events or before: from then on it cannot be
+    /// taken back.
+    pub content: bool,
     /// Whether the answer is complete with these events, so that nobody has to wait for more.
     pub last: bool,
 }
 
 /// How a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StreamEnd {
     /// The tokens used, if the provider said so before the end.
     pub usage: Option<Usage>,
     /// How it ended.
     pub how: StreamEnding,
 }
-
-/// Whether a stream came to its proper end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StreamEnding {
-    /// It is complete.
-    Complete,
-    /// It failed.
-    Failed(Kind),
-    /// Its reader went away.
-    Dropped,
-}
-
-type OnEnd = Box<dyn FnOnce(&StreamEnd) + Send>;
 
 // === impl Completion ===
 
@@ -119,14 +105,57 @@ impl ChatStream {
         model: Arc<str>,
         cx: &Context,
     ) -> Self {
-        Self {
-            frames: Box::pin(frames),
-            deadline: cx.deadline().map(|end| Box::pin(tokio::time::sleep_until(end))),
-            model,
-            usage: None,
-            on_end: Vec::new(),
-            over: false,
+        let usage = Arc::default();
+        let told = Arc::clone(&usage);
+        let frames = frames.inspect(move |frame| {
+            if let Ok(Frame { usage: Some(usage), .. }) = frame {
+                *lock(&told) = Some(*usage);
+            }
+        });
+        let mut frames = ItemStream::new(frames).told_by(|frame| match frame {
+            Frame { last: true, .. } => Part::Last,
+            Frame { content: true, .. } => Part::Content,
+            Frame { .. } => Part::Preamble,
+        });
+        if let Some(end) = cx.deadline() {
+            let late = Error::new(Kind::Timeout, "the answer was not complete in time");
+            frames.limit(StreamLimit::until(end, late));
         }
+        Self { frames, model, usage }
+    }
+
+    /// A stream that is complete already: `events` as they were, all at once.
+    #[must_use]
+    pub fn replay(events: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
+        let frame = Frame { events, usage, content: true, last: true };
+        let frames = ItemStream::new(stream::iter([Ok(frame)])).told_by(|_| Part::Last);
+        Self { frames, model, usage: Arc::new(Mutex::new(usage)) }
+    }
+
+    /// The tokens used, as far as the stream has told.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        *lock(&self.usage)
+    }
+
+    /// Calls `keep` with every event of the stream once it has been read to its proper end, unless they are more
+    /// than `most` bytes.
+    pub fn record(&mut self, most: usize, keep: impl FnOnce(&[u8], Option<Usage>) + Send + 'static) {
+        let tape = Arc::new(Mutex::new(Some(Vec::new())));
+        let (write, usage) = (Arc::clone(&tape), Arc::clone(&self.usage));
+        self.frames.on_item(move |frame| {
+            let mut tape = lock(&write);
+            if let Some(events) = tape.as_mut().filter(|events| events.len() + frame.events.len() <= most) {
+                events.extend_from_slice(&frame.events);
+            } else {
+                *tape = None;
+            }
+        });
+        self.frames.on_end(Box::new(move |how| {
+            if let (StreamEnding::Complete, Some(events)) = (how, lock(&tape).take()) {
+                keep(&events, *lock(&usage));
+            }
+        }));
     }
 
     /// The model that answers.
@@ -138,24 +167,32 @@ impl ChatStream {
     /// Calls `hear` once, when the stream has ended in whichever way.
     #[must_use]
     pub fn on_end(mut self, hear: impl FnOnce(&StreamEnd) + Send + 'static) -> Self {
-        self.on_end.push(Box::new(hear));
+        let usage = Arc::clone(&self.usage);
+        let hear = move |how: &StreamEnding| hear(&StreamEnd { usage: *lock(&usage), how: how.clone() });
+        self.frames.on_end(Box::new(hear));
         self
     }
+}
 
-    fn end(&mut self, how: StreamEnding) {
-        self.over = true;
-        let end = StreamEnd { usage: self.usage, how };
-        for hear in self.on_end.drain(..) {
-            hear(&end);
-        }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Streaming for ChatStream {
+    fn poll_first(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<()>> {
+        self.frames.poll_first(task)
     }
 
-    fn poll_frame(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Result<Frame>>> {
-        let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(task).is_ready());
-        if late {
-            return Poll::Ready(Some(Err(Error::new(Kind::Timeout, "the answer was not complete in time"))));
-        }
-        self.frames.as_mut().poll_next(task)
+    fn poll_rest(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
+        self.frames.poll_rest(task)
+    }
+
+    fn limit(&mut self, limit: StreamLimit) {
+        self.frames.limit(limit);
+    }
+
+    fn on_end(&mut self, hear: OnEnd) {
+        self.frames.on_end(hear);
     }
 }
 
@@ -164,40 +201,18 @@ impl Stream for ChatStream {
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if self.over {
-                return Poll::Ready(None);
+            match ready!(self.frames.poll_next_unpin(task)) {
+                // Nothing in it for the client.
+                Some(Ok(frame)) if frame.events.is_empty() => {}
+                next => return Poll::Ready(next.map(|frame| frame.map(|frame| frame.events))),
             }
-            match std::task::ready!(self.poll_frame(task)) {
-                Some(Ok(frame)) => {
-                    self.usage = frame.usage.or(self.usage);
-                    if frame.last {
-                        self.end(StreamEnding::Complete);
-                    }
-                    if !frame.events.is_empty() {
-                        return Poll::Ready(Some(Ok(frame.events)));
-                    }
-                }
-                Some(Err(error)) => {
-                    self.end(StreamEnding::Failed(error.kind()));
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => self.end(StreamEnding::Complete),
-            }
-        }
-    }
-}
-
-impl Drop for ChatStream {
-    fn drop(&mut self) {
-        if !self.over {
-            self.end(StreamEnding::Dropped);
         }
     }
 }
 
 impl fmt::Debug for ChatStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChatStream({}, over: {})", self.model, self.over)
+        write!(f, "ChatStream({}, over: {})", self.model, self.frames.is_over())
     }
 }
 
@@ -210,14 +225,17 @@ mod tests {
 
     use super::*;
 
-    fn ends() -> (Arc<Mutex<Vec<StreamEnd>>>, impl FnOnce(&StreamEnd) + Send + 'static) {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+    /// What was used and how it ended, for every end that was heard of.
+    type Ends = Arc<Mutex<Vec<(Option<Usage>, String)>>>;
+
+    fn ends() -> (Ends, impl FnOnce(&StreamEnd) + Send + 'static) {
+        let seen = Ends::default();
         let log = Arc::clone(&seen);
-        (seen, move |end: &StreamEnd| log.lock().unwrap().push(*end))
+        (seen, move |end: &StreamEnd| log.lock().unwrap().push((end.usage, format!("{:?}", end.how))))
     }
 
     fn frame(events: &'static str, usage: Option<Usage>) -> Result<Frame> {
-        Ok(Frame { events: Bytes::from_static(events.as_bytes()), usage, last: false })
+        Ok(Frame { events: Bytes::from_static(events.as_bytes()), usage, content: true, last: false })
     }
 
     #[tokio::test]
@@ -227,7 +245,7 @@ mod tests {
         let stream = ChatStream::new(frames, "m".into(), &Context::new()).on_end(hear);
         let bytes: Vec<_> = stream.map(Result::unwrap).collect().await;
         assert_eq!(bytes, ["a", "b"]);
-        let end = StreamEnd { usage: Some(Usage::new(3, 2)), how: StreamEnding::Complete };
+        let end = (Some(Usage::new(3, 2)), "Complete".to_owned());
         assert_eq!(*seen.lock().unwrap(), [end]);
     }
 
@@ -240,7 +258,7 @@ mod tests {
         assert_eq!(stream.next().await.unwrap().unwrap(), "a");
         assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), Kind::Upstream);
         assert!(stream.next().await.is_none());
-        assert_eq!(seen.lock().unwrap()[0].how, StreamEnding::Failed(Kind::Upstream));
+        assert_eq!(seen.lock().unwrap()[0].1, "Failed(upstream: gone)");
     }
 
     #[tokio::test]
@@ -251,19 +269,24 @@ mod tests {
                 .on_end(hear);
         stream.next().await;
         drop(stream);
-        assert_eq!(seen.lock().unwrap()[0].how, StreamEnding::Dropped);
+        assert_eq!(seen.lock().unwrap()[0].1, "Dropped");
     }
 
     #[tokio::test]
     async fn a_reader_that_leaves_after_the_last_events_has_had_it_all() {
         let (seen, hear) = ends();
-        let last = Frame { events: Bytes::from_static(b"z"), usage: Some(Usage::new(3, 2)), last: true };
+        let last = Frame {
+            events: Bytes::from_static(b"z"),
+            usage: Some(Usage::new(3, 2)),
+            content: true,
+            last: true,
+        };
         let frames = stream::iter([frame("a", None), Ok(last)]).chain(stream::pending());
         let mut stream = ChatStream::new(frames, "m".into(), &Context::new()).on_end(hear);
         stream.next().await;
         assert!(seen.lock().unwrap().is_empty());
         assert_eq!(stream.next().await.unwrap().unwrap(), "z");
-        let end = StreamEnd { usage: Some(Usage::new(3, 2)), how: StreamEnding::Complete };
+        let end = (Some(Usage::new(3, 2)), "Complete".to_owned());
         assert_eq!(*seen.lock().unwrap(), [end]);
         assert!(stream.next().await.is_none(), "it does not wait for what nobody needs");
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use throughline::{Bill, Caching, Context, Error, Key, KeyBuilder, Kind, Pricing, Result};
+use throughline::{Bill, Caching, Context, Error, Keep, Key, KeyBuilder, Kind, Pricing, Result};
 
-use crate::answer::{Answer, Completion};
+use crate::answer::{Answer, ChatStream, Completion};
 use crate::openai::{ChatRequest, Usage};
 use crate::prices::PriceTable;
 
-/// Caches whole answers under everything in the request that can change them. Streams pass by.
+/// Caches answers under everything in the request that can change them. A stream that has been read to its end is
+/// kept as it was, and replayed at once to whoever asks for one like it.
 #[derive(Clone, Debug)]
 pub struct ChatCaching {
     prices: Arc<PriceTable>,
@@ -34,9 +35,14 @@ pub struct ChatPricing {
 struct Head<'a> {
     model: Cow<'a, str>,
     usage: Option<Usage>,
+    #[serde(default)]
+    stream: bool,
 }
 
 const CHECKSUM_BYTES: usize = 16;
+
+/// A longer stream is not kept: it would be held in memory until its end.
+const MAX_STREAM_BYTES: usize = 4 << 20;
 
 // === impl ChatCaching ===
 
@@ -63,11 +69,9 @@ fn maybe(key: KeyBuilder, value: Option<&str>) -> KeyBuilder {
 
 impl Caching<ChatRequest, Answer> for ChatCaching {
     fn key(&self, request: &ChatRequest, cx: &Context, key: KeyBuilder) -> Option<Key> {
-        if request.stream() {
-            return None;
-        }
         let tenant = cx.tag("tenant").unwrap_or_default();
-        let key = key.text(tenant).part(&request.canonical()?);
+        let form = [u8::from(request.stream()), u8::from(request.stream() && request.wants_stream_usage())];
+        let key = key.text(tenant).part(&form).part(&request.canonical()?);
         let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
         let key = self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name)));
         Some(key.build())
@@ -75,14 +79,19 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
 
     fn encode(&self, answer: &Answer) -> Option<Bytes> {
         let Answer::Full(answer) = answer else { return None };
-        let mut value = vec![0; CHECKSUM_BYTES];
-        let head = Head { model: Cow::Borrowed(&answer.model), usage: answer.usage };
-        serde_json::to_writer(&mut value, &head).ok()?;
-        value.push(b'\n');
-        value.extend_from_slice(&answer.body);
-        let sum = checksum(&value[CHECKSUM_BYTES..]);
-        value[..CHECKSUM_BYTES].copy_from_slice(&sum);
-        Some(value.into())
+        Head { model: Cow::Borrowed(&answer.model), usage: answer.usage, stream: false }.with(&answer.body)
+    }
+
+    fn record(&self, answer: &mut Answer, keep: Keep) -> bool {
+        let Answer::Stream(stream) = answer else { return false };
+        let model = Arc::clone(stream.model());
+        stream.record(MAX_STREAM_BYTES, move |events, usage| {
+            let head = Head { model: Cow::Borrowed(&model), usage, stream: true };
+            if let Some(value) = head.with(events) {
+                keep(value);
+            }
+        });
+        true
     }
 
     fn decode(&self, mut value: Bytes) -> Result<Answer> {
@@ -94,12 +103,32 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
         let end = memchr::memchr(b'\n', &value).ok_or_else(|| corrupt("the stored answer has no head"))?;
         let head: Head<'_> = serde_json::from_slice(&value[..end])
             .map_err(|error| corrupt("the stored answer has another version's head").because(error))?;
-        Ok(Answer::Full(Completion::new(value.slice(end + 1..), head.model.into(), head.usage)))
+        let (content, model) = (value.slice(end + 1..), head.model.into());
+        Ok(match head.stream {
+            true => Answer::Stream(ChatStream::replay(content, model, head.usage)),
+            false => Answer::Full(Completion::new(content, model, head.usage)),
+        })
     }
 
     fn saved_usd(&self, answer: &Answer) -> Option<f64> {
-        let Answer::Full(answer) = answer else { return None };
-        self.prices.cost(&answer.model, &answer.usage?)
+        match answer {
+            Answer::Full(answer) => self.prices.cost(&answer.model, &answer.usage?),
+            Answer::Stream(stream) => self.prices.cost(stream.model(), &stream.usage()?),
+        }
+    }
+}
+
+// === impl Head ===
+
+impl Head<'_> {
+    fn with(&self, content: &[u8]) -> Option<Bytes> {
+        let mut value = vec![0; CHECKSUM_BYTES];
+        serde_json::to_writer(&mut value, self).ok()?;
+        value.push(b'\n');
+        value.extend_from_slice(content);
+        let sum = checksum(&value[CHECKSUM_BYTES..]);
+        value[..CHECKSUM_BYTES].copy_from_slice(&sum);
+        Some(value.into())
     }
 }
 

@@ -35,9 +35,9 @@ use opentelemetry::trace::SpanKind;
 use throughline::telemetry::{
     Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Run, Sink, Stage,
 };
-use throughline::{Context, Error, Kind, Primitive as _, Result, State, Workflow};
+use throughline::{Context, Error, Kind, Primitive as _, Result, State, StreamEnding, Streaming, Workflow};
 
-use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
+use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd};
 use crate::http_call::HttpAnswer;
 use crate::openai::{ChatRequest, Chunk, StreamWatch, Usage};
 use crate::prices::PriceTable;
@@ -194,10 +194,10 @@ fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account) {
     for (key, tokens) in end.usage.iter().flat_map(told) {
         run.attribute(key, tokens);
     }
-    match end.how {
+    match &end.how {
         StreamEnding::Complete => run.end(Ended::Success, None),
-        StreamEnding::Failed(kind) => run.end(Ended::Error, Some(kind.as_str())),
-        StreamEnding::Dropped => run.end(Ended::Cancelled, Some(Kind::Cancelled.as_str())),
+        StreamEnding::Failed(error) => run.end(Ended::Error, Some(error.kind().as_str())),
+        _ => run.end(Ended::Cancelled, Some(Kind::Cancelled.as_str())),
     }
 }
 
@@ -258,6 +258,13 @@ impl Stage for Chat {
         }
     }
 
+    fn stream<'a>(&self, answer: &'a mut Answer) -> Option<&'a mut dyn Streaming> {
+        match answer {
+            Answer::Stream(stream) => Some(stream),
+            Answer::Full(_) => None,
+        }
+    }
+
     fn bind(&self, sink: &Sink) {
         if let Provider::Http(_, call) = &*self.provider {
             call.bind(sink);
@@ -313,7 +320,8 @@ fn last(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
     if !watch.is_complete() {
         return Err(Error::new(Kind::Upstream, "the provider's answer ended before it was complete"));
     }
-    Ok(Frame { events: rest.map(|event| event.raw).unwrap_or_default(), usage: watch.usage(), last: true })
+    let events = rest.map(|event| event.raw).unwrap_or_default();
+    Ok(Frame { events, usage: watch.usage(), content: watch.has_content(), last: true })
 }
 
 /// Whole events up to `[DONE]`, which ends the answer, or up to an error. The provider's own words about its
@@ -331,7 +339,7 @@ fn gather(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
         }
     }
     let events = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() };
-    Ok(Frame { events, usage: watch.usage(), last: watch.is_complete() })
+    Ok(Frame { events, usage: watch.usage(), content: watch.has_content(), last: watch.is_complete() })
 }
 
 /// Takes in the end of a body that nobody waits for, for only then can its connection be used again. One

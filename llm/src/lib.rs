@@ -16,7 +16,7 @@ pub mod providers;
 pub mod simulated;
 pub mod sse;
 
-pub use answer::{Answer, ChatStream, Completion, Frame, StreamEnd, StreamEnding};
+pub use answer::{Answer, ChatStream, Completion, Frame, StreamEnd};
 pub use caching::{ChatCaching, ChatPricing};
 pub use chat::{Attempts, Chat, ChatConfig, ChatNote, ChatSignals, Spent, chat};
 pub use client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};

@@ -56,7 +56,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::Streaming;
+use crate::stream::{Streaming, rest};
 use crate::telemetry::{
     Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
     Sink, Stage,
@@ -158,12 +158,22 @@ pub trait Caching<In, Out>: Send + Sync {
     /// When the bytes are not what [`Caching::encode`] made.
     fn decode(&self, value: Bytes) -> Result<Out>;
 
+    /// Has `keep` called with the bytes to store once the stream in `output` has been read to its end, so that
+    /// [`Caching::decode`] can replay it. Default: no stream is stored, which `false` says.
+    fn record(&self, output: &mut Out, keep: Keep) -> bool {
+        let _ = (output, keep);
+        false
+    }
+
     /// What it would have cost to make `output` again, in USD; `None` when unknown.
     fn saved_usd(&self, output: &Out) -> Option<f64> {
         let _ = output;
         None
     }
 }
+
+/// Takes the bytes of a stream that is complete.
+pub type Keep = Box<dyn FnOnce(Bytes) + Send>;
 
 /// Answers from a store. Made by [`Workflow::cache`].
 pub struct Cache<P, C, S> {
@@ -372,9 +382,12 @@ where
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
             tokio::spawn(async move {
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
-                if let Ok(result) = refresh.await {
-                    // Nobody waits for a refresh; its failure leaves the old value in place.
-                    let _ = work.settle(lead, key, result, &cx).await;
+                let Ok(result) = refresh.await else { return };
+                // Nobody waits for a refresh; its failure leaves the old value in place.
+                if let (Ok(mut output), _) = work.settle(lead, key, result, &cx).await
+                    && let Some(stream) = work.inner.stream(&mut output)
+                {
+                    let _ = tokio::time::timeout(REFRESH_LIMIT, rest(stream)).await;
                 }
             });
         }

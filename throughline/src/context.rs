@@ -44,11 +44,11 @@ pub struct Context {
     span: SpanContext,
     deadline: Option<Instant>,
     cancellation: CancellationToken,
+    expects_stream: bool,
 }
 
 #[derive(Default)]
 struct Request {
-    expects_stream: bool,
     ids: Ids,
     tags: BTreeMap<String, String>,
     baggage: BTreeMap<String, String>,
@@ -175,7 +175,7 @@ impl Context {
     /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
     #[must_use]
     pub fn expects_stream(&self) -> bool {
-        self.request.expects_stream
+        self.expects_stream
     }
 
     /// When the work must be done.
@@ -233,6 +233,12 @@ impl Context {
         self.cancellation.cancelled().await;
     }
 
+    /// The same request, of which the caller wants a stream.
+    #[must_use]
+    pub fn expecting_stream(&self) -> Self {
+        Self { expects_stream: true, ..self.clone() }
+    }
+
     /// The same request, to be done within `limit` from now, or earlier if it already had to be.
     #[must_use]
     pub fn with_time_limit(&self, limit: Duration) -> Self {
@@ -259,7 +265,6 @@ impl Context {
     #[must_use]
     pub fn detach(&self) -> Self {
         let request = Request {
-            expects_stream: self.request.expects_stream,
             ids: self.request.ids.clone(),
             tags: self.request.tags.clone(),
             baggage: self.request.baggage.clone(),
@@ -272,6 +277,7 @@ impl Context {
             span: self.span.clone(),
             deadline: None,
             cancellation: CancellationToken::new(),
+            expects_stream: self.expects_stream,
         }
     }
 
@@ -398,12 +404,6 @@ impl ContextBuilder {
         self
     }
 
-    /// The caller has asked for a stream.
-    pub fn expects_stream(mut self, expects: bool) -> Self {
-        self.request.expects_stream = expects;
-        self
-    }
-
     /// The work must be done within `limit` from the moment of `build`.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
@@ -429,6 +429,7 @@ impl ContextBuilder {
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
             cancellation: CancellationToken::new(),
+            expects_stream: false,
         };
         if let Some(limit) = self.limit {
             cx.shrink(limit);

@@ -83,8 +83,8 @@ pub use adaptive_timeout::{
 };
 pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use cache::{
-    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Key, KeyBuilder,
-    Lifetime, Memory, Store,
+    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
+    KeyBuilder, Lifetime, Memory, Store,
 };
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};

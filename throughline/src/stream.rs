@@ -49,6 +49,9 @@ pub trait Streaming: Send {
 
     /// Calls `hear` once, when the stream has ended in whichever way; the first to ask is called first.
     fn on_end(&mut self, hear: OnEnd);
+
+    /// Reads on and throws away what comes; ready when the stream has ended.
+    fn poll_rest(&mut self, task: &mut TaskContext<'_>) -> Poll<()>;
 }
 
 /// What [`Streaming::on_end`] takes.
@@ -105,9 +108,12 @@ pub struct ItemStream<T> {
     exhausted: bool,
     waiting: bool,
     timers: Vec<Timer>,
+    taps: Vec<Tap<T>>,
     hear: Vec<OnEnd>,
     over: bool,
 }
+
+type Tap<T> = Box<dyn FnMut(&T) + Send>;
 
 struct Timer {
     limit: StreamLimit,
@@ -120,6 +126,11 @@ struct Timer {
 /// When the stream has failed before that.
 pub async fn first(stream: &mut dyn Streaming) -> Result<()> {
     poll_fn(|task| stream.poll_first(task)).await
+}
+
+/// Reads a stream to its end and throws away what comes.
+pub async fn rest(stream: &mut dyn Streaming) {
+    poll_fn(|task| stream.poll_rest(task)).await;
 }
 
 // === impl StreamLimit ===
@@ -173,6 +184,7 @@ impl<T> ItemStream<T> {
             exhausted: false,
             waiting: false,
             timers: Vec::new(),
+            taps: Vec::new(),
             hear: Vec::new(),
             over: false,
         }
@@ -184,6 +196,11 @@ impl<T> ItemStream<T> {
     pub fn told_by(mut self, part: fn(&T) -> Part) -> Self {
         self.told_by = part;
         self
+    }
+
+    /// Shows `tap` every item that is read from now on.
+    pub fn on_item(&mut self, tap: impl FnMut(&T) + Send + 'static) {
+        self.taps.push(Box::new(tap));
     }
 
     /// Whether the stream has ended.
@@ -224,6 +241,7 @@ impl<T> ItemStream<T> {
     }
 
     fn deliver(&mut self, item: T) -> Poll<Option<Result<T>>> {
+        self.taps.iter_mut().for_each(|tap| tap(&item));
         if (self.told_by)(&item) == Part::Last {
             self.end(&StreamEnding::Complete);
         }
@@ -257,6 +275,11 @@ impl<T: Send + Unpin> Streaming for ItemStream<T> {
 
     fn on_end(&mut self, hear: OnEnd) {
         self.hear.push(hear);
+    }
+
+    fn poll_rest(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
+        while ready!(Pin::new(&mut *self).poll_next(task)).is_some() {}
+        Poll::Ready(())
     }
 }
 

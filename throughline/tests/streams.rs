@@ -121,7 +121,7 @@ async fn the_first_item_is_waited_for_from_the_start_only_where_a_stream_is_expe
         .timeout(limit().first_item(millis(400)).unwrap())
     };
     let recorder = Recorder::new();
-    let expecting = Context::builder().sink(recorder.sink()).expects_stream(true).build();
+    let expecting = recorder.context().expecting_stream();
     let start = Instant::now();
     assert!(slow_head().run(0, &expecting).await.is_err());
     assert_eq!(start.elapsed(), millis(400));

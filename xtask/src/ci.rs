@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::docs_check;
+use crate::examples;
 use crate::failure::Failure;
 use crate::needs;
 use crate::test::Test;
@@ -21,6 +22,7 @@ Steps, in this order; the first that fails ends the run:
   clippy       all targets and features, warnings denied
   doc          all features, warnings denied
   test         cargo xtask test
+  examples     cargo xtask examples
   demo         cargo run -- demo, as the README has it but shorter
   docs-check   cargo xtask docs-check")]
 pub(crate) struct Ci {
@@ -51,6 +53,7 @@ impl Ci {
         report.step("clippy", || clippy(workspace))?;
         report.step("doc", || doc(workspace))?;
         report.step("test", || Test::default().run_with(workspace, &needs))?;
+        report.step("examples", || examples::run_all(workspace))?;
         report.step("demo", || run(&mut workspace.cargo(DEMO)))?;
         report.step("docs-check", || docs_check::run(workspace))
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod docs_check;
+mod examples;
 mod failure;
 mod markdown;
 mod needs;
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::Bench),
     /// Check that links and named paths in the Markdown files lead somewhere
     DocsCheck,
+    /// Run every example of the library
+    Examples,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Ci(ci) => ci.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
         Command::DocsCheck => docs_check::run(&workspace),
+        Command::Examples => examples::run_all(&workspace),
     }
 }
 

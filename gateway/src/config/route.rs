@@ -154,7 +154,12 @@ mod tests {
         let config = accepted(
             "[models.a.routes.r]\nprovider = \"sim\"\nmodel = \"@cf/x\"\ntimeout = { limit = \"2s\" }\n",
         );
-        let timeout = Some(TimeLimit { limit: Duration::from_secs(2), grace: Duration::ZERO });
+        let timeout = Some(TimeLimit {
+            limit: Duration::from_secs(2),
+            grace: Duration::ZERO,
+            first_token: None,
+            between_chunks: None,
+        });
         let expected = Route { provider: "sim".to_owned(), model: "@cf/x".to_owned(), timeout };
         assert_eq!(config.models["a"].routes["r"], expected);
     }

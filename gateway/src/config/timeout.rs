@@ -1,4 +1,4 @@
-//! `timeout = { limit, grace }`: how long a workflow or one of its routes may take.
+//! `timeout = { limit, grace, first_token, between_chunks }`: how long a workflow or one of its routes may take.
 
 use std::time::Duration;
 
@@ -14,6 +14,10 @@ pub(crate) struct TimeLimit {
     pub(crate) limit: Duration,
     /// How long after that it is dropped, at most 24 h. Default: 0 s.
     pub(crate) grace: Duration,
+    /// How long the first token of a streamed answer may take. Default: no limit but the whole.
+    pub(crate) first_token: Option<Duration>,
+    /// How long a streamed answer may pause. Default: no limit but the whole.
+    pub(crate) between_chunks: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -21,6 +25,8 @@ pub(crate) struct TimeLimit {
 pub(super) struct TimeoutFile {
     limit: Spanned<Value>,
     grace: Option<Spanned<Value>>,
+    first_token: Option<Spanned<Value>>,
+    between_chunks: Option<Spanned<Value>>,
 }
 
 // === impl TimeoutFile ===
@@ -28,7 +34,14 @@ pub(super) struct TimeoutFile {
 impl TimeoutFile {
     /// Checks the section.
     pub(super) fn check(&self, check: &mut Check<'_>) -> TimeLimit {
+        let mut optional = |key, value: &Option<Spanned<Value>>| {
+            value.as_ref().map(|value| check.timeout(key, Some(value), Duration::ZERO))
+        };
+        let first_token = optional("first_token", &self.first_token);
+        let between_chunks = optional("between_chunks", &self.between_chunks);
         TimeLimit {
+            first_token,
+            between_chunks,
             limit: check.timeout("limit", Some(&self.limit), Duration::ZERO),
             grace: check.duration("grace", self.grace.as_ref(), Duration::ZERO),
         }
@@ -57,11 +70,18 @@ mod tests {
         let limit = Duration::from_secs(60);
         assert_eq!(
             timeout("timeout = { limit = \"60s\" }"),
-            Some(TimeLimit { limit, grace: Duration::ZERO })
+            Some(TimeLimit { limit, grace: Duration::ZERO, first_token: None, between_chunks: None })
         );
         assert_eq!(
-            timeout("timeout = { limit = \"1m\", grace = \"2s\" }"),
-            Some(TimeLimit { limit, grace: Duration::from_secs(2) })
+            timeout(
+                "timeout = { limit = \"1m\", grace = \"2s\", first_token = \"5s\", between_chunks = \"1s\" }"
+            ),
+            Some(TimeLimit {
+                limit,
+                grace: Duration::from_secs(2),
+                first_token: Some(Duration::from_secs(5)),
+                between_chunks: Some(Duration::from_secs(1)),
+            })
         );
     }
 
@@ -71,6 +91,14 @@ mod tests {
             refusal("timeout = { limit = \"0s\" }"),
             "t.toml:2:21: `limit` is 0s: write 1ms to 24h\n    \
              2 | timeout = { limit = \"0s\" }\n      |                     ^^^^"
+        );
+    }
+
+    #[test]
+    fn a_first_token_in_no_time_is_refused() {
+        assert!(
+            refusal("timeout = { limit = \"1s\", first_token = \"0s\" }")
+                .starts_with("t.toml:2:41: `first_token` is 0s: write 1ms to 24h\n")
         );
     }
 

@@ -147,9 +147,6 @@ impl fmt::Display for Report {
             self.cache_hit_rate.map_or("no lookups".to_owned(), hits)
         )?;
         split(f, &self.cache)?;
-        if self.cache.get("bypass").is_some_and(|streams| *streams > 0) {
-            writeln!(f, "    (streams bypass the cache)")?;
-        }
         writeln!(f, "  Timeouts    {:>8}\n", self.timeouts)?;
         self.money.fmt(f)?;
         if self.unpriced_calls > 0 {

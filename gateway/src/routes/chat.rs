@@ -57,7 +57,11 @@ async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Re
         .models
         .get(request.model())
         .ok_or_else(|| ApiError::unknown_model(request.model(), gateway.models.keys().map(String::as_str)))?;
-    model.run(request, cx).await.map_err(|error| {
+    let answer = match request.stream() {
+        true => model.run(request, &cx.expecting_stream()).await,
+        false => model.run(request, cx).await,
+    };
+    answer.map_err(|error| {
         log(&error, cx);
         ApiError::from(&error)
     })

@@ -67,7 +67,7 @@ fn paced(events: Vec<Bytes>, gap: Duration, usage: Usage) -> impl Stream<Item = 
             tokio::time::sleep(gap).await;
         }
         let usage = (at == last).then_some(usage);
-        Some((Ok(Frame { events: event, usage, last: at == last }), events))
+        Some((Ok(Frame { events: event, usage, content: at > 0, last: at == last }), events))
     })
 }
 

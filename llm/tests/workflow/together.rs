@@ -125,17 +125,36 @@ async fn a_stream_is_bound_by_the_timeout_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_goes_around_the_cache_and_is_charged() {
+async fn a_complete_stream_is_charged_kept_and_replayed() {
+    let (recorder, flow) = (Recorder::new(), flow(SimulatedConfig::default()));
+    let mut texts = Vec::new();
+    for expected in [CacheOutcome::Miss, CacheOutcome::Hit] {
+        let cx = recorder.context();
+        texts.push(drain(streamed(flow.run(request(STREAMED), &cx).await)).await);
+        assert_eq!(cached(&cx), expected);
+        tokio::task::yield_now().await;
+    }
+    assert!(texts[0].ends_with("data: [DONE]\n\n"), "{}", texts[0]);
+    assert_eq!(texts[0], texts[1], "byte for byte");
+    assert_eq!(calls(&recorder), 1.0);
+    let money = ["llm_cost_usd_total", "router_cost_usd_total", "cache_cost_savings_usd_total"];
+    let [spent, charged, saved] = money.map(|name| recorder.metric(name, &[]).unwrap());
+    assert!(spent > 0.0 && (spent - charged).abs() < 1e-12, "{spent} and {charged}");
+    assert!((spent - saved).abs() < 1e-12, "what the second would have cost: {saved}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_not_read_to_its_end_is_not_kept() {
     let (recorder, flow) = (Recorder::new(), flow(SimulatedConfig::default()));
     for _ in 0..2 {
         let cx = recorder.context();
-        drain(streamed(flow.run(request(STREAMED), &cx).await)).await;
-        assert_eq!(cached(&cx), CacheOutcome::Bypass);
+        let mut stream = streamed(flow.run(request(STREAMED), &cx).await);
+        assert!(stream.next().await.unwrap().is_ok());
+        drop(stream);
+        tokio::task::yield_now().await;
+        assert_eq!(cached(&cx), CacheOutcome::Miss);
     }
     assert_eq!(calls(&recorder), 2.0);
-    let [spent, charged] =
-        ["llm_cost_usd_total", "router_cost_usd_total"].map(|name| recorder.metric(name, &[]).unwrap());
-    assert!(spent > 0.0 && (spent - charged).abs() < 1e-12, "{spent} and {charged}");
 }
 
 #[tokio::test(start_paused = true)]

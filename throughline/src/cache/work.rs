@@ -7,7 +7,7 @@ use super::flight::{Flights, Landing, Lead};
 use super::guard::Guarded;
 use super::key::Key;
 use super::store::{Lifetime, Store};
-use super::{CacheEvent, Caching};
+use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::primitive::Primitive;
@@ -28,19 +28,19 @@ pub(super) struct Work<P, C, S> {
 impl<P, C, S> Work<P, C, S>
 where
     P: Primitive,
-    C: Caching<P::In, P::Out>,
-    S: Store,
+    C: Caching<P::In, P::Out> + 'static,
+    S: Store + 'static,
 {
     /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
     /// get it from the leader.
     pub(super) async fn settle(
-        &self,
+        self: &Arc<Self>,
         lead: Lead,
         key: Key,
         result: Result<P::Out>,
         cx: &Context,
     ) -> (Result<P::Out>, Option<CacheEvent>) {
-        let output = match result {
+        let mut output = match result {
             Ok(output) => output,
             Err(error) => {
                 match error.kind() {
@@ -51,6 +51,12 @@ where
                 return (Err(error), None);
             }
         };
+        if self.inner.stream(&mut output).is_some() {
+            // A stream has one reader: whoever waits for it makes one of their own.
+            lead.land(Landing::Private);
+            let recorded = self.caching.record(&mut output, self.keep(key, cx));
+            return (Ok(output), (!recorded).then_some(CacheEvent::NotCacheable));
+        }
         let Some(value) = self.caching.encode(&output) else {
             lead.land(Landing::Private);
             return (Ok(output), Some(CacheEvent::NotCacheable));
@@ -62,6 +68,16 @@ where
             Err(_) => CacheEvent::StoreFailed,
         };
         (Ok(output), Some(event))
+    }
+
+    /// Stores in the background, for the end of a stream is no place to wait.
+    fn keep(self: &Arc<Self>, key: Key, cx: &Context) -> Keep {
+        let (work, clock) = (Arc::clone(self), cx.clock());
+        Box::new(move |value| {
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { work.store.put(key, value, work.lifetime(), clock.now()).await });
+            }
+        })
     }
 
     fn lifetime(&self) -> Lifetime {
