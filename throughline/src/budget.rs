@@ -245,3 +245,197 @@ impl Drop for BudgetToken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WINDOW: u64 = 10_000;
+    const STEP: u64 = WINDOW / 10;
+
+    fn config(ratio: f64, floor: f64) -> BudgetConfig {
+        BudgetConfig::default().ratio(ratio).unwrap().floor_per_second(floor).unwrap()
+    }
+
+    fn granted(budget: &Budget, tries: u32) -> u32 {
+        (0..tries).map(|_| u32::from(budget.withdraw())).sum()
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Op {
+        Wait(u64),
+        Deposit,
+        Withdraw,
+        GiveBack,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            2 => (0..STEP * 2).prop_map(Op::Wait),
+            1 => (0..WINDOW * 2).prop_map(Op::Wait),
+            6 => Just(Op::Deposit),
+            6 => Just(Op::Withdraw),
+            1 => Just(Op::GiveBack),
+        ];
+        prop::collection::vec(op, 0..200)
+    }
+
+    /// All that ever happened, with its time, and the rule in its plainest form.
+    #[derive(Default)]
+    struct Model {
+        now: u64,
+        deposits: Vec<u64>,
+        withdrawals: Vec<u64>,
+    }
+
+    impl Model {
+        fn recent(&self, times: &[u64]) -> u64 {
+            times.iter().filter(|time| **time / STEP + 11 > self.now / STEP).count() as u64
+        }
+
+        fn has_a_token(&self, terms: &Terms) -> bool {
+            let granted = self.recent(&self.deposits) * terms.per_deposit + terms.floor;
+            granted >= (self.recent(&self.withdrawals) + 1) * TOKEN
+        }
+
+        /// At most floor + ratio x deposits in the stretch as long as the window that ends now.
+        fn is_within_its_bound(&self, terms: &Terms) -> bool {
+            let within = |times: &[u64], stretch: u64| {
+                times.iter().filter(|time| **time + stretch > self.now).count() as u64
+            };
+            let granted = within(&self.deposits, WINDOW + STEP) * terms.per_deposit + terms.floor;
+            within(&self.withdrawals, WINDOW) * TOKEN <= granted
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn grants_what_a_list_of_all_that_happened_would_grant(
+            ops in ops(),
+            per_deposit in 0..2 * TOKEN,
+            floor in 0..4 * TOKEN,
+        ) {
+            let terms = Terms { per_deposit, floor, window_nanos: WINDOW };
+            let (ledger, mut model) = (Ledger::new(terms), Model::default());
+            let mut given = None;
+            for op in ops {
+                match op {
+                    Op::Wait(time) => model.now += time,
+                    Op::Deposit => {
+                        ledger.deposit(model.now);
+                        model.deposits.push(model.now);
+                    }
+                    Op::Withdraw => {
+                        let expected = model.has_a_token(&terms);
+                        let got = ledger.withdraw(model.now);
+                        prop_assert_eq!(got.is_some(), expected, "at {}", model.now);
+                        if let Some(step) = got {
+                            model.withdrawals.push(model.now);
+                            given = Some(step);
+                            prop_assert!(model.is_within_its_bound(&terms));
+                        }
+                    }
+                    Op::GiveBack => if let Some(step) = given.take() {
+                        ledger.give_back(step);
+                        model.withdrawals.pop();
+                    }
+                }
+                prop_assert_eq!(ledger.available(model.now) > 0, model.has_a_token(&terms));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_client_has_the_floor_of_one_window_and_no_more() {
+        let budget = Budget::new(config(0.2, 3.0));
+        assert_eq!(granted(&budget, 100), 30);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(granted(&budget, 100), 0, "all of it was used within the last ten seconds");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(granted(&budget, 100), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn successes_earn_their_ratio_and_are_forgotten_after_the_window() {
+        let budget = Budget::new(config(0.2, 0.0));
+        (0..14).for_each(|_| budget.deposit());
+        assert_eq!(granted(&budget, 10), 2);
+        budget.deposit();
+        assert_eq!(granted(&budget, 10), 1);
+        (0..50).for_each(|_| budget.deposit());
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(granted(&budget, 10), 0);
+        assert_eq!(budget.stats().deposits, 65);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ratio_above_one_earns_several_tokens_a_success() {
+        let budget = Budget::new(config(2.5, 0.0));
+        budget.deposit();
+        assert_eq!(granted(&budget, 10), 2);
+        budget.deposit();
+        assert_eq!(granted(&budget, 10), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_dropped_is_given_back_and_one_that_is_spent_is_not() {
+        let budget = Budget::new(config(0.0, 0.1));
+        let token = budget.take().unwrap();
+        assert!(budget.take().is_none());
+        drop(token);
+        budget.take().unwrap().spend();
+        let expected = BudgetStats { deposits: 0, withdrawals: 1, refused: 1, available: 0 };
+        assert_eq!(budget.stats(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_given_back_after_its_window_adds_nothing() {
+        let budget = Budget::new(config(0.0, 0.1));
+        let token = budget.take().unwrap();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(budget.withdraw());
+        drop(token);
+        assert_eq!(budget.stats().available, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clones_share_it_and_a_withdraw_only_one_does_not_count_successes_again() {
+        let budget = Budget::new(config(1.0, 0.0));
+        let outer = budget.withdraw_only();
+        outer.deposit();
+        assert!(!budget.withdraw());
+        budget.clone().deposit();
+        assert!(outer.clone().withdraw());
+        assert!(!budget.withdraw());
+        assert_eq!((budget.stats(), budget.stats().deposits), (outer.stats(), 1));
+    }
+
+    #[test]
+    fn refuses_what_is_no_budget_and_says_what_is() {
+        let default = BudgetConfig::default;
+        for (ratio, shown) in [(-0.1, "-0.1"), (10.5, "10.5"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+            let text = default().ratio(ratio).unwrap_err().to_string();
+            assert_eq!(text, format!("budget ratio is {shown}: it must be from 0 to 10"));
+        }
+        assert_eq!(
+            default().floor_per_second(-1.0).unwrap_err().to_string(),
+            "budget floor per second is -1.0: it must be from 0 to 10000"
+        );
+        for (window, shown) in [(Duration::from_millis(999), "999ms"), (Duration::from_secs(61), "61s")] {
+            let text = default().window(window).unwrap_err().to_string();
+            assert_eq!(text, format!("budget window is {shown}: it must be from 1s to 60s"));
+        }
+        assert!(default().window(Duration::from_secs(60)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shows_its_terms_and_what_it_granted() {
+        let budget = Budget::default();
+        assert!(budget.withdraw());
+        assert_eq!(
+            format!("{budget:?}"),
+            "Budget(ratio 0.2, floor 3/s, window 10s, 29 available, 1 granted, 0 refused)"
+        );
+    }
+}

@@ -43,6 +43,7 @@ pub struct Context {
     state: State,
     span: SpanContext,
     deadline: Option<Instant>,
+    attempt: u32,
     cancellation: CancellationToken,
     expects_stream: bool,
 }
@@ -222,6 +223,14 @@ impl Context {
         self.while_wanted(tokio::time::sleep(time)).await
     }
 
+    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work,
+    /// from 1; 1 where there is none. It is said here and not in [`Context::state`], which attempts that
+    /// run side by side would overwrite.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
     /// Whether the work was asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -276,9 +285,14 @@ impl Context {
             state: State::default(),
             span: self.span.clone(),
             deadline: None,
+            attempt: 1,
             cancellation: CancellationToken::new(),
             expects_stream: self.expects_stream,
         }
+    }
+
+    pub(crate) fn with_attempt(&self, attempt: u32) -> Self {
+        Self { attempt, ..self.clone() }
     }
 
     pub(crate) fn with_span(&self, span: SpanContext) -> Self {
@@ -428,6 +442,7 @@ impl ContextBuilder {
             state: State::default(),
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
+            attempt: 1,
             cancellation: CancellationToken::new(),
             expects_stream: false,
         };

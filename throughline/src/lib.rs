@@ -38,6 +38,8 @@
 //! * What if it takes too long? [`Workflow::timeout`]
 //! * And if nobody knows how long that is? [`Workflow::adaptive_timeout`]
 //! * What if a few answers are much slower than the rest? [`Workflow::hedge`]
+//! * What if it fails now and then? [`Workflow::retry`]
+//! * What if it is down? [`Workflow::fallback`]
 //! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
 //! * How do I run 100 prompts, 8 at a time? [`Workflow::each`]
 //! * How do I ask several and take every result, the first or the first few? [`Workflow::settle`],
@@ -60,12 +62,14 @@ pub mod budget;
 pub mod cache;
 pub mod context;
 pub mod error;
+pub mod fallback;
 pub mod graph;
 pub mod hedge;
 mod latency;
 pub mod named;
 pub mod parallel;
 pub mod primitive;
+pub mod retry;
 pub mod router;
 pub mod step;
 pub mod stream;
@@ -88,11 +92,13 @@ pub use cache::{
 };
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
+pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
 pub use graph::Node;
 pub use hedge::{Hedge, HedgeConfig, HedgeDelay, HedgeEvent, HedgeOutcome, HedgeStats, WonBy};
 pub use named::Named;
 pub use parallel::{Each, Parallel, ParallelConfig, ParallelEvent, ParallelStats, parallel};
 pub use primitive::{Boxed, Primitive};
+pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,

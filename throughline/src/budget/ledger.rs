@@ -98,7 +98,7 @@ impl Ledger {
     fn balance(&self, spent: &Spent) -> u64 {
         let counted = |slot: &AtomicU64| {
             let slot = slot.load(Ordering::Relaxed);
-            age(spent.step, slot).filter(|age| *age < SLOTS as u32).map_or(0, |_| slot & COUNT)
+            age(spent.step, slot).filter(|age| u64::from(*age) < SLOTS as u64).map_or(0, |_| slot & COUNT)
         };
         let deposits: u64 = self.deposits.iter().map(counted).sum();
         let granted = deposits.saturating_mul(self.terms.per_deposit).saturating_add(self.terms.floor);
@@ -133,6 +133,7 @@ fn age(step: u64, slot: u64) -> Option<u32> {
     (passed < u32::MAX / 2).then_some(passed)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "it is less than eleven")]
 fn place(step: u64) -> usize {
     (step % SLOTS as u64) as usize
 }

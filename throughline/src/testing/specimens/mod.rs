@@ -9,7 +9,9 @@
 mod boxed;
 mod cache;
 mod chaos;
+mod fallback;
 mod named;
+mod retry;
 mod router;
 mod timeout;
 
@@ -24,7 +26,11 @@ pub fn specimens() -> Vec<Specimen> {
         boxed::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
+        fallback::SPECIMEN,
+        fallback::CONSTANT,
         named::SPECIMEN,
+        retry::SPECIMEN,
+        retry::BUDGETED,
         router::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
