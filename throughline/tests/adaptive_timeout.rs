@@ -117,7 +117,7 @@ async fn lets_a_service_that_becomes_four_times_slower_answer_soon_and_fits_with
         assert!(lets_answer, "seed {number}: 95 % of the runs can answer after {} calls", samples / 5);
         let followed = limits[window(0.453)..].iter().all(|limit| within(*limit, 0.25, truth));
         assert!(followed, "seed {number}: within 25 % when the window has passed");
-        assert!(limits.iter().all(|limit| *limit <= 1.3 * truth), "seed {number}: it does not shoot over");
+        assert!(limits.iter().all(|limit| *limit <= 1.5 * truth), "seed {number}: it does not shoot over");
         assert!(killed <= samples / 15, "seed {number}: {killed} runs were cut on the way");
 
         let truth = truth / 4.0;

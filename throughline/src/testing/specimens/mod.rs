@@ -6,11 +6,14 @@
 //! depend on with [`Play::remember`]. A wrapper that passes everything on has the law [`transparent`]. Times in
 //! the configuration are odd numbers of milliseconds that depend on the level, because a tie has no defined order.
 
+mod adaptive_timeout;
 mod boxed;
 mod cache;
 mod chaos;
 mod fallback;
+mod hedge;
 mod named;
+mod parallel;
 mod retry;
 mod router;
 mod timeout;
@@ -23,12 +26,17 @@ use super::play::{Ending, Play, Specimen};
 #[must_use]
 pub fn specimens() -> Vec<Specimen> {
     vec![
+        adaptive_timeout::SPECIMEN,
         boxed::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
         fallback::SPECIMEN,
         fallback::CONSTANT,
+        hedge::SPECIMEN,
         named::SPECIMEN,
+        parallel::EACH,
+        parallel::RACE,
+        parallel::SETTLE,
         retry::SPECIMEN,
         retry::BUDGETED,
         router::SPECIMEN,
