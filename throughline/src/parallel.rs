@@ -33,7 +33,7 @@ mod gather;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use fan::{Alike, Settle, Tuple};
+pub use fan::{Alike, Joint, Settle, Tuple};
 pub use gather::{All, First, Gather, Quorum, Settled, Tray};
 
 use crate::context::Context;

@@ -37,6 +37,9 @@ pub trait Alike: Tuple {
     fn boxed(self) -> Vec<Workflow<Boxed<Self::In, Self::Out>>>;
 }
 
+/// Branches of which the first successes decide.
+pub type Joint<T, G> = Parallel<Boxed<<T as Tuple>::In, <T as Alike>::Out>, G>;
+
 /// Waits for every branch and gives every result. Made by [`Workflow::settle`].
 pub struct Settle<T> {
     operation: String,
@@ -55,10 +58,7 @@ impl<T: Tuple> Workflow<Fan<T>, Branches> {
     /// Gives the first answer and drops the other branches. When all fail, the error is the first, with the
     /// others in [`Error::also`](crate::Error::also). A stream has answered with its first item. What the winner
     /// wrote to the state is taken over.
-    pub fn race(
-        self,
-        operation: impl Into<String>,
-    ) -> Workflow<Observed<Parallel<Boxed<T::In, T::Out>, First>>>
+    pub fn race(self, operation: impl Into<String>) -> Workflow<Observed<Joint<T, First>>>
     where
         T: Alike,
     {
@@ -76,7 +76,7 @@ impl<T: Tuple> Workflow<Fan<T>, Branches> {
         self,
         operation: impl Into<String>,
         n: usize,
-    ) -> Result<Workflow<Observed<Parallel<Boxed<T::In, T::Out>, Quorum>>>, ConfigError>
+    ) -> Result<Workflow<Observed<Joint<T, Quorum>>>, ConfigError>
     where
         T: Alike,
     {
