@@ -23,11 +23,16 @@ enum What {
         /// Calls per case and round
         #[arg(long, default_value_t = 20_000)]
         calls: u32,
+        /// Only the case of this name, say to profile it
+        #[arg(long)]
+        only: Option<String>,
     },
 }
 
 fn main() {
     match Cli::parse().what {
-        What::Primitives { rounds, calls } => primitives::run(rounds.max(1), calls.max(1)),
+        What::Primitives { rounds, calls, only } => {
+            primitives::run(rounds.max(1), calls.max(1), only.as_deref());
+        }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Every round measures every case once, so that a slow moment of the machine hits all of them alike. The
 //! work inside is an async function that adds one; `bare call` is that function alone.
+//!
+//! A stage that is timed reads the clock twice, which is the price of the machine and not of the code here.
+//! What telemetry costs beyond that is worked out under the table.
 
 use std::time::Duration;
 
@@ -16,7 +19,11 @@ use tokio::runtime::Runtime;
 
 use crate::cpu::{median, of_thread};
 
-const MODES: [&str; 3] = ["off", "on", "sampled"];
+const OFF: usize = 0;
+const ON: usize = 1;
+const MODES: usize = 3;
+const STEP: &str = "step";
+const CLOCK: &str = "two clock reads";
 
 /// Measures one batch of calls, in ns per call.
 type Measure = Box<dyn Fn(&Runtime, &Context, u32) -> f64>;
@@ -34,16 +41,17 @@ impl SpanExporter for Nowhere {
 
 /// Measures and prints a table.
 #[expect(clippy::print_stdout, reason = "the table is what this command prints")]
-pub(crate) fn run(rounds: usize, calls: u32) {
+pub(crate) fn run(rounds: usize, calls: u32, only: Option<&str>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
     let on = Telemetry::builder().without_endpoint().local().init();
     let processor = BatchSpanProcessor::builder(Nowhere).build();
     let sampled = Telemetry::builder().without_endpoint().local().span_processor(processor).init();
     let sinks = [Sink::without_telemetry(Clock::default()), on.sink().clone(), sampled.sink().clone()];
-    let cases = cases();
+    let mut cases = cases();
+    cases.retain(|(name, _)| only.is_none_or(|only| *name == only));
 
-    let mut samples = vec![vec![Vec::with_capacity(rounds); MODES.len()]; cases.len()];
+    let mut samples = vec![[const { Vec::new() }; MODES]; cases.len()];
     for _ in 0..rounds {
         for (case, (_, measure)) in cases.iter().enumerate() {
             for (mode, sink) in sinks.iter().enumerate() {
@@ -58,22 +66,35 @@ pub(crate) fn run(rounds: usize, calls: u32) {
         "processor ns per call, median of {rounds} rounds of {calls} calls (fastest round in brackets)\n"
     );
     println!("| case | telemetry off | on | on, sampled span |\n|---|--:|--:|--:|");
+    let mut medians = Vec::new();
     for ((name, _), modes) in cases.iter().zip(&mut samples) {
-        let cells: Vec<_> = modes
-            .iter_mut()
-            .map(|values| {
-                let middle = median(values);
-                format!("{middle:.0} ({:.0})", values[0])
-            })
+        let middles = modes.each_mut().map(|values| median(values));
+        let cells: Vec<_> = middles
+            .iter()
+            .zip(modes)
+            .map(|(middle, values)| format!("{middle:.0} ({:.0})", values[0]))
             .collect();
         println!("| {name} | {} |", cells.join(" | "));
+        medians.push((*name, middles));
+    }
+    let of = |wanted| medians.iter().find(|(name, _)| *name == wanted).map(|(_, middles)| middles);
+    if let (Some(step), Some(clock)) = (of(STEP), of(CLOCK)) {
+        println!(
+            "\ntelemetry of one stage beyond two clock reads: {:.0} on - {:.0} off - {:.0} = {:.0} ns",
+            step[ON],
+            step[OFF],
+            clock[ON],
+            step[ON] - step[OFF] - clock[ON]
+        );
     }
 }
 
 fn cases() -> Vec<Case> {
     vec![
         ("bare call", Box::new(bare)),
-        ("step", case(step)),
+        (CLOCK, Box::new(two_clock_reads)),
+        (STEP, case(step)),
+        ("step in a trace that is not sampled", Box::new(unsampled)),
         ("router(step)", case(routed)),
         ("timeout(step)", case(|| step().timeout(limit()))),
         ("cache hit", case(|| cached(step()))),
@@ -131,6 +152,16 @@ fn bare(runtime: &Runtime, _: &Context, calls: u32) -> f64 {
     })
 }
 
+/// As a stage does it: by the clock of the context.
+fn two_clock_reads(_: &Runtime, cx: &Context, calls: u32) -> f64 {
+    let start = of_thread();
+    for _ in 0..calls {
+        let started = std::hint::black_box(cx).clock().now();
+        std::hint::black_box(std::hint::black_box(cx).clock().now().since(started));
+    }
+    per_call(start, calls)
+}
+
 fn case<P, Shape: 'static>(build: impl Fn() -> Workflow<P, Shape>) -> Measure
 where
     P: Primitive<In = u64, Out = u64> + 'static,
@@ -148,6 +179,13 @@ where
             per_call(start, calls)
         })
     })
+}
+
+/// What the last column shows here is a tracer that has nothing to do.
+fn unsampled(runtime: &Runtime, cx: &Context, calls: u32) -> f64 {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let cx = Context::builder().sink(cx.sink()).trace_parent(parent, None).build();
+    case(step)(runtime, &cx, calls)
 }
 
 fn per_call(start: Duration, calls: u32) -> f64 {

@@ -405,8 +405,8 @@ mod tests {
         let outer = budget.withdraw_only();
         outer.deposit();
         assert!(!budget.withdraw());
-        budget.clone().deposit();
-        assert!(outer.clone().withdraw());
+        budget.deposit();
+        assert!(outer.withdraw());
         assert!(!budget.withdraw());
         assert_eq!((budget.stats(), budget.stats().deposits), (outer.stats(), 1));
     }

@@ -368,7 +368,7 @@ where
             lead.land(Landing::Expired(value));
             return Ok(self.serve_on_error(output, cx, run));
         }
-        let (result, event) = self.work.settle(lead, key, result, cx).await;
+        let (result, event) = self.work.settle(lead, key, result, stores(run), cx).await;
         if let Some(event) = event {
             run.event(event);
         }
@@ -380,11 +380,12 @@ where
         if let Some(lead) = self.work.flights.try_lead(key) {
             run.event(CacheEvent::RefreshStarted);
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
+            let counts = stores(run);
             tokio::spawn(async move {
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
                 let Ok(result) = refresh.await else { return };
                 // Nobody waits for a refresh; its failure leaves the old value in place.
-                if let (Ok(mut output), _) = work.settle(lead, key, result, &cx).await
+                if let (Ok(mut output), _) = work.settle(lead, key, result, counts, &cx).await
                     && let Some(stream) = work.inner.stream(&mut output)
                 {
                     let _ = tokio::time::timeout(REFRESH_LIMIT, rest(stream)).await;
@@ -493,6 +494,12 @@ where
     fn bind(&self, sink: &Sink) {
         self.work.inner.bind(sink);
     }
+}
+
+/// The counts of what can become of a stored value.
+fn stores<S: Stage<Event = CacheEvent>>(run: &Run<'_, S>) -> Vec<(CacheEvent, Counter)> {
+    let events = [CacheEvent::Stored, CacheEvent::TooLarge, CacheEvent::StoreFailed];
+    events.into_iter().filter_map(|event| Some((event, run.counter(event)?))).collect()
 }
 
 /// A store that is being left alone is a bypass; one that just failed is an error.

@@ -142,12 +142,14 @@ impl Context {
 
     /// Where stages of this request report to.
     #[must_use]
+    #[inline]
     pub fn sink(&self) -> &Sink {
         self.request.sink.as_ref().expect("a built context has a sink")
     }
 
     /// The clock of this request's telemetry.
     #[must_use]
+    #[inline]
     pub fn clock(&self) -> Clock {
         self.sink().clock()
     }
@@ -160,6 +162,7 @@ impl Context {
 
     /// The span that is open now.
     #[must_use]
+    #[inline]
     pub fn span(&self) -> &SpanContext {
         &self.span
     }

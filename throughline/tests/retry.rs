@@ -647,18 +647,18 @@ proptest! {
     #[test]
     fn attempts_follow_a_plain_model(
         waits in prop::collection::vec(prop::option::of(0..5_000_u64), 0..6),
-        max_attempts in 1..6_u32,
+        max_attempts in 1..6_usize,
         deadline in 1..12_000_u64,
         took in 0..1_500_u64,
     ) {
         // Each failure may ask for a wait; the backoff is one second.
         let (mut at, mut expected) = (0, vec![]);
-        for attempt in 0.. {
+        for attempt in 1.. {
             expected.push(at);
             at += took;
-            let Some(wait) = waits.get(attempt) else { break };
+            let Some(wait) = waits.get(attempt - 1) else { break };
             let wait = wait.unwrap_or(0).max(1_000);
-            if attempt as u32 + 1 == max_attempts || at + wait >= deadline {
+            if attempt == max_attempts || at + wait >= deadline {
                 break;
             }
             at += wait;
@@ -671,10 +671,9 @@ proptest! {
         let starts = runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
             let (flow, log) = slow_script(Duration::from_millis(took), errors);
             let cx = Recorder::new().context().with_time_limit(Duration::from_millis(deadline));
-            drop(flow.retry(attempts(max_attempts)).run((), &cx).await);
+            drop(flow.retry(attempts(u32::try_from(max_attempts).unwrap())).run((), &cx).await);
             starts(&log)
         });
-        let starts: Vec<_> = starts.iter().map(|at| at.as_millis() as u64).collect();
-        prop_assert_eq!(starts, expected);
+        prop_assert_eq!(starts, expected.into_iter().map(Duration::from_millis).collect::<Vec<_>>());
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanId, Status as SpanStatus};
-use throughline::telemetry::{OPENMETRICS, Status, TEXT, Telemetry, catalogue};
+use throughline::telemetry::{OPENMETRICS, Scrape, Status, TEXT, Telemetry, catalogue};
 use throughline::testing::{Recorder, SpanData};
 use throughline::{
     CacheConfig, Clock, Context, Error, JsonCaching, Kind, Memory, Result, RouterConfig, TimeoutConfig,
@@ -168,6 +168,39 @@ async fn a_stage_built_before_telemetry_reports_to_each_instance_it_runs_under()
     flow.run(1, &first.context()).await.unwrap();
     let runs = |recorder: &Recorder| recorder.metric("throughline_primitive_duration_seconds_count", &[]);
     assert_eq!((runs(&first), runs(&second)), (Some(2.0), Some(1.0)));
+}
+
+/// Runs are lent their handles, so that a second instance costs a run under the first one nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn instances_side_by_side_count_what_many_threads_run_under_each() {
+    const TASKS: u64 = 8;
+    const RUNS: u64 = 500;
+    let flow = std::sync::Arc::new(workflow("double", double));
+    let telemetry = [(); 3].map(|()| Telemetry::builder().without_endpoint().local().init());
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let flow = std::sync::Arc::clone(&flow);
+            let contexts = telemetry.each_ref().map(|it| Context::builder().sink(it.sink()).build());
+            tokio::spawn(async move {
+                for n in 0..RUNS {
+                    for cx in &contexts {
+                        flow.run(n, cx).await.unwrap();
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for it in &telemetry {
+        let page = Scrape::parse(&it.sink().render());
+        let runs = Some((TASKS * RUNS) as f64);
+        assert_eq!(page.sum("throughline_primitive_duration_seconds_count", &[]), runs);
+        assert_eq!(page.sum("throughline_primitive_duration_seconds_bucket", &[("le", "+Inf")]), runs);
+        assert_eq!(page.sum("throughline_primitive_in_flight", &[]), Some(0.0));
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::flight::{Flights, Landing, Lead};
 use super::guard::Guarded;
 use super::key::Key;
@@ -11,6 +13,7 @@ use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::primitive::Primitive;
+use crate::telemetry::{Counter, Tick};
 
 /// What a refresh in the background shares with the cache.
 pub(super) struct Work<P, C, S> {
@@ -22,6 +25,9 @@ pub(super) struct Work<P, C, S> {
     pub(super) jitter: f64,
     pub(super) kept: Duration,
 }
+
+/// Where to count what becomes of a value after the run; empty when telemetry is off.
+pub(super) type Counts = Vec<(CacheEvent, Counter)>;
 
 // === impl Work ===
 
@@ -38,6 +44,7 @@ where
         lead: Lead,
         key: Key,
         result: Result<P::Out>,
+        counts: Counts,
         cx: &Context,
     ) -> (Result<P::Out>, Option<CacheEvent>) {
         let mut output = match result {
@@ -54,7 +61,7 @@ where
         if self.inner.stream(&mut output).is_some() {
             // A stream has one reader: whoever waits for it makes one of their own.
             lead.land(Landing::Private);
-            let recorded = self.caching.record(&mut output, self.keep(key, cx));
+            let recorded = self.caching.record(&mut output, self.keep(key, counts, cx));
             return (Ok(output), (!recorded).then_some(CacheEvent::NotCacheable));
         }
         let Some(value) = self.caching.encode(&output) else {
@@ -62,20 +69,30 @@ where
             return (Ok(output), Some(CacheEvent::NotCacheable));
         };
         lead.land(Landing::Value(value.clone()));
-        let event = match self.store.put(key, value, self.lifetime(), cx.clock().now()).await {
-            Ok(true) => CacheEvent::Stored,
-            Ok(false) => CacheEvent::TooLarge,
-            Err(_) => CacheEvent::StoreFailed,
-        };
+        let event = self.put(key, value, cx.clock().now()).await;
         (Ok(output), Some(event))
     }
 
+    async fn put(&self, key: Key, value: Bytes, now: Tick) -> CacheEvent {
+        match self.store.put(key, value, self.lifetime(), now).await {
+            Ok(true) => CacheEvent::Stored,
+            Ok(false) => CacheEvent::TooLarge,
+            Err(_) => CacheEvent::StoreFailed,
+        }
+    }
+
     /// Stores in the background, for the end of a stream is no place to wait.
-    fn keep(self: &Arc<Self>, key: Key, cx: &Context) -> Keep {
+    fn keep(self: &Arc<Self>, key: Key, counts: Counts, cx: &Context) -> Keep {
         let (work, clock) = (Arc::clone(self), cx.clock());
         Box::new(move |value| {
+            let put = async move {
+                let event = work.put(key, value, clock.now()).await;
+                if let Some((_, count)) = counts.iter().find(|(counted, _)| *counted == event) {
+                    count.inc();
+                }
+            };
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { work.store.put(key, value, work.lifetime(), clock.now()).await });
+                runtime.spawn(put);
             }
         })
     }

@@ -32,6 +32,7 @@ enum At {
 impl Clock {
     /// The time now.
     #[must_use]
+    #[inline]
     pub fn now(self) -> Tick {
         Tick(match self {
             Self::Monotonic => At::Monotonic(quanta::Instant::now()),
@@ -45,6 +46,7 @@ impl Clock {
 impl Tick {
     /// How long after `earlier` this is; zero when it is not later or comes from another clock.
     #[must_use]
+    #[inline]
     pub fn since(self, earlier: Tick) -> Duration {
         match (self.0, earlier.0) {
             (At::Monotonic(now), At::Monotonic(then)) => now.saturating_duration_since(then),

@@ -24,11 +24,14 @@ mod clock;
 mod endpoint;
 mod export;
 mod family;
+mod histogram;
 mod label;
 mod lifecycle;
 mod observed;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod page;
+mod per_sink;
 mod registry;
 mod run;
 mod scrape;
@@ -41,10 +44,11 @@ mod worker;
 
 pub use clock::{Clock, Tick};
 pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
+pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
-pub use registry::{Amount, Counter, Gauge, Histogram, Rate, Registry};
+pub use registry::{Amount, Counter, Gauge, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
 pub use settings::Traces;

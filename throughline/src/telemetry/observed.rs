@@ -14,13 +14,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use opentelemetry::trace::{Span, Status};
 use opentelemetry::{KeyValue, TraceId};
 
 use super::family::{Family, WORK_SECONDS};
+use super::histogram::Histogram;
 use super::label::Label;
-use super::registry::{Counter, Gauge, Histogram, Registry};
+use super::per_sink::PerSink;
+use super::registry::{Counter, Gauge, Registry};
 use super::run::{Open, Run};
 use super::sink::Sink;
 use super::stage::{End, Seen, Stage};
@@ -54,12 +55,11 @@ pub struct Observed<S: Stage>(Arc<Core<S>>);
 
 pub(super) struct Core<S: Stage> {
     pub(super) stage: S,
-    binding: ArcSwapOption<Binding<S>>,
+    bindings: PerSink<Binding<S>>,
 }
 
 /// The handles of one stage in one telemetry instance.
 pub(super) struct Binding<S: Stage> {
-    sink: u64,
     pub(super) span_name: Cow<'static, str>,
     pub(super) handles: Handles,
     pub(super) signals: S::Signals,
@@ -76,7 +76,7 @@ pub(super) struct Handles {
 impl<S: Stage> Observed<S> {
     /// Has `stage` run and reported.
     pub fn new(stage: S) -> Self {
-        Self(Arc::new(Core { stage, binding: ArcSwapOption::empty() }))
+        Self(Arc::new(Core { stage, bindings: PerSink::new() }))
     }
 
     /// The stage.
@@ -91,7 +91,7 @@ impl<S: Stage> Primitive for Observed<S> {
 
     async fn execute(&self, input: S::In, cx: &Context) -> Result<S::Out> {
         let (mut run, inner) = Run::start(&self.0, cx);
-        let mut result = self.0.stage.run(input, inner.as_ref().unwrap_or(cx), &mut run).await;
+        let mut result = self.0.stage.run(input, inner.as_deref().unwrap_or(cx), &mut run).await;
         if let Ok(output) = &mut result
             && let Some(stream) = self.0.stage.stream(output)
         {
@@ -110,9 +110,7 @@ impl<S: Stage> Primitive for Observed<S> {
     }
 
     fn bind(&self, sink: &Sink) {
-        if let Some(registry) = sink.registry() {
-            self.0.binding(sink.id(), registry);
-        }
+        self.0.binding(sink);
         self.0.stage.bind(sink);
     }
 }
@@ -132,43 +130,44 @@ impl<S: Stage + fmt::Debug> fmt::Debug for Observed<S> {
 // === impl Core ===
 
 impl<S: Stage> Core<S> {
-    /// The handles for the telemetry instance `sink`, resolved at its first run there.
-    pub(super) fn binding(&self, sink: u64, registry: &Registry) -> Arc<Binding<S>> {
-        if let Some(binding) = self.binding.load().as_ref().filter(|binding| binding.sink == sink) {
-            return Arc::clone(binding);
-        }
-        let binding = Arc::new(Binding {
-            sink,
+    /// The handles for the telemetry instance `sink`, resolved at its first run there; `None` when it is off.
+    pub(super) fn binding(&self, sink: &Sink) -> Option<&Binding<S>> {
+        let registry = sink.registry()?;
+        let resolve = || Binding {
             span_name: self.stage.span_name(),
             handles: Handles::resolve::<S>(registry, self.stage.operation()),
             signals: self.stage.declare(registry),
-        });
-        self.binding.store(Some(Arc::clone(&binding)));
-        binding
+        };
+        Some(self.bindings.get_or_make(sink.id(), resolve))
     }
 
+    /// Settles a run, once: what comes after the first call does nothing.
     pub(super) fn end(
         &self,
         cx: &Context,
-        open: Open<S>,
+        binding: Option<&Binding<S>>,
+        open: &mut Open<S>,
         note: &S::Note,
         outcome: S::Outcome,
         error_type: Option<&'static str>,
     ) {
-        let Some(mut live) = open.live else {
+        if std::mem::replace(&mut open.settled, true) {
+            return;
+        }
+        let (Some(binding), Some(live)) = (binding, &mut open.live) else {
             self.stage.ended(&End { outcome, note, seen: None });
             return;
         };
         let at = cx.clock().now();
         let elapsed = at.since(live.started);
         let trace = live.span.as_ref().map(|span| span.span_context().trace_id());
-        live.binding.handles.ended(cx, self, outcome, elapsed, trace);
+        binding.handles.ended(cx, self, outcome, elapsed, trace);
         if S::UPSTREAM {
             cx.add_upstream_time(elapsed);
         }
         let outside = live.outside + live.left.map_or(Duration::ZERO, |left| at.since(left));
         let own = elapsed.saturating_sub(outside);
-        let seen = Seen { signals: &live.binding.signals, at, elapsed, own, trace, cx };
+        let seen = Seen { signals: &binding.signals, at, elapsed, own, trace, cx };
         self.stage.ended(&End { outcome, note, seen: Some(seen) });
         if let Some(span) = live.span.as_mut() {
             close(span, outcome.as_str(), error_type);

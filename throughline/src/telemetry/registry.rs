@@ -6,22 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fmt::Write as _;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use opentelemetry::TraceId;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter;
-use prometheus_client::metrics::exemplar::HistogramWithExemplars;
-use prometheus_client::metrics::gauge;
 
 use super::clock::{Clock, Tick};
 use super::family::{Family, Shape};
+use super::histogram::{Histogram, Sum, countable};
+use super::page::{self, Page};
 use super::window::Window;
 
 /// Series a family may hold before the rest is folded into `other`.
@@ -37,29 +28,19 @@ pub(super) static FAMILIES: &[&Family] = &[&OVERFLOW];
 
 /// A counter of whole events.
 #[derive(Clone, Debug, Default)]
-pub struct Counter(counter::Counter<u64, AtomicU64>);
+pub struct Counter(Arc<AtomicU64>);
 
 /// A growing amount, such as US dollars.
 #[derive(Clone, Debug, Default)]
-pub struct Amount(counter::Counter<f64, AtomicU64>);
+pub struct Amount(Arc<Sum>);
 
 /// A value that goes up and down.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge(gauge::Gauge);
-
-/// A distribution.
-#[derive(Clone, Debug)]
-pub struct Histogram(HistogramWithExemplars<Exemplar>);
+pub struct Gauge(Arc<AtomicI64>);
 
 /// A share of the last five minutes.
 #[derive(Clone, Debug)]
 pub struct Rate(Arc<Window>);
-
-type Exemplar = [(&'static str, Trace); 1];
-
-/// Written out at the scrape and not at the observation.
-#[derive(Clone, Copy, Debug)]
-struct Trace(TraceId);
 
 /// Hands out the cells of a telemetry instance.
 pub struct Registry {
@@ -71,7 +52,6 @@ pub struct Registry {
 #[derive(Debug)]
 struct Series {
     family: &'static Family,
-    clock: Clock,
     cells: Mutex<BTreeMap<Vec<String>, Cell>>,
 }
 
@@ -149,7 +129,7 @@ impl Registry {
             Cell::Histogram(cell) => cell,
             _ => {
                 misdeclared(family, "is not a histogram");
-                Histogram(HistogramWithExemplars::new(std::iter::empty()))
+                Histogram::new(&[])
             }
         }
     }
@@ -158,14 +138,10 @@ impl Registry {
     #[must_use]
     pub fn render(&self) -> String {
         let families: Vec<_> = lock(&self.families).values().cloned().collect();
-        let mut exposition = prometheus_client::registry::Registry::default();
-        for family in families {
-            exposition.register_collector(Box::new(family));
-        }
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &exposition)
-            .expect("writing to a string cannot fail");
-        text
+        let (mut page, now) = (Page::default(), self.clock.now());
+        let written = families.iter().try_for_each(|series| series.write(&mut page, now));
+        written.expect("writing to a string cannot fail");
+        page.finish()
     }
 
     fn cell(&self, family: &'static Family, values: &[&str]) -> Cell {
@@ -194,7 +170,7 @@ impl Registry {
     }
 
     fn series(&self, family: &'static Family) -> Arc<Series> {
-        let new = || Arc::new(Series { family, clock: self.clock, cells: Mutex::default() });
+        let new = || Arc::new(Series { family, cells: Mutex::default() });
         lock(&self.families).entry(family.name).or_insert_with(new).clone()
     }
 }
@@ -221,28 +197,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 // === impl Series ===
 
-impl Collector for Series {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+impl Series {
+    fn write(&self, page: &mut Page, now: Tick) -> fmt::Result {
         let cells = lock(&self.cells).clone();
         if cells.is_empty() {
             return Ok(());
         }
-        let kind = match self.family.shape {
-            Shape::Counter | Shape::Amount => MetricType::Counter,
-            Shape::Gauge | Shape::Rate => MetricType::Gauge,
-            Shape::Histogram(_) => MetricType::Histogram,
-        };
-        let mut metrics = encoder.encode_descriptor(self.family.name, self.family.help, None, kind)?;
-        let now = self.clock.now();
-        for (values, cell) in &cells {
-            let labels: Vec<_> =
-                self.family.labels.iter().copied().zip(values.iter().map(String::as_str)).collect();
-            if labels.is_empty() {
-                return cell.encode(metrics, now);
-            }
-            cell.encode(metrics.encode_family(&labels)?, now)?;
-        }
-        Ok(())
+        page.family(self.family)?;
+        cells.iter().try_for_each(|(values, cell)| cell.write(page.series(self.family, values)?, now))
     }
 }
 
@@ -255,28 +217,18 @@ impl Cell {
             Shape::Amount => Self::Amount(Amount::default()),
             Shape::Gauge => Self::Gauge(Gauge::default()),
             Shape::Rate => Self::Rate(Rate(Arc::new(Window::new()))),
-            Shape::Histogram(buckets) => {
-                Self::Histogram(Histogram(HistogramWithExemplars::new(buckets.iter().copied())))
-            }
+            Shape::Histogram(bounds) => Self::Histogram(Histogram::new(bounds)),
         }
     }
 
-    fn encode(&self, mut metric: MetricEncoder<'_>, now: Tick) -> fmt::Result {
+    fn write(&self, series: page::Series<'_>, now: Tick) -> fmt::Result {
         match self {
-            Self::Counter(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None),
-            Self::Amount(cell) => metric.encode_counter::<NoLabelSet, _, u64>(&cell.0.get(), None),
-            Self::Gauge(cell) => metric.encode_gauge(&cell.0.get()),
-            Self::Rate(cell) => cell.0.ratio(now).map_or(Ok(()), |ratio| metric.encode_gauge(&ratio)),
-            Self::Histogram(cell) => cell.0.encode(metric),
+            Self::Counter(cell) => series.counter(cell.0.load(Ordering::Relaxed)),
+            Self::Amount(cell) => series.amount(cell.0.get()),
+            Self::Gauge(cell) => series.gauge(cell.0.load(Ordering::Relaxed)),
+            Self::Rate(cell) => cell.0.ratio(now).map_or(Ok(()), |ratio| series.ratio(ratio)),
+            Self::Histogram(cell) => series.histogram(cell),
         }
-    }
-}
-
-// === impl Trace ===
-
-impl EncodeLabelValue for Trace {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        write!(encoder, "{}", self.0)
     }
 }
 
@@ -284,46 +236,45 @@ impl EncodeLabelValue for Trace {
 
 impl Counter {
     /// Counts one event.
+    #[inline]
     pub fn inc(&self) {
-        self.0.inc();
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Amount {
     /// Adds `value`; a negative or non-finite one is ignored, for a counter cannot take it back.
+    #[inline]
     pub fn add(&self, value: f64) {
-        if value.is_finite() && value > 0.0 {
-            self.0.inc_by(value);
+        if countable(value) {
+            self.0.add(value);
         }
     }
 }
 
 impl Gauge {
     /// Adds one.
+    #[inline]
     pub fn inc(&self) {
-        self.0.inc();
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes one off.
+    #[inline]
     pub fn dec(&self) {
-        self.0.dec();
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Sets the value.
+    #[inline]
     pub fn set(&self, value: i64) {
-        self.0.set(value);
-    }
-}
-
-impl Histogram {
-    /// Records `value`, with the trace it belongs to when that trace is sampled.
-    pub fn observe(&self, value: f64, trace: Option<TraceId>) {
-        self.0.observe(value, trace.map(|id| [("trace_id", Trace(id))]), None);
+        self.0.store(value, Ordering::Relaxed);
     }
 }
 
 impl Rate {
     /// Counts one event at `now`; `hit` says whether it has the property that the rate measures.
+    #[inline]
     pub fn record(&self, now: Tick, hit: bool) {
         self.0.record(now, hit);
     }

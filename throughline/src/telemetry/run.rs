@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span, SpanContext, TraceContextExt, Tracer};
+use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _};
+use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
 use super::clock::Tick;
 use super::label::{Label as _, Outcome as _};
 use super::observed::{Binding, Core};
-use super::sink::Sink;
+use super::registry::Counter;
 use super::stage::Stage;
 use crate::context::Context;
 use crate::error::{Kind, Result};
@@ -20,7 +21,9 @@ use crate::stream::{StreamEnding, Streaming};
 pub struct Run<'a, S: Stage> {
     core: &'a Arc<Core<S>>,
     cx: &'a Context,
-    open: Option<Open<S>>,
+    /// `None` when telemetry is off.
+    binding: Option<&'a Binding<S>>,
+    open: Open<S>,
     /// What [`Stage::ended`] will want to know.
     pub note: S::Note,
 }
@@ -30,64 +33,57 @@ pub struct Run<'a, S: Stage> {
 pub struct Deferred<S: Stage> {
     core: Arc<Core<S>>,
     cx: Context,
-    open: Option<Open<S>>,
+    open: Open<S>,
     /// What [`Stage::ended`] will want to know.
     pub note: S::Note,
 }
 
-/// What is to be settled when a run ends.
+/// What is to be settled when a run ends. It stays where it is until then: moving it costs as much as counting.
 pub(super) struct Open<S: Stage> {
+    pub(super) settled: bool,
     pub(super) outcome: Option<S::Outcome>,
-    pub(super) live: Option<Live<S>>,
+    pub(super) live: Option<Live>,
 }
 
 /// What only exists while telemetry is on.
-pub(super) struct Live<S: Stage> {
-    pub(super) binding: Arc<Binding<S>>,
+pub(super) struct Live {
     pub(super) started: Tick,
     pub(super) outside: Duration,
     /// Since when the run has been outside, while it is.
     pub(super) left: Option<Tick>,
-    pub(super) span: Option<opentelemetry_sdk::trace::Span>,
+    pub(super) span: Option<Box<SdkSpan>>,
 }
 
 // === impl Run ===
 
 impl<'a, S: Stage> Run<'a, S> {
     /// Starts a run, and makes the context for what is inside where a span was opened.
-    pub(super) fn start(core: &'a Arc<Core<S>>, cx: &'a Context) -> (Self, Option<Context>) {
-        let sink = cx.sink();
-        let Some(registry) = sink.registry() else {
-            return (
-                Self { core, cx, open: Some(Open { outcome: None, live: None }), note: S::Note::default() },
-                None,
-            );
+    #[inline]
+    pub(super) fn start(core: &'a Arc<Core<S>>, cx: &'a Context) -> (Self, Option<Box<Context>>) {
+        let binding = core.binding(cx.sink());
+        let (span, inner) = match (binding, cx.sink().tracer()) {
+            (Some(binding), Some(tracer)) if recordable(cx) => open_span::<S>(tracer, binding, cx),
+            _ => (None, None),
         };
-        let binding = core.binding(sink.id(), registry);
-        let (span, inner) = match open_span::<S>(sink, &binding, cx) {
-            Some((span, inner)) => (span, Some(inner)),
-            None => (None, None),
-        };
-        binding.handles.in_flight.inc();
-        let started = sink.clock().now();
-        let live = Live { binding, started, outside: Duration::ZERO, left: None, span };
-        (
-            Self { core, cx, open: Some(Open { outcome: None, live: Some(live) }), note: S::Note::default() },
-            inner,
-        )
+        let live = binding.map(|binding| {
+            // The clock first, here and at the end: right after an atomic addition it would wait for that.
+            let started = cx.clock().now();
+            binding.handles.in_flight.inc();
+            Live { started, outside: Duration::ZERO, left: None, span }
+        });
+        let open = Open { settled: false, outcome: None, live };
+        (Self { core, cx, binding, open, note: S::Note::default() }, inner)
     }
 
     /// Says how the run ends. Without it the outcome follows from the result.
     pub fn outcome(&mut self, outcome: S::Outcome) {
-        if let Some(open) = &mut self.open {
-            open.outcome = Some(outcome);
-        }
+        self.open.outcome = Some(outcome);
     }
 
     /// Counts something that happened inside the run.
     pub fn event(&mut self, event: S::Event) {
-        if let Some(live) = self.live() {
-            live.binding.handles.events[event.index()].inc();
+        if let Some(binding) = self.binding {
+            binding.handles.events[event.index()].inc();
         }
     }
 
@@ -100,7 +96,7 @@ impl<'a, S: Stage> Run<'a, S> {
 
     /// The series of the stage, unless telemetry is off.
     pub fn signals(&mut self) -> Option<&S::Signals> {
-        self.live().map(|live| &live.binding.signals)
+        self.binding.map(|binding| &binding.signals)
     }
 
     /// Runs what is not this stage's own work: its time is taken off [`Seen::own`](super::Seen::own), also when the run is
@@ -129,42 +125,46 @@ impl<'a, S: Stage> Run<'a, S> {
         Deferred {
             core: Arc::clone(self.core),
             cx: self.cx.clone(),
-            open: self.open.take(),
+            open: std::mem::replace(&mut self.open, Open { settled: true, outcome: None, live: None }),
             note: std::mem::take(&mut self.note),
         }
     }
 
+    /// The count of `event`, for what happens when the run may be over; `None` when telemetry is off.
+    pub fn counter(&self, event: S::Event) -> Option<Counter> {
+        self.binding.map(|binding| binding.handles.events[event.index()].clone())
+    }
+
     /// Leaves the run open until `stream` has ended, unless the stage has deferred it already.
     pub(super) fn ends_with(&mut self, stream: &mut dyn Streaming) {
-        if self.open.is_some() {
+        if !self.open.settled {
             let deferred = self.defer();
             stream.on_end(Box::new(move |ending| deferred.end_with(ending)));
         }
     }
 
-    fn live(&mut self) -> Option<&mut Live<S>> {
-        self.open.as_mut().and_then(|open| open.live.as_mut())
+    fn live(&mut self) -> Option<&mut Live> {
+        self.open.live.as_mut()
     }
 
+    #[inline]
     pub(super) fn returned<T>(&mut self, result: &Result<T>) {
-        let Some(open) = self.open.take() else { return };
         let fallback = if result.is_ok() { S::Outcome::SUCCESS } else { S::Outcome::ERROR };
-        let outcome = open.outcome.unwrap_or(fallback);
-        self.core.end(
-            self.cx,
-            open,
-            &self.note,
-            outcome,
-            result.as_ref().err().map(|error| error.kind().as_str()),
-        );
+        let outcome = self.open.outcome.unwrap_or(fallback);
+        self.end(outcome, result.as_ref().err().map(|error| error.kind().as_str()));
+    }
+
+    fn end(&mut self, outcome: S::Outcome, error_type: Option<&'static str>) {
+        self.core.end(self.cx, self.binding, &mut self.open, &self.note, outcome, error_type);
     }
 }
 
 impl<S: Stage> Drop for Run<'_, S> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
+        if !self.open.settled {
             let (outcome, error_type) = dropped::<S>();
-            self.core.end(self.cx, open, &self.note, outcome, Some(error_type));
+            self.end(outcome, Some(error_type));
         }
     }
 }
@@ -177,28 +177,30 @@ fn dropped<S: Stage>() -> (S::Outcome, &'static str) {
     }
 }
 
-/// `None`: the run has no span and the context stays as it is. A root that the sampler declined has no
-/// span either, but the stages inside must learn of it.
+/// Whether a span under the one that is open now may be sampled.
+#[inline]
+fn recordable(cx: &Context) -> bool {
+    let parent = cx.span();
+    parent.is_sampled() || !parent.is_valid()
+}
+
+/// The span, if it is sampled, and the context for what is inside: the stages inside a root that the sampler
+/// declined must learn of it. Boxed, so that a run without a span does not carry their size.
+#[inline(never)]
 fn open_span<S: Stage>(
-    sink: &Sink,
+    tracer: &SdkTracer,
     binding: &Binding<S>,
     cx: &Context,
-) -> Option<(Option<opentelemetry_sdk::trace::Span>, Context)> {
-    let tracer = sink.tracer()?;
+) -> (Option<Box<SdkSpan>>, Option<Box<Context>>) {
     let parent = cx.span();
-    if parent.is_valid() && !parent.is_sampled() {
-        return None;
-    }
     let mut under = opentelemetry::Context::new();
     if parent.is_valid() {
         under = under.with_remote_span_context(parent.clone());
     }
-    let span = tracer
-        .span_builder(binding.span_name.clone())
-        .with_kind(S::SPAN_KIND)
-        .start_with_context(tracer, &under);
-    let context: SpanContext = span.span_context().clone();
-    Some((span.is_recording().then_some(span), cx.with_span(context)))
+    let builder = tracer.span_builder(binding.span_name.clone()).with_kind(S::SPAN_KIND);
+    let span = builder.start_with_context(tracer, &under);
+    let context = cx.with_span(span.span_context().clone());
+    (span.is_recording().then(|| Box::new(span)), Some(Box::new(context)))
 }
 
 // === impl Deferred ===
@@ -206,20 +208,18 @@ fn open_span<S: Stage>(
 impl<S: Stage> Deferred<S> {
     /// Ends the run. `error_type` is a kind from a closed set, such as [`Kind::as_str`](crate::Kind::as_str).
     pub fn end(mut self, outcome: S::Outcome, error_type: Option<&'static str>) {
-        if let Some(open) = self.open.take() {
-            self.core.end(&self.cx, open, &self.note, outcome, error_type);
-        }
+        self.settle(outcome, error_type);
     }
 
     /// Counts something that happened inside the run.
     pub fn event(&mut self, event: S::Event) {
-        if let Some(live) = self.open.as_mut().and_then(|open| open.live.as_mut()) {
-            live.binding.handles.events[event.index()].inc();
+        if let Some(binding) = self.core.binding(self.cx.sink()) {
+            binding.handles.events[event.index()].inc();
         }
     }
 
     fn end_with(mut self, ending: &StreamEnding) {
-        let said = self.open.as_ref().and_then(|open| open.outcome);
+        let said = self.open.outcome;
         let core = Arc::clone(&self.core);
         let outcome = core.stage.stream_ended(ending, &mut self);
         match ending {
@@ -235,18 +235,21 @@ impl<S: Stage> Deferred<S> {
 
     /// Puts an attribute on the span, if there is one.
     pub fn attribute(&mut self, key: &'static str, value: impl Into<opentelemetry::Value>) {
-        let span = self.open.as_mut().and_then(|open| open.live.as_mut()?.span.as_mut());
+        let span = self.open.live.as_mut().and_then(|live| live.span.as_mut());
         if let Some(span) = span {
             span.set_attribute(KeyValue::new(key, value.into()));
         }
+    }
+
+    fn settle(&mut self, outcome: S::Outcome, error_type: Option<&'static str>) {
+        let binding = self.core.binding(self.cx.sink());
+        self.core.end(&self.cx, binding, &mut self.open, &self.note, outcome, error_type);
     }
 }
 
 impl<S: Stage> Drop for Deferred<S> {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            let (outcome, error_type) = dropped::<S>();
-            self.core.end(&self.cx, open, &self.note, outcome, Some(error_type));
-        }
+        let (outcome, error_type) = dropped::<S>();
+        self.settle(outcome, Some(error_type));
     }
 }

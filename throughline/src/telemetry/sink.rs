@@ -65,18 +65,21 @@ impl Sink {
 
     /// Tells one telemetry instance from another.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> u64 {
         self.0.id
     }
 
     /// The clock of this instance.
     #[must_use]
+    #[inline]
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
 
     /// The metrics, unless telemetry is off.
     #[must_use]
+    #[inline]
     pub fn registry(&self) -> Option<&Registry> {
         self.0.on.as_ref().map(|on| &on.registry)
     }
@@ -87,6 +90,7 @@ impl Sink {
         self.tracer().is_some()
     }
 
+    #[inline]
     pub(super) fn tracer(&self) -> Option<&SdkTracer> {
         self.0.on.as_ref().and_then(|on| on.tracer.as_ref())
     }

@@ -23,7 +23,7 @@ struct Slots {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    epoch: u128,
+    epoch: u64,
     hits: u64,
     total: u64,
 }
@@ -53,7 +53,7 @@ impl Window {
         let guard = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let window = guard.as_ref()?;
         let newest = window.epoch(now);
-        let live = window.slots.iter().filter(|slot| newest.saturating_sub(slot.epoch) < SLOTS as u128);
+        let live = window.slots.iter().filter(|slot| newest.saturating_sub(slot.epoch) < SLOTS as u64);
         let (hits, total) = live.fold((0, 0), |(h, t), slot| (h + slot.hits, t + slot.total));
         (total > 0).then(|| hits as f64 / total as f64)
     }
@@ -63,13 +63,13 @@ impl Window {
 
 impl Slots {
     /// Starts at `SLOTS`, so that the zeroed slots of a new window are out of date.
-    fn epoch(&self, now: Tick) -> u128 {
-        now.since(self.start).as_nanos() / SLOT.as_nanos() + SLOTS as u128
+    fn epoch(&self, now: Tick) -> u64 {
+        now.since(self.start).as_secs() / SLOT.as_secs() + SLOTS as u64
     }
 }
 
-fn index(epoch: u128) -> usize {
-    usize::try_from(epoch % SLOTS as u128).expect("a remainder of ten fits")
+fn index(epoch: u64) -> usize {
+    usize::try_from(epoch % SLOTS as u64).expect("a remainder of ten fits")
 }
 
 #[cfg(test)]

@@ -1,0 +1,199 @@
+//! A distribution that many threads record at once, without a lock.
+//!
+//! An observation is two atomic additions: to the count of its bucket, and to the sum. The number of all
+//! observations is not kept; a page adds up the buckets, so that the two agree in every scrape.
+//!
+//! By hand, because the histograms with exemplars that are to be had take a lock per observation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::TraceId;
+
+/// A distribution.
+#[derive(Clone, Debug)]
+pub struct Histogram(Arc<Cells>);
+
+#[derive(Debug)]
+struct Cells {
+    bounds: &'static [f64],
+    /// One per bound, and one for what is beyond the last.
+    buckets: Box<[Bucket]>,
+    sum: Sum,
+}
+
+#[derive(Debug, Default)]
+struct Bucket {
+    count: AtomicU64,
+    /// Only runs that are sampled take this lock.
+    exemplar: Mutex<Option<Exemplar>>,
+}
+
+/// The trace of an observation, and its value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exemplar {
+    pub(super) trace: TraceId,
+    pub(super) value: f64,
+}
+
+/// A sum of fractions that only grows.
+#[derive(Debug, Default)]
+pub(super) struct Sum(AtomicU64);
+
+/// What a page shows of one bucket.
+pub(super) struct Count {
+    /// Infinite for the last one.
+    pub(super) bound: f64,
+    /// In this bucket alone.
+    pub(super) count: u64,
+    pub(super) exemplar: Option<Exemplar>,
+}
+
+// === impl Histogram ===
+
+impl Histogram {
+    pub(super) fn new(bounds: &'static [f64]) -> Self {
+        debug_assert!(bounds.is_sorted(), "the bounds of a histogram ascend");
+        let buckets = (0..=bounds.len()).map(|_| Bucket::default()).collect();
+        Self(Arc::new(Cells { bounds, buckets, sum: Sum::default() }))
+    }
+
+    /// Records `value`, with the trace it belongs to when that trace is sampled. A negative or non-finite
+    /// one is ignored: the sum could not take it back.
+    #[inline]
+    pub fn observe(&self, value: f64, trace: Option<TraceId>) {
+        if !countable(value) {
+            return;
+        }
+        let cells = &*self.0;
+        // A walk and no bisection: what is so fast that the search matters lands in the first buckets, and the
+        // processor foresees the end of a walk but must wait for every step of a bisection.
+        let at = cells.bounds.iter().position(|bound| value <= *bound).unwrap_or(cells.bounds.len());
+        let bucket = &cells.buckets[at];
+        // Relaxed: a scrape between the two additions sees the one without the other, as any two metrics.
+        bucket.count.fetch_add(1, Ordering::Relaxed);
+        cells.sum.add(value);
+        if let Some(trace) = trace {
+            *bucket.exemplar() = Some(Exemplar { trace, value });
+        }
+    }
+
+    pub(super) fn sum(&self) -> f64 {
+        self.0.sum.get()
+    }
+
+    /// The buckets in ascending order.
+    pub(super) fn counts(&self) -> Vec<Count> {
+        let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
+        let count = |(bucket, bound): (&Bucket, f64)| Count {
+            bound,
+            count: bucket.count.load(Ordering::Relaxed),
+            exemplar: *bucket.exemplar(),
+        };
+        self.0.buckets.iter().zip(bounds).map(count).collect()
+    }
+}
+
+/// Whether a metric that only grows can take `value`.
+#[inline]
+pub(super) fn countable(value: f64) -> bool {
+    (0.0..f64::INFINITY).contains(&value)
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    fn exemplar(&self) -> std::sync::MutexGuard<'_, Option<Exemplar>> {
+        self.exemplar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Sum ===
+
+impl Sum {
+    #[inline]
+    pub(super) fn add(&self, value: f64) {
+        // There is no atomic addition of fractions: who was overtaken between reading and writing, tries again.
+        let mut old = self.0.load(Ordering::Relaxed);
+        loop {
+            let new = (f64::from_bits(old) + value).to_bits();
+            match self.0.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(overtaken) => old = overtaken,
+            }
+        }
+    }
+
+    pub(super) fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Shape, catalogue};
+
+    fn counts(histogram: &Histogram) -> Vec<u64> {
+        histogram.counts().iter().map(|bucket| bucket.count).collect()
+    }
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket_and_what_exceeds_the_last_to_infinity() {
+        let histogram = Histogram::new(&[0.5, 1.0, 2.0]);
+        for value in [0.0, 0.5, 0.500_001, 1.0, 2.0, 2.1, 1e9] {
+            histogram.observe(value, None);
+        }
+        assert_eq!(counts(&histogram), [2, 2, 1, 2]);
+        assert_eq!(histogram.counts()[3].bound, f64::INFINITY);
+    }
+
+    #[test]
+    fn ignores_what_a_sum_cannot_take_back() {
+        let histogram = Histogram::new(&[1.0]);
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -f64::MIN_POSITIVE] {
+            histogram.observe(value, Some(TraceId::from(1)));
+        }
+        assert_eq!(counts(&histogram), [0, 0]);
+        assert_eq!(histogram.sum(), 0.0);
+        assert!(histogram.counts().iter().all(|bucket| bucket.exemplar.is_none()));
+    }
+
+    #[test]
+    fn keeps_the_last_sampled_trace_of_every_bucket() {
+        let histogram = Histogram::new(&[1.0]);
+        for (value, trace) in [(0.5, Some(1)), (0.75, Some(2)), (0.25, None), (3.0, Some(3))] {
+            histogram.observe(value, trace.map(TraceId::from));
+        }
+        let kept: Vec<_> =
+            histogram.counts().iter().map(|b| b.exemplar.map(|e| (e.trace, e.value))).collect();
+        assert_eq!(kept, [Some((TraceId::from(2), 0.75)), Some((TraceId::from(3), 3.0))]);
+    }
+
+    #[test]
+    fn loses_nothing_when_many_threads_observe() {
+        const EACH: u64 = 20_000;
+        let histogram = Histogram::new(&[1.0, 2.0, 3.0]);
+        std::thread::scope(|scope| {
+            for thread in 0..4_u32 {
+                let histogram = &histogram;
+                scope.spawn(move || {
+                    let trace = (thread == 0).then(|| TraceId::from(1));
+                    (0..EACH).for_each(|_| histogram.observe(f64::from(thread) + 0.5, trace));
+                });
+            }
+        });
+        assert_eq!(counts(&histogram), [EACH; 4]);
+        assert_eq!(histogram.sum(), 8.0 * EACH as f64, "halves add up without rounding");
+        assert!(histogram.counts()[0].exemplar.is_some());
+    }
+
+    #[test]
+    fn the_bounds_of_every_family_ascend() {
+        for family in catalogue() {
+            if let Shape::Histogram(bounds) = family.shape() {
+                assert!(bounds.is_sorted_by(|a, b| a < b), "{family:?}");
+            }
+        }
+    }
+}

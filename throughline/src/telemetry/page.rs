@@ -1,0 +1,183 @@
+//! Writes the metrics down in the OpenMetrics 1.0 text format.
+
+use std::fmt::{self, Write as _};
+
+use super::family::{Family, Shape};
+use super::histogram::Histogram;
+
+/// A page under way.
+#[derive(Debug, Default)]
+pub(super) struct Page(String);
+
+/// Where one series of a page goes.
+pub(super) struct Series<'a> {
+    page: &'a mut String,
+    name: &'static str,
+    /// `key="value",key="value"`
+    labels: String,
+}
+
+/// A number as the format wants it: with a point, without an exponent.
+struct Number(f64);
+
+/// A label's value between its quotes.
+struct Escaped<'a>(&'a str);
+
+// === impl Page ===
+
+impl Page {
+    /// Starts a family; its series must follow before the next one.
+    pub(super) fn family(&mut self, family: &Family) -> fmt::Result {
+        let kind = match family.shape {
+            Shape::Counter | Shape::Amount => "counter",
+            Shape::Gauge | Shape::Rate => "gauge",
+            Shape::Histogram(_) => "histogram",
+        };
+        let Family { name, help, .. } = family;
+        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
+    }
+
+    /// A series of `family` with these label values.
+    pub(super) fn series(
+        &mut self,
+        family: &'static Family,
+        values: &[String],
+    ) -> Result<Series<'_>, fmt::Error> {
+        let mut labels = String::new();
+        for (name, value) in family.labels.iter().zip(values) {
+            let comma = if labels.is_empty() { "" } else { "," };
+            write!(labels, "{comma}{name}=\"{}\"", Escaped(value))?;
+        }
+        Ok(Series { page: &mut self.0, name: family.name, labels })
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        self.0.push_str("# EOF\n");
+        self.0
+    }
+}
+
+// === impl Series ===
+
+impl Series<'_> {
+    pub(super) fn counter(mut self, value: u64) -> fmt::Result {
+        self.sample("_total", value)
+    }
+
+    pub(super) fn amount(mut self, value: f64) -> fmt::Result {
+        self.sample("_total", Number(value))
+    }
+
+    pub(super) fn gauge(mut self, value: i64) -> fmt::Result {
+        self.sample("", value)
+    }
+
+    pub(super) fn ratio(mut self, value: f64) -> fmt::Result {
+        self.sample("", Number(value))
+    }
+
+    pub(super) fn histogram(mut self, histogram: &Histogram) -> fmt::Result {
+        let buckets = histogram.counts();
+        self.sample("_sum", Number(histogram.sum()))?;
+        self.sample("_count", buckets.iter().map(|bucket| bucket.count).sum::<u64>())?;
+        let Self { page, name, labels } = &mut self;
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut so_far = 0;
+        for bucket in buckets {
+            so_far += bucket.count;
+            write!(page, "{name}_bucket{{le=\"{}\"{comma}{labels}}} {so_far}", Number(bucket.bound))?;
+            if let Some(exemplar) = bucket.exemplar {
+                write!(page, " # {{trace_id=\"{}\"}} {}", exemplar.trace, Number(exemplar.value))?;
+            }
+            page.push('\n');
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, suffix: &str, value: impl fmt::Display) -> fmt::Result {
+        let Self { page, name, labels } = self;
+        match labels.as_str() {
+            "" => writeln!(page, "{name}{suffix} {value}"),
+            labels => writeln!(page, "{name}{suffix}{{{labels}}} {value}"),
+        }
+    }
+}
+
+// === impl Number ===
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            f64::INFINITY => f.write_str("+Inf"),
+            value if value.fract() == 0.0 => write!(f, "{value:.1}"),
+            value => write!(f, "{value}"),
+        }
+    }
+}
+
+// === impl Escaped ===
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::TraceId;
+
+    use super::*;
+
+    #[test]
+    fn writes_numbers_with_a_point_and_without_an_exponent() {
+        for (number, text) in [
+            (0.0, "0.0"),
+            (1.0, "1.0"),
+            (0.000_002_5, "0.0000025"),
+            (1.0 / 3.0, "0.3333333333333333"),
+            (1e20, "100000000000000000000.0"),
+            (f64::INFINITY, "+Inf"),
+        ] {
+            assert_eq!(Number(number).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_histogram_is_written_with_its_sum_its_count_and_the_exemplars_of_its_buckets() {
+        static SECONDS: Family = Family::histogram("took_seconds", "Time", &["op"], &[0.5, 1.0]);
+        let histogram = Histogram::new(&[0.5, 1.0]);
+        histogram.observe(0.25, None);
+        histogram.observe(0.75, Some(TraceId::from(255)));
+        histogram.observe(7.0, None);
+        let mut page = Page::default();
+        page.family(&SECONDS).unwrap();
+        page.series(&SECONDS, &["a\"b\\c\nd".to_owned()]).unwrap().histogram(&histogram).unwrap();
+        let expected = r#"# HELP took_seconds Time
+# TYPE took_seconds histogram
+took_seconds_sum{op="a\"b\\c\nd"} 8.0
+took_seconds_count{op="a\"b\\c\nd"} 3
+took_seconds_bucket{le="0.5",op="a\"b\\c\nd"} 1
+took_seconds_bucket{le="1.0",op="a\"b\\c\nd"} 2 # {trace_id="000000000000000000000000000000ff"} 0.75
+took_seconds_bucket{le="+Inf",op="a\"b\\c\nd"} 3
+# EOF
+"#;
+        assert_eq!(page.finish(), expected);
+    }
+
+    #[test]
+    fn a_series_without_labels_has_no_braces_but_for_its_bounds() {
+        static SECONDS: Family = Family::histogram("took_seconds", "Time", &[], &[]);
+        let mut page = Page::default();
+        page.series(&SECONDS, &[]).unwrap().histogram(&Histogram::new(&[])).unwrap();
+        assert_eq!(
+            page.finish(),
+            "took_seconds_sum 0.0\ntook_seconds_count 0\ntook_seconds_bucket{le=\"+Inf\"} 0\n# EOF\n"
+        );
+    }
+}
