@@ -1,5 +1,6 @@
 //! What limit an adaptive timeout learns: in simulations on a virtual clock, and case by case.
 
+#![allow(clippy::cast_possible_truncation, reason = "what a test counts is little")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::cell::RefCell;

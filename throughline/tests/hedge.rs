@@ -1,5 +1,6 @@
 //! When an extra attempt starts, which one wins, and what becomes of the others.
 
+#![allow(clippy::cast_possible_truncation, reason = "what a test counts is little")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What comes of several branches: all, every result, the first, the first few; bounds; and who is dropped.
 
+#![allow(clippy::cast_possible_truncation, reason = "what a test counts is little")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::sync::Arc;
