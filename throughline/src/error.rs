@@ -110,6 +110,13 @@ impl Error {
         self
     }
 
+    /// As [`Error::because`], for a cause whose type is not known.
+    #[cfg(feature = "tower")]
+    pub(crate) fn because_of(mut self, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(source.into());
+        self
+    }
+
     /// The same error, with another that came after it: what a fallback or a compensation failed with.
     #[must_use]
     pub fn and(mut self, later: Error) -> Self {

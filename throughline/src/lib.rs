@@ -40,13 +40,18 @@
 //! * What if it fails now and then? [`Workflow::retry`]
 //! * What if it is down? [`Workflow::fallback`]
 //! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
+//! * How do I do something only where it is called for? [`conditional()`]
+//! * How do I choose by content? [`switch()`]
+//! * How do I undo what was done when a later step fails? [`Workflow::saga`]
+//! * How do I turn one type into another between two stages? [`Workflow::map`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
 //!
 //! # Features
 //! None is on by default, and without them there is no HTTP crate in the tree. `endpoint` serves metrics on
-//! 127.0.0.1:9464, `otlp` sends traces, `testing` has a telemetry instance that remembers.
+//! 127.0.0.1:9464, `otlp` sends traces, `testing` has a telemetry instance that remembers, `tower` makes tower
+//! services of workflows and workflows of tower services.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
@@ -55,21 +60,27 @@ struct Readme;
 pub mod budget;
 pub mod cache;
 pub mod circuit_breaker;
+pub mod conditional;
 pub mod context;
 pub mod error;
 pub mod fallback;
 pub mod graph;
+pub mod map;
 pub mod named;
 pub mod primitive;
 pub mod retry;
 pub mod router;
+pub mod saga;
 pub mod step;
 pub mod stream;
+pub mod switch;
 pub(crate) mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timeout;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod usd;
 pub mod workflow;
 
@@ -82,10 +93,12 @@ pub use circuit_breaker::{
     Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,
     CircuitBreakerStats, CircuitState,
 };
+pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
 pub use graph::Node;
+pub use map::Map;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
 pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
@@ -93,8 +106,12 @@ pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,
 };
+pub use saga::{Saga, SagaConfig, SagaEvent, SagaOutcome, SagaStats, Undo, saga_key};
 pub use step::{Step, workflow, workflow_stream, workflow_with};
 pub use stream::{ItemStream, StreamEnding, Streaming};
+pub use switch::{Switch, SwitchConfig, SwitchEvent, SwitchStats, switch};
 pub use telemetry::Clock;
 pub use timeout::{Detached, Timeout, TimeoutConfig, TimeoutEvent, TimeoutOutcome, TimeoutStats};
+#[cfg(feature = "tower")]
+pub use tower::{WorkflowService, workflow_of_service, workflow_of_service_with};
 pub use workflow::{Branches, Chain, Fan, One, Pipe, Workflow};

@@ -10,10 +10,16 @@ mod boxed;
 mod cache;
 mod chaos;
 mod circuit_breaker;
+mod conditional;
 mod fallback;
+mod map;
 mod named;
 mod retry;
 mod router;
+mod saga;
+#[cfg(feature = "tower")]
+mod service;
+mod switch;
 mod timeout;
 
 use std::time::Duration;
@@ -28,12 +34,18 @@ pub fn specimens() -> Vec<Specimen> {
         cache::SPECIMEN,
         chaos::SPECIMEN,
         circuit_breaker::SPECIMEN,
+        conditional::SPECIMEN,
         fallback::SPECIMEN,
         fallback::CONSTANT,
+        map::SPECIMEN,
         named::SPECIMEN,
         retry::SPECIMEN,
         retry::BUDGETED,
         router::SPECIMEN,
+        saga::SPECIMEN,
+        #[cfg(feature = "tower")]
+        service::SPECIMEN,
+        switch::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
     ]
