@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
+use crate::saga::Journal;
 use crate::telemetry::{Clock, Sink, Tick};
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
@@ -45,6 +46,7 @@ pub struct Context {
     deadline: Option<Instant>,
     attempt: u32,
     cancellation: CancellationToken,
+    journal: Option<Journal>,
     expects_stream: bool,
 }
 
@@ -226,9 +228,9 @@ impl Context {
         self.while_wanted(tokio::time::sleep(time)).await
     }
 
-    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work,
-    /// from 1; 1 where there is none. It is said here and not in [`Context::state`], which attempts that
-    /// run side by side would overwrite.
+    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work, or
+    /// of the compensation that it is part of, from 1; 1 where there is neither. It is said here and not in
+    /// [`Context::state`], which attempts that run side by side would overwrite.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -273,7 +275,8 @@ impl Context {
     }
 
     /// The same identity and trace, for work that goes on after the caller is answered: it has no
-    /// deadline, is not stopped with the caller, and shares no state and no time account with it.
+    /// deadline, is not stopped with the caller, belongs to no saga, and shares no state and no time account
+    /// with it.
     #[must_use]
     pub fn detach(&self) -> Self {
         let request = Request {
@@ -290,8 +293,18 @@ impl Context {
             deadline: None,
             attempt: 1,
             cancellation: CancellationToken::new(),
+            journal: None,
             expects_stream: self.expects_stream,
         }
+    }
+
+    /// What the saga around this work undoes if it fails.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    pub(crate) fn with_journal(&self, journal: Journal) -> Self {
+        Self { journal: Some(journal), ..self.clone() }
     }
 
     pub(crate) fn with_attempt(&self, attempt: u32) -> Self {
@@ -447,6 +460,7 @@ impl ContextBuilder {
             deadline: None,
             attempt: 1,
             cancellation: CancellationToken::new(),
+            journal: None,
             expects_stream: false,
         };
         if let Some(limit) = self.limit {

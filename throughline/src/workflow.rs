@@ -149,7 +149,7 @@ impl<P: Primitive, Shape> fmt::Debug for Workflow<P, Shape> {
     }
 }
 
-const fn join<P, Shape>(primitive: P) -> Workflow<P, Shape> {
+pub(crate) const fn join<P, Shape>(primitive: P) -> Workflow<P, Shape> {
     Workflow(primitive, PhantomData)
 }
 

@@ -8,14 +8,24 @@
 
 mod adaptive_timeout;
 mod boxed;
+mod bulkhead;
 mod cache;
 mod chaos;
+mod circuit_breaker;
+mod conditional;
 mod fallback;
 mod hedge;
+mod map;
 mod named;
 mod parallel;
+mod rate_limit;
 mod retry;
 mod router;
+mod saga;
+#[cfg(feature = "tower")]
+mod service;
+mod shed;
+mod switch;
 mod timeout;
 
 use std::time::Duration;
@@ -28,18 +38,28 @@ pub fn specimens() -> Vec<Specimen> {
     vec![
         adaptive_timeout::SPECIMEN,
         boxed::SPECIMEN,
+        bulkhead::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
+        conditional::SPECIMEN,
+        circuit_breaker::SPECIMEN,
         fallback::SPECIMEN,
         fallback::CONSTANT,
         hedge::SPECIMEN,
+        map::SPECIMEN,
         named::SPECIMEN,
         parallel::EACH,
         parallel::RACE,
         parallel::SETTLE,
+        rate_limit::SPECIMEN,
         retry::SPECIMEN,
         retry::BUDGETED,
         router::SPECIMEN,
+        saga::SPECIMEN,
+        #[cfg(feature = "tower")]
+        service::SPECIMEN,
+        switch::SPECIMEN,
+        shed::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
     ]
