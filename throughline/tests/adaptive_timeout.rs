@@ -40,7 +40,7 @@ const SIGMA: f64 = 0.5;
 const Q95: f64 = 2.276;
 
 thread_local! {
-    static RANDOM: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(0));
+    static RANDOM: RefCell<fastrand::Rng> = const { RefCell::new(fastrand::Rng::with_seed(0)) };
 }
 
 fn seed(seed: u64) {
