@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
+use crate::saga::Journal;
 use crate::telemetry::{Clock, Sink, Tick};
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
@@ -45,6 +46,7 @@ pub struct Context {
     deadline: Option<Instant>,
     attempt: u32,
     cancellation: CancellationToken,
+    journal: Option<Journal>,
     expects_stream: bool,
 }
 
@@ -77,7 +79,8 @@ pub struct ContextBuilder {
 /// Values that the stages of one request share, one per type.
 ///
 /// Along a pipe the state is one; each branch of a parallel stage works on a copy made when the branch
-/// starts, so that branches cannot disturb each other.
+/// starts, so that branches cannot disturb each other. Where one branch of several is to count (a hedge, a
+/// race), what that one wrote is taken over.
 #[derive(Clone, Debug, Default)]
 pub struct State(Arc<Mutex<Values>>);
 
@@ -225,9 +228,9 @@ impl Context {
         self.while_wanted(tokio::time::sleep(time)).await
     }
 
-    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work,
-    /// from 1; 1 where there is none. It is said here and not in [`Context::state`], which attempts that
-    /// run side by side would overwrite.
+    /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work, or
+    /// of the compensation that it is part of, from 1; 1 where there is neither. It is said here and not in
+    /// [`Context::state`], which attempts that run side by side would overwrite.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -272,7 +275,8 @@ impl Context {
     }
 
     /// The same identity and trace, for work that goes on after the caller is answered: it has no
-    /// deadline, is not stopped with the caller, and shares no state and no time account with it.
+    /// deadline, is not stopped with the caller, belongs to no saga, and shares no state and no time account
+    /// with it.
     #[must_use]
     pub fn detach(&self) -> Self {
         let request = Request {
@@ -289,8 +293,18 @@ impl Context {
             deadline: None,
             attempt: 1,
             cancellation: CancellationToken::new(),
+            journal: None,
             expects_stream: self.expects_stream,
         }
+    }
+
+    /// What the saga around this work undoes if it fails.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    pub(crate) fn with_journal(&self, journal: Journal) -> Self {
+        Self { journal: Some(journal), ..self.clone() }
     }
 
     pub(crate) fn with_attempt(&self, attempt: u32) -> Self {
@@ -446,6 +460,7 @@ impl ContextBuilder {
             deadline: None,
             attempt: 1,
             cancellation: CancellationToken::new(),
+            journal: None,
             expects_stream: false,
         };
         if let Some(limit) = self.limit {
@@ -491,8 +506,19 @@ impl State {
         values.insert(TypeId::of::<T>(), Arc::new(value));
     }
 
-    fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.values().clone())))
+    }
+
+    /// Takes over what `fork` has changed since it was a copy of `base`.
+    pub(crate) fn adopt(&self, fork: &State, base: &State) {
+        let changed: Vec<_> = {
+            let (fork, base) = (fork.values(), base.values());
+            let same = |id: &TypeId, value: &_| base.get(id).is_some_and(|old| Arc::ptr_eq(old, value));
+            let changed = fork.iter().filter(|(id, value)| !same(id, value));
+            changed.map(|(id, value)| (*id, Arc::clone(value))).collect()
+        };
+        self.values().extend(changed);
     }
 
     fn values(&self) -> MutexGuard<'_, Values> {
@@ -543,6 +569,22 @@ mod tests {
         branch.state().update::<u32>(|count| *count += 10);
         assert_eq!(cx.state().get::<u32>().as_deref(), Some(&2));
         assert_eq!(branch.state().get::<u32>().as_deref(), Some(&12));
+    }
+
+    #[test]
+    fn a_fork_hands_back_what_it_has_changed_and_nothing_else() {
+        let cx = Context::new();
+        cx.state().insert("kept");
+        cx.state().insert(1_u32);
+        let base = cx.fork();
+        let branch = base.fork();
+        branch.state().insert(2_u32);
+        branch.state().insert(3_u64);
+        cx.state().insert("written meanwhile");
+        cx.state().adopt(branch.state(), base.state());
+        assert_eq!(cx.state().get::<&str>().as_deref(), Some(&"written meanwhile"));
+        assert_eq!(cx.state().get::<u32>().as_deref(), Some(&2));
+        assert_eq!(cx.state().get::<u64>().as_deref(), Some(&3));
     }
 
     #[test]

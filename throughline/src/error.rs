@@ -110,6 +110,13 @@ impl Error {
         self
     }
 
+    /// As [`Error::because`], for a cause whose type is not known.
+    #[cfg(feature = "tower")]
+    pub(crate) fn because_of(mut self, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(source.into());
+        self
+    }
+
     /// The same error, with another that came after it: what a fallback or a compensation failed with.
     #[must_use]
     pub fn and(mut self, later: Error) -> Self {
@@ -130,6 +137,14 @@ impl Error {
         let inner = Arc::make_mut(&mut self.0);
         inner.retryable = true;
         inner.retry_after = Some(delay);
+        self
+    }
+
+    /// The same error, from a side that refuses every call until `delay` has passed. Whether another try is
+    /// worth it there stays as it was.
+    #[must_use]
+    pub fn not_before(mut self, delay: Duration) -> Self {
+        Arc::make_mut(&mut self.0).retry_after = Some(delay);
         self
     }
 
@@ -252,6 +267,8 @@ mod tests {
         assert!(!Error::new(Kind::Upstream, "gone for good").fatal().is_retryable());
         let limited = Error::new(Kind::RateLimited, "slow down").with_retry_after(Duration::from_secs(3));
         assert_eq!(limited.retry_after(), Some(Duration::from_secs(3)));
+        let open = Error::new(Kind::CircuitOpen, "open").not_before(Duration::from_secs(4));
+        assert_eq!((open.is_retryable(), open.retry_after()), (false, Some(Duration::from_secs(4))));
     }
 
     #[test]

@@ -72,6 +72,15 @@ impl Node {
         &self.children
     }
 
+    /// The operation, or those that a part without a name consists of.
+    pub(crate) fn title(&self) -> String {
+        if !self.operation.is_empty() {
+            return self.operation.clone();
+        }
+        let titles: Vec<String> = self.children.iter().map(Node::title).collect();
+        titles.join(if self.primitive == PIPE { " >> " } else { ", " })
+    }
+
     /// The graph as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -96,7 +105,8 @@ impl Node {
 
     fn list(&self, text: &mut String, depth: usize) {
         let edge = self.edge.as_ref().map(|edge| format!("{edge}: ")).unwrap_or_default();
-        writeln!(text, "{:indent$}{edge}{} {}", "", self.primitive, self.operation, indent = depth * 2)
+        let title = format!("{} {}", self.primitive, self.operation);
+        writeln!(text, "{:indent$}{edge}{}", "", title.trim_end(), indent = depth * 2)
             .expect("writing to a string cannot fail");
         self.children.iter().for_each(|child| child.list(text, depth + 1));
     }

@@ -4,10 +4,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use throughline::testing::Recorder;
+use throughline::testing::{ChaosConfig, Recorder};
 use throughline::{
-    Context, Error, ItemStream, Kind, Primitive, Result, TimeoutConfig, Workflow, workflow_stream,
+    AdaptiveTimeoutConfig, Boxed, BulkheadConfig, CacheConfig, Caching, CircuitBreakerConfig,
+    ConditionalConfig, ConfigError, Context, Error, FallbackConfig, HedgeConfig, HedgeDelay, ItemStream, Key,
+    KeyBuilder, Kind, Memory, Primitive, Quota, RateLimitConfig, Result, RetryConfig, RouterConfig,
+    SagaConfig, ShedConfig, SwitchConfig, TimeoutConfig, Workflow, conditional, router, switch,
+    workflow_stream,
 };
 use tokio::time::{Instant, sleep};
 
@@ -180,7 +185,7 @@ async fn a_limit_inside_is_an_inner_error_outside() {
 
 #[tokio::test]
 async fn a_stream_passes_through_a_pipe_a_router_and_a_box() {
-    use throughline::{RouterConfig, router, workflow};
+    use throughline::workflow;
     let recorder = Recorder::new();
     let double = workflow("double", |n: u64| async move { Ok(n * 2) });
     let routes =
@@ -191,5 +196,94 @@ async fn a_stream_passes_through_a_pipe_a_router_and_a_box() {
     assert_eq!(read(stream).await.0, [5]);
     for operation in ["route", "all", "source"] {
         assert_eq!(ended(&recorder, operation, "success"), Some(1.0), "{operation}");
+    }
+}
+
+/// Has no key for anything.
+struct Uncached;
+
+impl Caching<u64, ItemStream<u64>> for Uncached {
+    fn key(&self, _: &u64, _: &Context, _: KeyBuilder) -> Option<Key> {
+        None
+    }
+
+    fn encode(&self, _: &ItemStream<u64>) -> Option<Bytes> {
+        None
+    }
+
+    fn decode(&self, _: Bytes) -> Result<ItemStream<u64>> {
+        Err(Error::new(Kind::Store, "nothing was stored"))
+    }
+}
+
+/// Every wrapper of the library, one around the other.
+fn in_everything(
+    work: Workflow<impl Primitive<In = u64, Out = ItemStream<u64>>>,
+) -> std::result::Result<Workflow<Boxed<u64, ItemStream<u64>>>, ConfigError> {
+    let seconds = Duration::from_secs;
+    let limited = work
+        .timeout(TimeoutConfig::new("attempt", seconds(60))?)
+        .rate_limit(RateLimitConfig::new("rate", Quota::per_second(10)?))
+        .bulkhead(BulkheadConfig::new("bulkhead", 1)?)
+        .shed(ShedConfig::new("shed"))
+        .circuit_breaker(CircuitBreakerConfig::new("circuit"))
+        .boxed();
+    let again = limited
+        .hedge(HedgeConfig::for_idempotent_work("hedge", HedgeDelay::fixed(seconds(30))?))
+        .retry(RetryConfig::new("retry"))
+        .adaptive_timeout(AdaptiveTimeoutConfig::new("adaptive", seconds(40), seconds(60))?)
+        .cache(CacheConfig::new("cache", seconds(60))?, Uncached, Memory::new(1 << 20)?)
+        .fallback(FallbackConfig::new("fallback").then("nothing", source(Vec::new())))?
+        .boxed();
+    let chosen = switch(
+        SwitchConfig::new("switch")
+            .on(|n: &u64, _: &Context| *n)
+            .case(0_u64, again)
+            .default(source(Vec::new())),
+    )?;
+    let chosen = conditional(
+        ConditionalConfig::new("if", |_: &u64, _: &Context| true, chosen).otherwise(source(Vec::new())),
+    );
+    let routed = router(RouterConfig::new("router").route("only", chosen).select(|_, _| Ok("only".into())))?;
+    Ok(routed.chaos(ChaosConfig::new("chaos")).saga(SagaConfig::new("saga")).named("named").boxed())
+}
+
+const WRAPPERS: [&str; 15] = [
+    "attempt", "rate", "bulkhead", "shed", "circuit", "hedge", "retry", "adaptive", "cache", "fallback",
+    "switch", "if", "router", "saga", "named",
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_wrapper_goes_on_until_the_stream_is_complete() {
+    let recorder = Recorder::new();
+    let flow = in_everything(source(vec![(10, Some(1)), (5_000, Some(2))])).unwrap();
+    let stream = flow.run(0, &recorder.context()).await.unwrap();
+    let runs =
+        |operation: &str| recorder.metric("throughline_primitive_in_flight", &[("operation", operation)]);
+    for wrapper in WRAPPERS {
+        assert_eq!(runs(wrapper), Some(1.0), "{wrapper} is under way");
+    }
+    assert_eq!(read(stream).await.0, [1, 2]);
+    for wrapper in WRAPPERS {
+        assert_eq!(runs(wrapper), Some(0.0), "{wrapper} has ended");
+        let labels = [("operation", wrapper)];
+        let seconds = recorder.metric("throughline_primitive_duration_seconds_sum", &labels).unwrap();
+        assert!((seconds - 5.01).abs() < 1e-9, "{wrapper} took {seconds} s, to the last item");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_wrapper_sees_a_stream_that_fails_and_one_that_is_dropped() {
+    let recorder = Recorder::new();
+    let failing = in_everything(source(vec![(10, Some(1)), (10, None)])).unwrap();
+    assert_eq!(read(failing.run(0, &recorder.context()).await.unwrap()).await.0, [1]);
+    let hanging = in_everything(source(vec![(10, Some(1)), (10_000_000, Some(2))])).unwrap();
+    drop(hanging.run(0, &recorder.context()).await.unwrap());
+    for wrapper in WRAPPERS {
+        let runs = |outcomes: &[&str]| -> f64 {
+            outcomes.iter().filter_map(|outcome| ended(&recorder, wrapper, outcome)).sum()
+        };
+        assert_eq!(runs(&["error", "inner_error", "failure", "ignored", "cancelled"]), 2.0, "{wrapper}");
+        assert_eq!(runs(&["cancelled", "ignored"]), 1.0, "{wrapper}");
     }
 }
