@@ -103,8 +103,10 @@ pub struct RateLimitConfig<In, Out> {
     max_wait: Duration,
     learn: bool,
     estimate: Box<dyn Fn(&In) -> u64 + Send + Sync>,
-    settle: Box<dyn Fn(&mut Out, Reservation) + Send + Sync>,
+    settle: Settle<Out>,
 }
+
+type Settle<Out> = Box<dyn Fn(&mut Out, Reservation) + Send + Sync>;
 
 /// Keeps a workflow within a rate. Made by [`Workflow::rate_limit`].
 pub struct RateLimit<P: Primitive> {

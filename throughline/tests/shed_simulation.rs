@@ -3,6 +3,8 @@
 //! Everything is arithmetic on a list of events, so that minutes of load take milliseconds.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![allow(clippy::print_stdout, reason = "how near the bounds are is worth knowing")]
+#![allow(clippy::cast_possible_truncation, reason = "minutes in nanoseconds and thousands of samples")]
 #![allow(dead_code, unreachable_pub, reason = "the algorithm's own file, of which a test needs a part")]
 
 #[path = "../src/shed/limit.rs"]

@@ -23,6 +23,8 @@ use std::time::Duration;
 /// Samples that a round takes at least and at most; in between, as many as the limit.
 const FEWEST: usize = 30;
 const MOST: usize = 100;
+/// Seconds; what takes less differs by chance.
+const SHORTEST: f64 = 0.001;
 /// What is left of the limit in a round in which so many runs failed of overload: from all to one.
 const DEEPEST_CUT: f64 = 0.5;
 const LIGHTEST_CUT: f64 = 0.9;
@@ -110,7 +112,7 @@ impl Limit {
     /// A run has answered.
     pub(crate) fn answered(&mut self, began: Began, latency: Duration) {
         if began.0 == self.round.number {
-            self.round.seconds.push(latency.as_secs_f64());
+            self.round.seconds.push(latency.as_secs_f64().max(SHORTEST));
             self.look();
         }
     }
@@ -335,6 +337,19 @@ mod tests {
             limit.answered(early, Duration::from_secs(60));
         }
         assert_eq!(limit.allowed(), 110);
+    }
+
+    #[test]
+    fn differences_below_a_millisecond_are_chance() {
+        let mut limit = settled(100);
+        for _ in 0..10 {
+            round(&mut limit, 100, 0.0);
+        }
+        let before = limit.allowed();
+        for seconds in [0.000_9, 0.000_001, 0.0, 0.000_5] {
+            round(&mut limit, 1_000, seconds);
+        }
+        assert!(limit.allowed() > before, "{limit:?}");
     }
 
     #[test]
