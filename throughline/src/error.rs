@@ -140,6 +140,14 @@ impl Error {
         self
     }
 
+    /// The same error, from a side that refuses every call until `delay` has passed. Whether another try is
+    /// worth it there stays as it was.
+    #[must_use]
+    pub fn not_before(mut self, delay: Duration) -> Self {
+        Arc::make_mut(&mut self.0).retry_after = Some(delay);
+        self
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -259,6 +267,8 @@ mod tests {
         assert!(!Error::new(Kind::Upstream, "gone for good").fatal().is_retryable());
         let limited = Error::new(Kind::RateLimited, "slow down").with_retry_after(Duration::from_secs(3));
         assert_eq!(limited.retry_after(), Some(Duration::from_secs(3)));
+        let open = Error::new(Kind::CircuitOpen, "open").not_before(Duration::from_secs(4));
+        assert_eq!((open.is_retryable(), open.retry_after()), (false, Some(Duration::from_secs(4))));
     }
 
     #[test]

@@ -36,6 +36,7 @@
 //! * Which of several should answer, and what did that save? [`router()`]
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * How do I stop calling what is down? [`Workflow::circuit_breaker`]
 //! * What if it fails now and then? [`Workflow::retry`]
 //! * What if it is down? [`Workflow::fallback`]
 //! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
@@ -43,6 +44,9 @@
 //! * How do I choose by content? [`switch()`]
 //! * How do I undo what was done when a later step fails? [`Workflow::saga`]
 //! * How do I turn one type into another between two stages? [`Workflow::map`]
+//! * How do I keep one slow dependency from taking all the workers? [`Workflow::bulkhead`]
+//! * How do I stay under a provider's requests and tokens per minute? [`Workflow::rate_limit`]
+//! * How many requests at once can the model server take? [`Workflow::shed`]
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
@@ -57,8 +61,10 @@
 struct Readme;
 
 pub mod budget;
+pub mod bulkhead;
 pub mod cache;
 pub mod conditional;
+pub mod circuit_breaker;
 pub mod context;
 pub mod error;
 pub mod fallback;
@@ -66,9 +72,11 @@ pub mod graph;
 pub mod map;
 pub mod named;
 pub mod primitive;
+pub mod rate_limit;
 pub mod retry;
 pub mod router;
 pub mod saga;
+pub mod shed;
 pub mod step;
 pub mod stream;
 pub mod switch;
@@ -83,11 +91,16 @@ mod usd;
 pub mod workflow;
 
 pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
+pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadEvent, BulkheadOutcome, BulkheadStats, Compartment};
 pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
     KeyBuilder, Lifetime, Memory, Store,
 };
 pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
+pub use circuit_breaker::{
+    Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,
+    CircuitBreakerStats, CircuitState,
+};
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
@@ -95,12 +108,17 @@ pub use graph::Node;
 pub use map::Map;
 pub use named::Named;
 pub use primitive::{Boxed, Primitive};
+pub use rate_limit::{
+    Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats,
+    Reservation,
+};
 pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
 pub use router::{
     Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
     router, weighted,
 };
 pub use saga::{Saga, SagaConfig, SagaEvent, SagaOutcome, SagaStats, Undo, saga_key};
+pub use shed::{Shed, ShedConfig, ShedEvent, ShedOutcome, ShedStats};
 pub use step::{Step, workflow, workflow_stream, workflow_with};
 pub use stream::{ItemStream, StreamEnding, Streaming};
 pub use switch::{Switch, SwitchConfig, SwitchEvent, SwitchStats, switch};

@@ -48,6 +48,7 @@ pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
+pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
@@ -64,8 +65,10 @@ pub fn catalogue() -> Vec<&'static Family> {
         lifecycle::FAMILIES,
         export::FAMILIES,
         registry::FAMILIES,
+        crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
+        crate::shed::FAMILIES,
         crate::timeout::FAMILIES,
     ]
     .concat()

@@ -167,7 +167,8 @@ impl<S: Stage> Core<S> {
         }
         let outside = live.outside + live.left.map_or(Duration::ZERO, |left| at.since(left));
         let own = elapsed.saturating_sub(outside);
-        let seen = Seen { signals: &binding.signals, at, elapsed, own, trace, cx };
+        let events = &binding.handles.events;
+        let seen = Seen { signals: &binding.signals, at, elapsed, own, trace, cx, events };
         self.stage.ended(&End { outcome, note, seen: Some(seen) });
         if let Some(span) = live.span.as_mut() {
             close(span, outcome.as_str(), error_type);

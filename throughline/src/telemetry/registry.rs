@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::clock::{Clock, Tick};
 use super::family::{Family, Shape};
@@ -44,9 +44,17 @@ pub struct Rate(Arc<Window>);
 
 /// Hands out the cells of a telemetry instance.
 pub struct Registry {
+    id: u64,
     families: Mutex<BTreeMap<&'static str, Arc<Series>>>,
+    refreshed: Mutex<Vec<Weak<dyn Refresh>>>,
     cap: usize,
     clock: Clock,
+}
+
+/// What has figures that change with time alone, such as how long it has been in a state.
+pub(crate) trait Refresh: Send + Sync {
+    /// Brings its figures in `registry` up to date, since they are about to be read.
+    fn refresh(&self, registry: &Registry);
 }
 
 #[derive(Debug)]
@@ -68,7 +76,19 @@ enum Cell {
 
 impl Registry {
     pub(super) fn new(clock: Clock, cap: usize) -> Self {
-        Self { families: Mutex::default(), cap, clock }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, families: Mutex::default(), refreshed: Mutex::default(), cap, clock }
+    }
+
+    /// Tells one registry from another.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Has `source` refreshed before every scrape while it lives. To be called once.
+    pub(crate) fn before_scrape(&self, source: Weak<dyn Refresh>) {
+        lock(&self.refreshed).push(source);
     }
 
     /// The counter of `family` with these label values, in the family's order.
@@ -137,11 +157,20 @@ impl Registry {
     /// Everything in the OpenMetrics 1.0 text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.refresh();
         let families: Vec<_> = lock(&self.families).values().cloned().collect();
         let (mut page, now) = (Page::default(), self.clock.now());
         let written = families.iter().try_for_each(|series| series.write(&mut page, now));
         written.expect("writing to a string cannot fail");
         page.finish()
+    }
+
+    fn refresh(&self) {
+        let mut refreshed = lock(&self.refreshed);
+        refreshed.retain(|source| source.strong_count() > 0);
+        let sources: Vec<_> = refreshed.iter().filter_map(Weak::upgrade).collect();
+        drop(refreshed);
+        sources.iter().for_each(|source| source.refresh(self));
     }
 
     fn cell(&self, family: &'static Family, values: &[&str]) -> Cell {

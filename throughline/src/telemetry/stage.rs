@@ -9,7 +9,7 @@ use opentelemetry::trace::SpanKind;
 
 use super::clock::Tick;
 use super::label::{Label, Outcome};
-use super::registry::Registry;
+use super::registry::{Counter, Registry};
 use super::run::{Deferred, Run};
 use super::sink::Sink;
 use crate::context::Context;
@@ -110,4 +110,14 @@ pub struct Seen<'a, S: Stage> {
     pub trace: Option<TraceId>,
     /// The context that the run was given.
     pub cx: &'a Context,
+    pub(super) events: &'a [Counter],
+}
+
+// === impl Seen ===
+
+impl<S: Stage> Seen<'_, S> {
+    /// Counts something that the end of the run has brought about.
+    pub fn event(&self, event: S::Event) {
+        self.events[event.index()].inc();
+    }
 }

@@ -7,18 +7,22 @@
 //! the configuration are odd numbers of milliseconds that depend on the level, because a tie has no defined order.
 
 mod boxed;
+mod bulkhead;
 mod cache;
 mod chaos;
 mod conditional;
+mod circuit_breaker;
 mod fallback;
 mod map;
 mod named;
+mod rate_limit;
 mod retry;
 mod router;
 mod saga;
 #[cfg(feature = "tower")]
 mod service;
 mod switch;
+mod shed;
 mod timeout;
 
 use std::time::Duration;
@@ -30,13 +34,16 @@ use super::play::{Ending, Play, Specimen};
 pub fn specimens() -> Vec<Specimen> {
     vec![
         boxed::SPECIMEN,
+        bulkhead::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
         conditional::SPECIMEN,
+        circuit_breaker::SPECIMEN,
         fallback::SPECIMEN,
         fallback::CONSTANT,
         map::SPECIMEN,
         named::SPECIMEN,
+        rate_limit::SPECIMEN,
         retry::SPECIMEN,
         retry::BUDGETED,
         router::SPECIMEN,
@@ -44,6 +51,7 @@ pub fn specimens() -> Vec<Specimen> {
         #[cfg(feature = "tower")]
         service::SPECIMEN,
         switch::SPECIMEN,
+        shed::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
     ]
