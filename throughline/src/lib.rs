@@ -63,8 +63,8 @@ struct Readme;
 pub mod budget;
 pub mod bulkhead;
 pub mod cache;
-pub mod conditional;
 pub mod circuit_breaker;
+pub mod conditional;
 pub mod context;
 pub mod error;
 pub mod fallback;
@@ -96,11 +96,11 @@ pub use cache::{
     Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
     KeyBuilder, Lifetime, Memory, Store,
 };
-pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
 pub use circuit_breaker::{
     Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,
     CircuitBreakerStats, CircuitState,
 };
+pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
 pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};

@@ -10,8 +10,8 @@ mod boxed;
 mod bulkhead;
 mod cache;
 mod chaos;
-mod conditional;
 mod circuit_breaker;
+mod conditional;
 mod fallback;
 mod map;
 mod named;
@@ -21,8 +21,8 @@ mod router;
 mod saga;
 #[cfg(feature = "tower")]
 mod service;
-mod switch;
 mod shed;
+mod switch;
 mod timeout;
 
 use std::time::Duration;
