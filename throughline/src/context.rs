@@ -79,7 +79,8 @@ pub struct ContextBuilder {
 /// Values that the stages of one request share, one per type.
 ///
 /// Along a pipe the state is one; each branch of a parallel stage works on a copy made when the branch
-/// starts, so that branches cannot disturb each other.
+/// starts, so that branches cannot disturb each other. Where one branch of several is to count (a hedge, a
+/// race), what that one wrote is taken over.
 #[derive(Clone, Debug, Default)]
 pub struct State(Arc<Mutex<Values>>);
 
@@ -505,8 +506,19 @@ impl State {
         values.insert(TypeId::of::<T>(), Arc::new(value));
     }
 
-    fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.values().clone())))
+    }
+
+    /// Takes over what `fork` has changed since it was a copy of `base`.
+    pub(crate) fn adopt(&self, fork: &State, base: &State) {
+        let changed: Vec<_> = {
+            let (fork, base) = (fork.values(), base.values());
+            let same = |id: &TypeId, value: &_| base.get(id).is_some_and(|old| Arc::ptr_eq(old, value));
+            let changed = fork.iter().filter(|(id, value)| !same(id, value));
+            changed.map(|(id, value)| (*id, Arc::clone(value))).collect()
+        };
+        self.values().extend(changed);
     }
 
     fn values(&self) -> MutexGuard<'_, Values> {
@@ -557,6 +569,22 @@ mod tests {
         branch.state().update::<u32>(|count| *count += 10);
         assert_eq!(cx.state().get::<u32>().as_deref(), Some(&2));
         assert_eq!(branch.state().get::<u32>().as_deref(), Some(&12));
+    }
+
+    #[test]
+    fn a_fork_hands_back_what_it_has_changed_and_nothing_else() {
+        let cx = Context::new();
+        cx.state().insert("kept");
+        cx.state().insert(1_u32);
+        let base = cx.fork();
+        let branch = base.fork();
+        branch.state().insert(2_u32);
+        branch.state().insert(3_u64);
+        cx.state().insert("written meanwhile");
+        cx.state().adopt(branch.state(), base.state());
+        assert_eq!(cx.state().get::<&str>().as_deref(), Some(&"written meanwhile"));
+        assert_eq!(cx.state().get::<u32>().as_deref(), Some(&2));
+        assert_eq!(cx.state().get::<u64>().as_deref(), Some(&3));
     }
 
     #[test]

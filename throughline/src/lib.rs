@@ -24,42 +24,74 @@
 //! ```
 //!
 //! # Concepts
-//! * A [`Workflow`] is work that composes: `>>` pipes, `|` runs side by side, methods wrap.
-//!   [`workflow()`] makes one of an async function.
+//! * A [`Workflow`] is work that composes: `>>` pipes, `|` runs side by side, methods wrap, outermost last.
+//!   [`workflow()`] makes one of an async function. Piping is not wrapping: see [`workflow`](mod@workflow).
 //! * A [`Context`] goes with every run: ids, trace, deadline, cancellation, shared state. One request, one
 //!   context. Give a pipe a name ([`Workflow::named`]): it makes one trace of its stages, which otherwise
 //!   begin a trace each where the context does not continue one.
-//! * An [`Error`] says what went wrong, whether another try helps, and whose fault it is.
-//! * [`telemetry`] is how all of it is seen.
+//! * An [`Error`] says what went wrong, whether another try helps, and whose fault it is. Wrappers decide by
+//!   that and never by text.
+//! * An output may be a [`stream`]: every wrapper goes on until it has ended.
+//! * Dropping a run cancels it: whatever it held is given back, and it counts as cancelled.
+//! * [`telemetry`] is how all of it is seen: a span, durations by outcome and events of every stage.
+//!
+//! The [order of wrapping](guide) has the stack to begin with, and two that are wrong.
 //!
 //! # Primitives by question
+//!
+//! **To choose**
 //! * Which of several should answer, and what did that save? [`router()`]
-//! * Do we know the answer already? [`Workflow::cache`]
-//! * What if it takes too long? [`Workflow::timeout`]
-//! * How do I stop calling what is down? [`Workflow::circuit_breaker`]
+//! * How do I choose by content? [`switch()`]
+//! * How do I do something only where it is called for? [`conditional()`]
+//!
+//! **To do several things**
+//! * How do I ask several and take every result, the first or the first few? [`Workflow::settle`],
+//!   [`Workflow::race`], [`Workflow::quorum`], [`parallel()`]
+//! * How do I run 100 prompts, 8 at a time? [`Workflow::each`]
+//! * How do I turn one type into another between two stages? [`Workflow::map`]
+//! * How do I undo what was done when a later step fails? [`Workflow::saga`]
+//!
+//! **When it may go wrong**
 //! * What if it fails now and then? [`Workflow::retry`]
 //! * What if it is down? [`Workflow::fallback`]
+//! * How do I stop calling what is down? [`Workflow::circuit_breaker`]
 //! * How do I cap what retries, hedges and fallbacks add to the load? [`Budget`]
-//! * How do I do something only where it is called for? [`conditional()`]
-//! * How do I choose by content? [`switch()`]
-//! * How do I undo what was done when a later step fails? [`Workflow::saga`]
-//! * How do I turn one type into another between two stages? [`Workflow::map`]
+//!
+//! **When it may be slow**
+//! * Do we know the answer already? [`Workflow::cache`]
+//! * What if it takes too long? [`Workflow::timeout`]
+//! * And if nobody knows how long that is? [`Workflow::adaptive_timeout`]
+//! * What if a few answers are much slower than the rest? [`Workflow::hedge`]
+//!
+//! **When there is too much of it**
 //! * How do I keep one slow dependency from taking all the workers? [`Workflow::bulkhead`]
 //! * How do I stay under a provider's requests and tokens per minute? [`Workflow::rate_limit`]
 //! * How many requests at once can the model server take? [`Workflow::shed`]
+//!
+//! **To put it together**
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
+//! * What did I build? [`Workflow::describe`]: JSON, Mermaid, a tree
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
 //!
+//! The folder `examples` answers more questions, one file each.
+//!
 //! # Features
-//! None is on by default, and without them there is no HTTP crate in the tree. `endpoint` serves metrics on
-//! 127.0.0.1:9464, `otlp` sends traces, `testing` has a telemetry instance that remembers, `tower` makes tower
-//! services of workflows and workflows of tower services.
+//! None is on by default, and without them there is no HTTP crate in the tree.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `endpoint` | metrics on 127.0.0.1:9464, from a thread of its own |
+//! | `otlp` | traces to an OTLP receiver |
+//! | `testing` | scripted work, recorded telemetry, faults by chance: the module `testing` |
+//! | `tower` | tower services of workflows and workflows of tower services: the module `tower` |
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub mod adaptive_timeout;
+mod attempt;
 pub mod budget;
 pub mod bulkhead;
 pub mod cache;
@@ -69,8 +101,13 @@ pub mod context;
 pub mod error;
 pub mod fallback;
 pub mod graph;
+#[doc = include_str!("../../docs/guides/order-of-wrapping.md")]
+pub mod guide {}
+pub mod hedge;
+mod latency;
 pub mod map;
 pub mod named;
+pub mod parallel;
 pub mod primitive;
 pub mod rate_limit;
 pub mod retry;
@@ -90,6 +127,10 @@ pub mod tower;
 mod usd;
 pub mod workflow;
 
+pub use adaptive_timeout::{
+    AdaptiveTimeout, AdaptiveTimeoutConfig, AdaptiveTimeoutEvent, AdaptiveTimeoutOutcome,
+    AdaptiveTimeoutStats,
+};
 pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
 pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadEvent, BulkheadOutcome, BulkheadStats, Compartment};
 pub use cache::{
@@ -105,8 +146,10 @@ pub use context::{Context, ContextBuilder, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
 pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
 pub use graph::Node;
+pub use hedge::{Hedge, HedgeConfig, HedgeDelay, HedgeEvent, HedgeOutcome, HedgeStats, WonBy};
 pub use map::Map;
 pub use named::Named;
+pub use parallel::{Each, Parallel, ParallelConfig, ParallelEvent, ParallelStats, parallel};
 pub use primitive::{Boxed, Primitive};
 pub use rate_limit::{
     Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats,

@@ -6,7 +6,8 @@
 //! and spans close, results are counted when the stream is complete, has failed, or was dropped.
 //!
 //! A wrapper finds the stream in an output through [`Primitive::stream`](crate::Primitive::stream).
-//! [`workflow_stream`](crate::workflow_stream) makes a stage whose output is one; [`ItemStream`] is the stream to return.
+//! [`workflow_stream`](crate::workflow_stream) makes a stage whose output is one; [`ItemStream`] is the stream to
+//! return.
 //!
 //! ```
 //! use futures_util::{StreamExt, stream};

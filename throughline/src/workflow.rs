@@ -106,6 +106,10 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
         join(Boxed::new(self.0))
     }
 
+    pub(crate) fn from_primitive(primitive: P) -> Self {
+        join(primitive)
+    }
+
     pub(crate) fn into_inner(self) -> P {
         self.0
     }
@@ -274,6 +278,13 @@ macro_rules! chains {
 chains!(P0 P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15);
 
 // === fans: flat tuples of 2 to 12 branches ===
+
+impl<T> Workflow<Fan<T>, Branches> {
+    /// The branches, for what does something else with them.
+    pub(crate) fn into_branches(self) -> T {
+        self.0.0
+    }
+}
 
 macro_rules! fan {
     ($first:ident, $($rest:ident),+) => {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::script::{Turn, TurnEnd};
@@ -90,9 +91,9 @@ pub struct Play<'a> {
     pub deadline: Option<Duration>,
 }
 
-/// Where in the record a call of what is wrapped begins, to cut it off.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(usize);
+/// What the record holds of a call of what is wrapped, to cut it off.
+#[derive(Clone, Debug)]
+pub struct Mark(Range<usize>);
 
 /// Wrappers over scripted work. The outermost comes first.
 pub struct Scene {
@@ -154,8 +155,9 @@ impl Ending {
 impl Play<'_> {
     /// Runs what is wrapped, from `at` on, with a deadline.
     pub fn call(&mut self, at: Duration, deadline: Option<Duration>) -> (Ending, Mark) {
-        let mark = Mark(self.scene.record.len());
-        (self.scene.run(self.level + 1, at, deadline), mark)
+        let from = self.scene.record.len();
+        let ending = self.scene.run(self.level + 1, at, deadline);
+        (ending, Mark(from..self.scene.record.len()))
     }
 
     /// Runs what is wrapped as the run itself was called.
@@ -163,9 +165,27 @@ impl Play<'_> {
         self.call(self.at, self.deadline).0
     }
 
-    /// Drops at `at` what was begun at `mark` and has not ended by then.
+    /// Drops at `at` the call of `mark`, or what of it has not ended by then.
     pub fn cut(&mut self, mark: Mark, at: Duration) {
         self.scene.cut(mark.0, at);
+    }
+
+    /// The end of another run of this wrapper that is under way, begun by the same run around it. Where
+    /// several attempts run side by side, the law around them calls one after the other.
+    #[must_use]
+    pub fn under_way(&self) -> Option<Ending> {
+        let record = &self.scene.record;
+        let around = |entry: &Entry| matches!(entry, Entry::Run { level, .. } if *level + 1 == self.level);
+        let from = record.iter().rposition(around)?;
+        let mine = |entry: &&Entry| matches!(entry, Entry::Run { level, .. } if *level == self.level);
+        let mut runs: Vec<&Entry> = record[from..].iter().filter(mine).collect();
+        // The last one is this run itself.
+        runs.pop();
+        runs.into_iter().find_map(|run| match run {
+            Entry::Run { end: Some(end), .. } if end.at <= self.at => None,
+            Entry::Run { end: Some(end), .. } => Some(end.clone()),
+            _ => Some(Ending { how: How::Never, at: self.at, outcome: "cancelled" }),
+        })
     }
 
     /// Something happens that is counted.
@@ -206,7 +226,7 @@ impl Scene {
         let ending = self.run(0, at, None);
         match dropped {
             Some(time) if !ending.by(time) => {
-                self.cut(from, time);
+                self.cut(from..self.record.len(), time);
                 None
             }
             _ => Some(ending),
@@ -265,8 +285,8 @@ impl Scene {
         Ending { how, at: at + turn.after, outcome }
     }
 
-    fn cut(&mut self, from: usize, time: Duration) {
-        for entry in &mut self.record[from..] {
+    fn cut(&mut self, which: Range<usize>, time: Duration) {
+        for entry in &mut self.record[which] {
             match entry {
                 Entry::Run { at, .. } | Entry::Event { at, .. } | Entry::Memory { at, .. } if *at > time => {
                     *entry = Entry::Cut;

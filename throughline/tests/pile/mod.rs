@@ -1,6 +1,7 @@
 //! Wrappers piled up over scripted work, as real workflows.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![allow(clippy::cast_possible_truncation, reason = "what a test counts is little")]
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::time::Duration;

@@ -14,10 +14,17 @@ pub(super) const SPECIMEN: Specimen = Specimen {
         Ok(Built { flow: inner.cache(config, caching, Memory::new(1 << 20)?).boxed(), held: nothing() })
     },
     law: |play| {
-        if let Some((_, value)) = play.remembered().first() {
+        if let Some((_, value)) = play.remembered().iter().find(|(when, _)| *when <= play.at) {
             return Ending { how: How::Value(*value), at: play.at, outcome: "success" };
         }
-        let ending = play.pass().hand_on();
+        // A second run of the same key waits for the first, and takes the lead where that has failed in a way
+        // that passes.
+        let begins = match play.under_way() {
+            Some(Ending { how: How::Error { retryable: true, .. }, at, .. }) => at,
+            Some(leader) => return leader,
+            None => play.at,
+        };
+        let ending = play.call(begins, play.deadline).0.hand_on();
         if let Some(value) = ending.value() {
             play.event(ending.at, "stored");
             play.remember(ending.at, value);

@@ -6,6 +6,7 @@
 //! depend on with [`Play::remember`]. A wrapper that passes everything on has the law [`transparent`]. Times in
 //! the configuration are odd numbers of milliseconds that depend on the level, because a tie has no defined order.
 
+mod adaptive_timeout;
 mod boxed;
 mod bulkhead;
 mod cache;
@@ -13,8 +14,10 @@ mod chaos;
 mod circuit_breaker;
 mod conditional;
 mod fallback;
+mod hedge;
 mod map;
 mod named;
+mod parallel;
 mod rate_limit;
 mod retry;
 mod router;
@@ -33,16 +36,21 @@ use super::play::{Ending, Play, Specimen};
 #[must_use]
 pub fn specimens() -> Vec<Specimen> {
     vec![
+        adaptive_timeout::SPECIMEN,
         boxed::SPECIMEN,
         bulkhead::SPECIMEN,
         cache::SPECIMEN,
         chaos::SPECIMEN,
-        conditional::SPECIMEN,
         circuit_breaker::SPECIMEN,
+        conditional::SPECIMEN,
         fallback::SPECIMEN,
         fallback::CONSTANT,
+        hedge::SPECIMEN,
         map::SPECIMEN,
         named::SPECIMEN,
+        parallel::EACH,
+        parallel::RACE,
+        parallel::SETTLE,
         rate_limit::SPECIMEN,
         retry::SPECIMEN,
         retry::BUDGETED,
@@ -50,8 +58,8 @@ pub fn specimens() -> Vec<Specimen> {
         saga::SPECIMEN,
         #[cfg(feature = "tower")]
         service::SPECIMEN,
-        switch::SPECIMEN,
         shed::SPECIMEN,
+        switch::SPECIMEN,
         timeout::SPECIMEN,
         timeout::DETACHED,
     ]

@@ -1,0 +1,27 @@
+//! What those have in common that run several attempts of which one is to count.
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::primitive::Primitive;
+use crate::stream::{Streaming, first};
+
+/// Runs `inner` until it is known whether it works: until it has answered, or its stream has its first
+/// item.
+pub(crate) async fn answered<P: Primitive>(inner: &P, input: P::In, cx: &Context) -> Result<P::Out> {
+    let mut output = inner.execute(input, cx).await?;
+    if let Some(stream) = inner.stream(&mut output) {
+        first(stream).await?;
+    }
+    Ok(output)
+}
+
+/// Takes over the state of the attempt that counts: what it has changed since it was a copy of `base`,
+/// and, where it goes on as a stream, what it changes until that ends.
+pub(crate) fn adopt(cx: &Context, attempt: &Context, base: &Context, stream: Option<&mut dyn Streaming>) {
+    cx.state().adopt(attempt.state(), base.state());
+    if let Some(stream) = stream {
+        let (own, attempt) = (cx.state().clone(), attempt.state().clone());
+        let seen = attempt.fork();
+        stream.on_end(Box::new(move |_| own.adopt(&attempt, &seen)));
+    }
+}
