@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderName;
+use throughline::router::OnUnknownRoute;
 use throughline::{
-    CacheConfig, ConfigError, Context, Memory, OnUnknownRoute, Result, RouterConfig, TimeoutConfig, router,
-    weighted,
+    CacheConfig, ConfigError, Context, Memory, Result, RouterConfig, TimeoutConfig, router, weighted,
 };
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use throughline::{Bill, Caching, Context, Error, Keep, Key, KeyBuilder, Kind, Pricing, Result};
+use throughline::cache::Keep;
+use throughline::{Bill, Caching, Context, Error, Key, KeyBuilder, Kind, Pricing, Result};
 
 use crate::answer::{Answer, ChatStream, Completion};
 use crate::openai::{ChatRequest, Usage};

@@ -32,10 +32,11 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
+use throughline::stream::StreamEnding;
 use throughline::telemetry::{
     Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Run, Sink, Stage,
 };
-use throughline::{Context, Error, Kind, Primitive as _, Result, State, StreamEnding, Streaming, Workflow};
+use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming, Workflow};
 
 use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd};
 use crate::http_call::HttpAnswer;

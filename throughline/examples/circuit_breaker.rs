@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use throughline::circuit_breaker::CircuitState;
 use throughline::circuit_breaker::Window;
-use throughline::{Circuit, CircuitBreakerConfig, CircuitState, Context, Error, Kind, workflow};
+use throughline::{Circuit, CircuitBreakerConfig, Context, Error, Kind, workflow};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

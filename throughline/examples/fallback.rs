@@ -9,9 +9,8 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it found")]
 
-use throughline::{
-    AnsweredBy, Context, Error, FallbackConfig, Kind, Primitive, RetryConfig, Workflow, workflow,
-};
+use throughline::fallback::AnsweredBy;
+use throughline::{Context, Error, FallbackConfig, Kind, Primitive, RetryConfig, Workflow, workflow};
 
 fn model(name: &'static str, up: bool) -> Workflow<impl Primitive<In = String, Out = String>> {
     workflow(name, move |question: String| async move {

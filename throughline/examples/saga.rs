@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use throughline::saga::saga_key;
 use throughline::{
-    ConfigError, Context, Error, Kind, Primitive, SagaConfig, Workflow, saga_key, workflow, workflow_with,
+    ConfigError, Context, Error, Kind, Primitive, SagaConfig, Workflow, workflow, workflow_with,
 };
 
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,8 @@
 //! ```
 //! use std::time::Duration;
 //! use throughline::circuit_breaker::Window;
-//! use throughline::{Circuit, CircuitBreakerConfig, CircuitState, Context, Error, Kind, workflow};
+//! use throughline::circuit_breaker::CircuitState;
+//! use throughline::{Circuit, CircuitBreakerConfig, Context, Error, Kind, workflow};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let circuit = Circuit::new(

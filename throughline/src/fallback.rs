@@ -9,7 +9,8 @@
 //! outside everything that tries to make the first choice work: retry, circuit breaker and timeout.
 //!
 //! ```
-//! use throughline::{AnsweredBy, Context, Error, FallbackConfig, Kind, workflow};
+//! use throughline::fallback::AnsweredBy;
+//! use throughline::{Context, Error, FallbackConfig, Kind, workflow};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let large = workflow("large", |_: String| async { Err(Error::new(Kind::Upstream, "the model answered 503")) });

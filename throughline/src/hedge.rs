@@ -12,7 +12,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use throughline::{Context, HedgeConfig, HedgeDelay, WonBy, workflow};
+//! use throughline::hedge::WonBy;
+//! use throughline::{Context, HedgeConfig, HedgeDelay, workflow};
 //! use std::sync::atomic::{AtomicU32, Ordering};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -127,46 +127,29 @@ pub mod tower;
 mod usd;
 pub mod workflow;
 
-pub use adaptive_timeout::{
-    AdaptiveTimeout, AdaptiveTimeoutConfig, AdaptiveTimeoutEvent, AdaptiveTimeoutOutcome,
-    AdaptiveTimeoutStats,
-};
-pub use budget::{Budget, BudgetConfig, BudgetStats, BudgetToken};
-pub use bulkhead::{Bulkhead, BulkheadConfig, BulkheadEvent, BulkheadOutcome, BulkheadStats, Compartment};
-pub use cache::{
-    Cache, CacheConfig, CacheEvent, CacheOutcome, CacheStats, Caching, Found, JsonCaching, Keep, Key,
-    KeyBuilder, Lifetime, Memory, Store,
-};
-pub use circuit_breaker::{
-    Circuit, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerEvent, CircuitBreakerOutcome,
-    CircuitBreakerStats, CircuitState,
-};
-pub use conditional::{Conditional, ConditionalConfig, ConditionalEvent, ConditionalStats, conditional};
-pub use context::{Context, ContextBuilder, State};
+pub use adaptive_timeout::AdaptiveTimeoutConfig;
+pub use budget::{Budget, BudgetConfig};
+pub use bulkhead::{BulkheadConfig, Compartment};
+pub use cache::{CacheConfig, CacheOutcome, Caching, JsonCaching, Key, KeyBuilder, Memory, Store};
+pub use circuit_breaker::{Circuit, CircuitBreakerConfig};
+pub use conditional::{ConditionalConfig, conditional};
+pub use context::{Context, State};
 pub use error::{Blame, ConfigError, Error, Kind, Result};
-pub use fallback::{AnsweredBy, Fallback, FallbackConfig, FallbackEvent, FallbackOutcome, FallbackStats};
+pub use fallback::FallbackConfig;
 pub use graph::Node;
-pub use hedge::{Hedge, HedgeConfig, HedgeDelay, HedgeEvent, HedgeOutcome, HedgeStats, WonBy};
-pub use map::Map;
-pub use named::Named;
-pub use parallel::{Each, Parallel, ParallelConfig, ParallelEvent, ParallelStats, parallel};
+pub use hedge::{HedgeConfig, HedgeDelay};
+pub use parallel::{ParallelConfig, parallel};
 pub use primitive::{Boxed, Primitive};
-pub use rate_limit::{
-    Allowance, Quota, RateLimit, RateLimitConfig, RateLimitEvent, RateLimitOutcome, RateLimitStats,
-    Reservation,
-};
-pub use retry::{Backoff, Delays, Jitter, Retry, RetryConfig, RetryEvent, RetryOutcome, RetryStats};
-pub use router::{
-    Bill, OnUnknownRoute, Pricing, RouteReason, RouteTaken, Router, RouterConfig, RouterEvent, RouterStats,
-    router, weighted,
-};
-pub use saga::{Saga, SagaConfig, SagaEvent, SagaOutcome, SagaStats, Undo, saga_key};
-pub use shed::{Shed, ShedConfig, ShedEvent, ShedOutcome, ShedStats};
-pub use step::{Step, workflow, workflow_stream, workflow_with};
-pub use stream::{ItemStream, StreamEnding, Streaming};
-pub use switch::{Switch, SwitchConfig, SwitchEvent, SwitchStats, switch};
+pub use rate_limit::{Allowance, Quota, RateLimitConfig};
+pub use retry::{Backoff, Jitter, RetryConfig};
+pub use router::{Bill, Pricing, RouteTaken, RouterConfig, router, weighted};
+pub use saga::SagaConfig;
+pub use shed::ShedConfig;
+pub use step::{workflow, workflow_stream, workflow_with};
+pub use stream::{ItemStream, Streaming};
+pub use switch::{SwitchConfig, switch};
 pub use telemetry::Clock;
-pub use timeout::{Detached, Timeout, TimeoutConfig, TimeoutEvent, TimeoutOutcome, TimeoutStats};
+pub use timeout::TimeoutConfig;
 #[cfg(feature = "tower")]
-pub use tower::{WorkflowService, workflow_of_service, workflow_of_service_with};
-pub use workflow::{Branches, Chain, Fan, One, Pipe, Workflow};
+pub use tower::workflow_of_service;
+pub use workflow::Workflow;

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use throughline::adaptive_timeout::AdaptiveTimeout;
 use throughline::telemetry::Observed;
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
-    AdaptiveTimeout, AdaptiveTimeoutConfig, ConfigError, Context, Error, ItemStream, Kind, Primitive, Result,
-    Workflow, workflow, workflow_stream, workflow_with,
+    AdaptiveTimeoutConfig, ConfigError, Context, Error, ItemStream, Kind, Primitive, Result, Workflow,
+    workflow, workflow_stream, workflow_with,
 };
 use tokio::time::{Instant, sleep, timeout};
 

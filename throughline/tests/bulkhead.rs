@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, poll, stream};
+use throughline::bulkhead::BulkheadStats;
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
-    BulkheadConfig, BulkheadStats, Clock, Compartment, Context, Error, ItemStream, Kind, Primitive, Result,
-    Workflow, workflow, workflow_stream,
+    BulkheadConfig, Clock, Compartment, Context, Error, ItemStream, Kind, Primitive, Result, Workflow,
+    workflow, workflow_stream,
 };
 use tokio::time::{Instant, sleep};
 

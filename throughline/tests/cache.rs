@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use throughline::cache::{Found, Lifetime};
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
 use throughline::{
-    CacheConfig, CacheOutcome, Clock, Context, Error, Found, JsonCaching, Key, KeyBuilder, Kind, Lifetime,
-    Memory, Primitive, Result, Store, Workflow, workflow,
+    CacheConfig, CacheOutcome, Clock, Context, Error, JsonCaching, Key, KeyBuilder, Kind, Memory, Primitive,
+    Result, Store, Workflow, workflow,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use throughline::cache::{Cache, Found, Lifetime};
 use throughline::telemetry::{Observed, Tick};
 use throughline::testing::Recorder;
 use throughline::{
-    Cache, CacheConfig, Error, Found, JsonCaching, Key, Kind, Lifetime, Memory, Primitive, Result, Store,
-    Workflow, workflow,
+    CacheConfig, Error, JsonCaching, Key, Kind, Memory, Primitive, Result, Store, Workflow, workflow,
 };
 use tokio::time::{advance, sleep};
 

@@ -10,11 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use proptest::prelude::*;
+use throughline::cache::{Found, Lifetime};
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
-use throughline::{
-    CacheConfig, Error, Found, JsonCaching, Key, KeyBuilder, Kind, Lifetime, Memory, Result, Store, workflow,
-};
+use throughline::{CacheConfig, Error, JsonCaching, Key, KeyBuilder, Kind, Memory, Result, Store, workflow};
 use tokio::time::sleep;
 
 /// How one run of the work ends.

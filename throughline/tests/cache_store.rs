@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use throughline::cache::{Cache, Found, Lifetime};
 use throughline::telemetry::Observed;
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
 use throughline::{
-    Cache, CacheConfig, Error, Found, JsonCaching, Key, Kind, Lifetime, Memory, Primitive, Result, Store,
-    Workflow, workflow,
+    CacheConfig, Error, JsonCaching, Key, Kind, Memory, Primitive, Result, Store, Workflow, workflow,
 };
 
 const WORKS: u8 = 0;

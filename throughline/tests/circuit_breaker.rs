@@ -7,12 +7,13 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use throughline::circuit_breaker::CircuitState;
 use throughline::circuit_breaker::{Undecided, Verdict, Window};
 use throughline::telemetry::{Label as _, Sink};
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
-    Circuit, CircuitBreakerConfig, CircuitState, Clock, Context, Error, ItemStream, Kind, Primitive, Result,
-    TimeoutConfig, Workflow, workflow, workflow_stream,
+    Circuit, CircuitBreakerConfig, Clock, Context, Error, ItemStream, Kind, Primitive, Result, TimeoutConfig,
+    Workflow, workflow, workflow_stream,
 };
 use tokio::time::{advance, sleep, timeout};
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use proptest::prelude::*;
+use throughline::fallback::{AnsweredBy, FallbackStats};
 use throughline::telemetry::Sink;
 use throughline::testing::Recorder;
 use throughline::{
-    AnsweredBy, Budget, BudgetConfig, Clock, Context, Error, FallbackConfig, FallbackStats, ItemStream, Kind,
-    Primitive, Result, RetryConfig, TimeoutConfig, Workflow, workflow, workflow_stream, workflow_with,
+    Budget, BudgetConfig, Clock, Context, Error, FallbackConfig, ItemStream, Kind, Primitive, Result,
+    RetryConfig, TimeoutConfig, Workflow, workflow, workflow_stream, workflow_with,
 };
 use tokio::time::sleep;
 

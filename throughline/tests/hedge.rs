@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use opentelemetry::trace::Status;
+use throughline::hedge::{HedgeStats, WonBy};
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
-    Budget, BudgetConfig, ConfigError, Context, Error, HedgeConfig, HedgeDelay, HedgeStats, ItemStream, Kind,
-    Result, WonBy, workflow, workflow_stream, workflow_with,
+    Budget, BudgetConfig, ConfigError, Context, Error, HedgeConfig, HedgeDelay, ItemStream, Kind, Result,
+    workflow, workflow_stream, workflow_with,
 };
 use tokio::time::{Instant, sleep, timeout};
 

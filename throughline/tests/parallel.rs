@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use opentelemetry::trace::Status;
+use throughline::parallel::ParallelStats;
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
-    Context, Error, ItemStream, Kind, ParallelConfig, ParallelStats, Primitive, Result, TimeoutConfig,
-    Workflow, parallel, workflow, workflow_stream, workflow_with,
+    Context, Error, ItemStream, Kind, ParallelConfig, Primitive, Result, TimeoutConfig, Workflow, parallel,
+    workflow, workflow_stream, workflow_with,
 };
 use tokio::time::{Instant, sleep, timeout};
 

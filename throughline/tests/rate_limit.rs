@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, poll, stream};
+use throughline::rate_limit::RateLimitStats;
 use throughline::testing::Recorder;
 use throughline::{
-    Allowance, Clock, Context, Error, ItemStream, Kind, Primitive, Quota, RateLimitConfig, RateLimitStats,
-    Streaming as _, Workflow, workflow, workflow_stream,
+    Allowance, Clock, Context, Error, ItemStream, Kind, Primitive, Quota, RateLimitConfig, Streaming as _,
+    Workflow, workflow, workflow_stream,
 };
 use tokio::time::{Instant, advance, sleep};
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use proptest::prelude::*;
+use throughline::retry::RetryStats;
 use throughline::telemetry::Sink;
 use throughline::testing::Recorder;
 use throughline::{
     Backoff, Budget, BudgetConfig, Clock, Context, Error, ItemStream, Jitter, Kind, Primitive, Result,
-    RetryConfig, RetryStats, TimeoutConfig, Workflow, workflow, workflow_stream, workflow_with,
+    RetryConfig, TimeoutConfig, Workflow, workflow, workflow_stream, workflow_with,
 };
 use tokio::time::{Instant, sleep};
 

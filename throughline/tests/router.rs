@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use throughline::router::{OnUnknownRoute, RouteReason};
 use throughline::testing::Recorder;
 use throughline::{
-    Clock, ConfigError, Context, Error, Kind, OnUnknownRoute, Primitive, Result, RouteReason, RouteTaken,
-    RouterConfig, TimeoutConfig, Workflow, router, weighted, workflow,
+    Clock, ConfigError, Context, Error, Kind, Primitive, Result, RouteTaken, RouterConfig, TimeoutConfig,
+    Workflow, router, weighted, workflow,
 };
 
 type Picked = Result<Cow<'static, str>>;

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+use throughline::router::RouterStats;
 use throughline::testing::Recorder;
 use throughline::{
-    Bill, Context, Error, Kind, Pricing, Primitive, Result, RouterConfig, RouterStats, Workflow, router,
-    workflow,
+    Bill, Context, Error, Kind, Pricing, Primitive, Result, RouterConfig, Workflow, router, workflow,
 };
 
 /// An answer that knows how many tokens it took.

@@ -9,11 +9,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use throughline::saga::{SagaStats, saga_key};
 use throughline::telemetry::Sink;
 use throughline::testing::Recorder;
 use throughline::{
-    Clock, Context, Error, ItemStream, Kind, Primitive, RetryConfig, SagaConfig, SagaStats, TimeoutConfig,
-    Workflow, saga, saga_key, workflow, workflow_stream, workflow_with,
+    Clock, Context, Error, ItemStream, Kind, Primitive, RetryConfig, SagaConfig, TimeoutConfig, Workflow,
+    saga, workflow, workflow_stream, workflow_with,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, poll, stream};
+use throughline::shed::ShedStats;
 use throughline::testing::Recorder;
 use throughline::{
-    Clock, Context, Error, ItemStream, Kind, Primitive, ShedConfig, ShedStats, TimeoutConfig, Workflow,
-    workflow, workflow_stream,
+    Clock, Context, Error, ItemStream, Kind, Primitive, ShedConfig, TimeoutConfig, Workflow, workflow,
+    workflow_stream,
 };
 use tokio::time::sleep;
 

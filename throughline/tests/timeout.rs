@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use throughline::testing::Recorder;
+use throughline::timeout::TimeoutStats;
 use throughline::{
-    Clock, Context, Error, Kind, Primitive, Result, TimeoutConfig, TimeoutStats, Workflow, workflow,
-    workflow_with,
+    Clock, Context, Error, Kind, Primitive, Result, TimeoutConfig, Workflow, workflow, workflow_with,
 };
 use tokio::time::{Instant, sleep};
 

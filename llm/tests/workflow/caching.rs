@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use throughline::cache::{Found, Lifetime};
 use throughline::telemetry::Tick;
-use throughline::{
-    CacheConfig, CacheOutcome, Caching, Context, Found, Key, Kind, Lifetime, Memory, Result, Store,
-};
+use throughline::{CacheConfig, CacheOutcome, Caching, Context, Key, Kind, Memory, Result, Store};
 use throughline_llm::openai::{ChatRequest, Usage};
 use throughline_llm::simulated::SimulatedConfig;
 use throughline_llm::{Answer, ChatCaching, ChatStream, Completion, PriceTable};

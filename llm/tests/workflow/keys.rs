@@ -5,8 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, Value, json};
+use throughline::cache::Cache;
 use throughline::telemetry::Observed;
-use throughline::{Cache, CacheConfig, CacheOutcome, Context, Memory, Primitive, Workflow, workflow};
+use throughline::{CacheConfig, CacheOutcome, Context, Memory, Primitive, Workflow, workflow};
 use throughline_llm::openai::{ChatRequest, Limits};
 use throughline_llm::{Answer, ChatCaching, Completion, PriceTable};
 

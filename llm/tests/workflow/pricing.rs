@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use throughline::router::{Router, RouterStats};
 use throughline::telemetry::Observed;
 use throughline::testing::Recorder;
-use throughline::{Context, Router, RouterConfig, RouterStats, Workflow, router};
+use throughline::{Context, RouterConfig, Workflow, router};
 use throughline_llm::openai::{ChatRequest, Usage};
 use throughline_llm::simulated::SimulatedConfig;
 use throughline_llm::{Answer, ChatPricing, PriceTable};

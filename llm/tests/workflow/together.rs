@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use throughline::cache::Cache;
 use throughline::telemetry::Observed;
 use throughline::testing::Recorder;
 use throughline::{
-    Cache, CacheConfig, CacheOutcome, Context, Kind, Memory, Primitive, RouteTaken, RouterConfig,
-    TimeoutConfig, Workflow, router,
+    CacheConfig, CacheOutcome, Context, Kind, Memory, Primitive, RouteTaken, RouterConfig, TimeoutConfig,
+    Workflow, router,
 };
 use throughline_llm::openai::{ChatRequest, Usage};
 use throughline_llm::simulated::SimulatedConfig;
