@@ -329,7 +329,14 @@ where
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
-        match run.upstream(self.work.flights.join(key)).await {
+        let joined = match run.upstream(cx.while_wanted(self.work.flights.join(key))).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                Self::note(cx, run, outcome);
+                return Err(error);
+            }
+        };
+        match joined {
             Joined::Landed(Landing::Value(value)) => match self.work.caching.decode(value) {
                 Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
                 // A value that does not survive its encoding: a run of one's own does not fail for it.
