@@ -39,7 +39,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -52,7 +52,7 @@ use crate::labels;
 use crate::latency::Latency;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -102,8 +102,8 @@ pub struct AdaptiveTimeout<P> {
     config: AdaptiveTimeoutConfig,
     shadow: AtomicBool,
     latency: Latency,
-    counts: [AtomicU64; 4],
-    would_have_timed_out: AtomicU64,
+    outcomes: PerLabel<AdaptiveTimeoutOutcome>,
+    events: PerLabel<AdaptiveTimeoutEvent>,
 }
 
 /// What an [`AdaptiveTimeout`] has seen and learned, with telemetry on or off.
@@ -136,8 +136,8 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             shadow: AtomicBool::new(config.shadow),
             latency: Latency::new(config.window, config.min_samples),
             config,
-            counts: Default::default(),
-            would_have_timed_out: AtomicU64::new(0),
+            outcomes: PerLabel::default(),
+            events: PerLabel::default(),
         })
     }
 }
@@ -241,15 +241,14 @@ impl<P> AdaptiveTimeout<P> {
     /// What it has seen and learned so far.
     #[must_use]
     pub fn stats(&self) -> AdaptiveTimeoutStats {
-        let count = |outcome: AdaptiveTimeoutOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let now = Instant::now();
         let limit = self.limit(now);
         AdaptiveTimeoutStats {
-            successes: count(AdaptiveTimeoutOutcome::Success),
-            timeouts: count(AdaptiveTimeoutOutcome::Timeout),
-            inner_errors: count(AdaptiveTimeoutOutcome::InnerError),
-            cancelled: count(AdaptiveTimeoutOutcome::Cancelled),
-            would_have_timed_out: self.would_have_timed_out.load(Ordering::Relaxed),
+            successes: self.outcomes.get(AdaptiveTimeoutOutcome::Success),
+            timeouts: self.outcomes.get(AdaptiveTimeoutOutcome::Timeout),
+            inner_errors: self.outcomes.get(AdaptiveTimeoutOutcome::InnerError),
+            cancelled: self.outcomes.get(AdaptiveTimeoutOutcome::Cancelled),
+            would_have_timed_out: self.events.get(AdaptiveTimeoutEvent::WouldHaveTimedOut),
             limit,
             enforced: if self.is_shadow() { self.config.ceiling } else { limit },
             samples: self.latency.count(now),
@@ -294,7 +293,7 @@ impl<P: Primitive> AdaptiveTimeout<P> {
         if limit >= enforced {
             return None;
         }
-        self.would_have_timed_out.fetch_add(1, Ordering::Relaxed);
+        self.events.inc(AdaptiveTimeoutEvent::WouldHaveTimedOut);
         run.event(AdaptiveTimeoutEvent::WouldHaveTimedOut);
         tokio::select! {
             biased;
@@ -357,7 +356,7 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         if let Some(start) = *end.note {
             let now = Instant::now();
             self.cut(now - start, now);

@@ -32,7 +32,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -44,7 +44,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -119,7 +119,7 @@ struct Queued<'a>(&'a Level);
 pub struct Bulkhead<P> {
     inner: P,
     compartment: Compartment,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<BulkheadOutcome>,
 }
 
 /// What a [`Bulkhead`] has seen since it was built, with telemetry on or off.
@@ -152,7 +152,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Dropping a run gives back its place, or its place in the line, at once.
     pub fn bulkhead(self, compartment: impl Into<Compartment>) -> Workflow<Observed<Bulkhead<P>>> {
         let (inner, compartment) = (self.into_inner(), compartment.into());
-        Workflow::from_stage(Bulkhead { inner, compartment, counts: Default::default() })
+        Workflow::from_stage(Bulkhead { inner, compartment, outcomes: PerLabel::default() })
     }
 }
 
@@ -322,13 +322,12 @@ impl<P> Bulkhead<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> BulkheadStats {
-        let count = |outcome: BulkheadOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let Places { in_use, queued, .. } = &*self.compartment.0;
         BulkheadStats {
-            successes: count(BulkheadOutcome::Success),
-            errors: count(BulkheadOutcome::Error),
-            cancelled: count(BulkheadOutcome::Cancelled),
-            rejected: count(BulkheadOutcome::Rejected),
+            successes: self.outcomes.get(BulkheadOutcome::Success),
+            errors: self.outcomes.get(BulkheadOutcome::Error),
+            cancelled: self.outcomes.get(BulkheadOutcome::Cancelled),
+            rejected: self.outcomes.get(BulkheadOutcome::Rejected),
             in_use: in_use.now(),
             queued: queued.now(),
             most_in_use: in_use.most(),
@@ -377,7 +376,7 @@ impl<P: Primitive> Stage for Bulkhead<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {
@@ -395,7 +394,7 @@ impl<P: Primitive> Stage for Bulkhead<P> {
 
 impl<P> fmt::Debug for Bulkhead<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rejected = self.counts[BulkheadOutcome::Rejected as usize].load(Ordering::Relaxed);
+        let rejected = self.outcomes.get(BulkheadOutcome::Rejected);
         write!(f, "Bulkhead({:?}, {rejected} rejected)", self.compartment)
     }
 }

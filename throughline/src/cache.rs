@@ -46,7 +46,6 @@ mod work;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,8 +57,8 @@ use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, rest};
 use crate::telemetry::{
-    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
-    Sink, Stage,
+    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, PerLabel, Rate,
+    Registry, Run, Sink, Stage,
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
@@ -203,7 +202,7 @@ pub struct CacheStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 7],
+    outcomes: PerLabel<CacheOutcome>,
     saved: Usd,
 }
 
@@ -253,7 +252,7 @@ impl<P, C, S> Cache<P, C, S> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        let count = |outcome: CacheOutcome| self.counts.outcomes[outcome as usize].load(Ordering::Relaxed);
+        let count = |outcome: CacheOutcome| self.counts.outcomes.get(outcome);
         CacheStats {
             hits: count(CacheOutcome::Hit) + count(CacheOutcome::Stale) + count(CacheOutcome::Coalesced),
             misses: count(CacheOutcome::Miss) + count(CacheOutcome::Corrupt),
@@ -462,7 +461,7 @@ where
     fn ended(&self, end: &End<'_, Self>) {
         let Some(outcome) = end.note.outcome else { return };
         let saved = end.note.saved_usd;
-        self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.outcomes.inc(outcome);
         self.counts.saved.add(saved.unwrap_or_default());
         let Some(seen) = &end.seen else { return };
         let signals = seen.signals;

@@ -43,7 +43,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::{Streaming, first};
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -95,7 +95,7 @@ pub struct Fallback<P: Primitive> {
     primary: Arc<str>,
     /// The last alternative that needs the input: it gets the last copy.
     last_workflow: Option<usize>,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<FallbackOutcome>,
 }
 
 struct Alternative<In, Out> {
@@ -255,20 +255,19 @@ impl<P: Primitive> Fallback<P> {
         let config = config.checked()?;
         let is_workflow = |it: &Alternative<_, _>| matches!(it.answer, Answer::Workflow(_));
         let last_workflow = config.alternatives.iter().rposition(is_workflow);
-        Ok(Self { inner, config, primary: PRIMARY.into(), last_workflow, counts: Default::default() })
+        Ok(Self { inner, config, primary: PRIMARY.into(), last_workflow, outcomes: PerLabel::default() })
     }
 
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> FallbackStats {
-        let count = |outcome: FallbackOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let answers =
             |it: &Alternative<_, _>| (it.name.as_ref().to_owned(), it.answers.load(Ordering::Relaxed));
         FallbackStats {
-            primary: count(FallbackOutcome::Primary),
-            fallback: count(FallbackOutcome::Fallback),
-            errors: count(FallbackOutcome::Error),
-            cancelled: count(FallbackOutcome::Cancelled),
+            primary: self.outcomes.get(FallbackOutcome::Primary),
+            fallback: self.outcomes.get(FallbackOutcome::Fallback),
+            errors: self.outcomes.get(FallbackOutcome::Error),
+            cancelled: self.outcomes.get(FallbackOutcome::Cancelled),
             alternatives: self.config.alternatives.iter().map(answers).collect(),
         }
     }
@@ -382,7 +381,7 @@ impl<P: Primitive<In: Clone>> Stage for Fallback<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         if let (FallbackOutcome::Fallback, Some(at)) = (end.outcome, end.note) {
             self.config.alternatives[*at].answers.fetch_add(1, Ordering::Relaxed);
         }

@@ -61,7 +61,7 @@ use crate::labels;
 use crate::latency::Latency;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -144,8 +144,8 @@ pub struct HedgeStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 4],
-    events: [AtomicU64; 5],
+    outcomes: PerLabel<HedgeOutcome>,
+    events: PerLabel<HedgeEvent>,
     wasted_nanos: AtomicU64,
 }
 
@@ -166,17 +166,16 @@ impl<P> Hedge<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> HedgeStats {
-        let outcome = |outcome: HedgeOutcome| self.counts.outcomes[outcome as usize].load(Ordering::Relaxed);
-        let event = |event: HedgeEvent| self.counts.events[event as usize].load(Ordering::Relaxed);
+        let Counts { outcomes, events, wasted_nanos } = &self.counts;
         HedgeStats {
-            primary: outcome(HedgeOutcome::Primary),
-            hedge: outcome(HedgeOutcome::Hedge),
-            errors: outcome(HedgeOutcome::Error),
-            cancelled: outcome(HedgeOutcome::Cancelled),
-            extra_attempts: event(HedgeEvent::Hedged) + event(HedgeEvent::FailedOver),
-            losers: event(HedgeEvent::LoserDropped),
-            wasted: Duration::from_nanos(self.counts.wasted_nanos.load(Ordering::Relaxed)),
-            budget_exhausted: event(HedgeEvent::BudgetExhausted),
+            primary: outcomes.get(HedgeOutcome::Primary),
+            hedge: outcomes.get(HedgeOutcome::Hedge),
+            errors: outcomes.get(HedgeOutcome::Error),
+            cancelled: outcomes.get(HedgeOutcome::Cancelled),
+            extra_attempts: events.get(HedgeEvent::Hedged) + events.get(HedgeEvent::FailedOver),
+            losers: events.get(HedgeEvent::LoserDropped),
+            wasted: Duration::from_nanos(wasted_nanos.load(Ordering::Relaxed)),
+            budget_exhausted: events.get(HedgeEvent::BudgetExhausted),
             delay: self.delay(Instant::now()),
         }
     }
@@ -237,7 +236,7 @@ impl<P: Primitive<In: Clone>> Stage for Hedge<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts.outcomes[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.outcomes.inc(end.outcome);
         if let Some(started) = *end.note {
             let now = Instant::now();
             self.learn(now - started, true, now);
@@ -408,7 +407,7 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
     }
 
     fn count(&self, event: HedgeEvent, run: &mut Run<'_, Hedge<P>>) {
-        self.hedge.counts.events[event as usize].fetch_add(1, Ordering::Relaxed);
+        self.hedge.counts.events.inc(event);
         run.event(event);
     }
 }

@@ -31,7 +31,6 @@ mod fan;
 mod gather;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use fan::{Alike, Joint, Settle, Tuple};
 pub use gather::{All, First, Gather, Quorum, Settled, Tray};
@@ -42,7 +41,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -100,8 +99,8 @@ pub struct ParallelStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 3],
-    events: [AtomicU64; 3],
+    outcomes: PerLabel<Ended>,
+    events: PerLabel<ParallelEvent>,
 }
 
 /// Runs all `workflows` on a copy of the input. The result is the answers in the order of the workflows, unless
@@ -310,24 +309,22 @@ impl<P, G: Gather> fmt::Debug for Each<P, G> {
 
 impl Counts {
     fn happened<S: Stage<Event = ParallelEvent>>(&self, event: ParallelEvent, run: &mut Run<'_, S>) {
-        self.events[event as usize].fetch_add(1, Ordering::Relaxed);
+        self.events.inc(event);
         run.event(event);
     }
 
     fn ended(&self, outcome: Ended) {
-        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(outcome);
     }
 
     fn stats(&self) -> ParallelStats {
-        let outcome = |outcome: Ended| self.outcomes[outcome as usize].load(Ordering::Relaxed);
-        let event = |event: ParallelEvent| self.events[event as usize].load(Ordering::Relaxed);
         ParallelStats {
-            successes: outcome(Ended::Success),
-            errors: outcome(Ended::Error),
-            cancelled: outcome(Ended::Cancelled),
-            branches_failed: event(ParallelEvent::BranchFailed),
-            branches_dropped: event(ParallelEvent::BranchDropped),
-            branches_not_started: event(ParallelEvent::BranchNotStarted),
+            successes: self.outcomes.get(Ended::Success),
+            errors: self.outcomes.get(Ended::Error),
+            cancelled: self.outcomes.get(Ended::Cancelled),
+            branches_failed: self.events.get(ParallelEvent::BranchFailed),
+            branches_dropped: self.events.get(ParallelEvent::BranchDropped),
+            branches_not_started: self.events.get(ParallelEvent::BranchNotStarted),
         }
     }
 }

@@ -41,7 +41,6 @@ mod gcra;
 mod quota;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -55,7 +54,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming};
-use crate::telemetry::{Deferred, End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Deferred, End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -112,7 +111,7 @@ type Settle<Out> = Box<dyn Fn(&mut Out, Reservation) + Send + Sync>;
 pub struct RateLimit<P: Primitive> {
     inner: P,
     config: RateLimitConfig<P::In, P::Out>,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<RateLimitOutcome>,
 }
 
 /// What a [`RateLimit`] has seen since it was built, with telemetry on or off.
@@ -138,7 +137,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// A run that is dropped while it waits has taken nothing. Once it is made it counts, as it does upstream:
     /// if it is dropped or fails, by the estimate.
     pub fn rate_limit(self, config: RateLimitConfig<P::In, P::Out>) -> Workflow<Observed<RateLimit<P>>> {
-        Workflow::from_stage(RateLimit { inner: self.into_inner(), config, counts: Default::default() })
+        Workflow::from_stage(RateLimit { inner: self.into_inner(), config, outcomes: PerLabel::default() })
     }
 }
 
@@ -238,12 +237,11 @@ impl<P: Primitive> RateLimit<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> RateLimitStats {
-        let count = |outcome: RateLimitOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         RateLimitStats {
-            successes: count(RateLimitOutcome::Success),
-            errors: count(RateLimitOutcome::Error),
-            cancelled: count(RateLimitOutcome::Cancelled),
-            limited: count(RateLimitOutcome::Limited),
+            successes: self.outcomes.get(RateLimitOutcome::Success),
+            errors: self.outcomes.get(RateLimitOutcome::Error),
+            cancelled: self.outcomes.get(RateLimitOutcome::Cancelled),
+            limited: self.outcomes.get(RateLimitOutcome::Limited),
             waiting: self.config.allowance.waiting(),
         }
     }
@@ -373,7 +371,7 @@ impl<P: Primitive> Stage for RateLimit<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {

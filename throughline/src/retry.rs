@@ -47,7 +47,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, first};
-use crate::telemetry::{End, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 pub use backoff::{Backoff, Delays, Jitter};
 
@@ -105,8 +105,8 @@ pub struct Retry<P> {
     config: RetryConfig,
     /// Runs that have drawn delays, where they are drawn from a seed.
     seeded: AtomicU64,
-    retries: AtomicU64,
-    outcomes: [AtomicU64; 4],
+    outcomes: PerLabel<RetryOutcome>,
+    events: PerLabel<RetryEvent>,
 }
 
 /// What a [`Retry`] has seen since it was built, with telemetry on or off.
@@ -142,8 +142,8 @@ impl<P: Primitive<In: Clone>, Shape> Workflow<P, Shape> {
             inner: self.into_inner(),
             config,
             seeded: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
-            outcomes: Default::default(),
+            outcomes: PerLabel::default(),
+            events: PerLabel::default(),
         })
     }
 }
@@ -239,13 +239,12 @@ impl<P> Retry<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> RetryStats {
-        let count = |outcome: RetryOutcome| self.outcomes[outcome.index()].load(Ordering::Relaxed);
         RetryStats {
-            successes: count(RetryOutcome::Success),
-            recovered: count(RetryOutcome::Recovered),
-            errors: count(RetryOutcome::Error),
-            cancelled: count(RetryOutcome::Cancelled),
-            retries: self.retries.load(Ordering::Relaxed),
+            successes: self.outcomes.get(RetryOutcome::Success),
+            recovered: self.outcomes.get(RetryOutcome::Recovered),
+            errors: self.outcomes.get(RetryOutcome::Error),
+            cancelled: self.outcomes.get(RetryOutcome::Cancelled),
+            retries: self.events.get(RetryEvent::Retry),
         }
     }
 
@@ -394,13 +393,13 @@ impl<P: Primitive<In: Clone>> Stage for Retry<P> {
                 }
             }
             run.event(RetryEvent::Retry);
-            self.retries.fetch_add(1, Ordering::Relaxed);
+            self.events.inc(RetryEvent::Retry);
             number += 1;
         }
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.outcomes[end.outcome.index()].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {

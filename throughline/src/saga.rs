@@ -37,7 +37,6 @@ mod undoing;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -51,7 +50,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, first};
-use crate::telemetry::{Counter, End, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Counter, End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::{Workflow, join};
 use journal::{Attempt, Bounds, Compensation};
 use undoing::{Tell, Undoing};
@@ -135,8 +134,8 @@ pub struct SagaStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 5],
-    events: [AtomicU64; 3],
+    outcomes: PerLabel<SagaOutcome>,
+    events: PerLabel<SagaEvent>,
 }
 
 /// A run of a saga. When it is dropped while its journal is open, its steps are undone.
@@ -253,16 +252,15 @@ impl<P> Saga<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> SagaStats {
-        let runs = |outcome: SagaOutcome| self.counts.outcomes[outcome.index()].load(Ordering::Relaxed);
-        let steps = |event: SagaEvent| self.counts.events[event.index()].load(Ordering::Relaxed);
+        let Counts { outcomes, events } = &*self.counts;
         SagaStats {
-            successes: runs(SagaOutcome::Success),
-            errors: runs(SagaOutcome::Error),
-            compensated: runs(SagaOutcome::Compensated),
-            compensation_failed: runs(SagaOutcome::CompensationFailed),
-            cancelled: runs(SagaOutcome::Cancelled),
-            steps_undone: steps(SagaEvent::StepUndone),
-            steps_not_undone: steps(SagaEvent::CompensationFailed),
+            successes: outcomes.get(SagaOutcome::Success),
+            errors: outcomes.get(SagaOutcome::Error),
+            compensated: outcomes.get(SagaOutcome::Compensated),
+            compensation_failed: outcomes.get(SagaOutcome::CompensationFailed),
+            cancelled: outcomes.get(SagaOutcome::Cancelled),
+            steps_undone: events.get(SagaEvent::StepUndone),
+            steps_not_undone: events.get(SagaEvent::CompensationFailed),
         }
     }
 
@@ -324,7 +322,7 @@ impl<P: Primitive> Stage for Saga<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts.outcomes[end.outcome.index()].fetch_add(1, Ordering::Relaxed);
+        self.counts.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {
@@ -389,7 +387,7 @@ impl<'a, P: Primitive> Open<'a, P> {
     fn undoing(&self, counters: Counters) -> Undoing {
         let counts = Arc::clone(&self.saga.counts);
         let tell: Tell = Arc::new(move |event: SagaEvent| {
-            counts.events[event.index()].fetch_add(1, Ordering::Relaxed);
+            counts.events.inc(event);
             if let Some(counter) = &counters[event.index()] {
                 counter.inc();
             }

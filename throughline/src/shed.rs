@@ -34,7 +34,6 @@
 mod limit;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming, first};
-use crate::telemetry::{Deferred, End, Family, Gauge, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Deferred, End, Family, Gauge, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 static LIMIT: Family = Family::gauge(
@@ -97,7 +96,7 @@ pub struct Shed<P> {
     inner: P,
     config: ShedConfig,
     load: Arc<Mutex<Load>>,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<ShedOutcome>,
 }
 
 struct Load {
@@ -151,7 +150,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     pub fn shed(self, config: ShedConfig) -> Workflow<Observed<Shed<P>>> {
         let limit = Limit::new(config.least, config.initial, config.most, config.tolerance);
         let load = Arc::new(Mutex::new(Load { limit, in_flight: 0, most_in_flight: 0 }));
-        Workflow::from_stage(Shed { inner: self.into_inner(), config, load, counts: Default::default() })
+        Workflow::from_stage(Shed { inner: self.into_inner(), config, load, outcomes: PerLabel::default() })
     }
 }
 
@@ -235,13 +234,12 @@ impl<P> Shed<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> ShedStats {
-        let count = |outcome: ShedOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let load = lock(&self.load);
         ShedStats {
-            successes: count(ShedOutcome::Success),
-            errors: count(ShedOutcome::Error),
-            cancelled: count(ShedOutcome::Cancelled),
-            rejected: count(ShedOutcome::Rejected),
+            successes: self.outcomes.get(ShedOutcome::Success),
+            errors: self.outcomes.get(ShedOutcome::Error),
+            cancelled: self.outcomes.get(ShedOutcome::Cancelled),
+            rejected: self.outcomes.get(ShedOutcome::Rejected),
             limit: load.limit.allowed(),
             in_flight: load.in_flight,
             most_in_flight: load.most_in_flight,
@@ -320,7 +318,7 @@ impl<P: Primitive> Stage for Shed<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         if let Some(seen) = &end.seen {
             let limit = lock(&self.load).limit.allowed();
             seen.signals.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));

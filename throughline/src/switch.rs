@@ -40,7 +40,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -76,7 +76,7 @@ pub struct Switch<K, In, Out> {
     places: HashMap<K, usize>,
     cases: Vec<Case<In, Out>>,
     rest: Rest<In, Out>,
-    events: [AtomicU64; 4],
+    events: PerLabel<SwitchEvent>,
 }
 
 /// What a [`Switch`] has seen since it was built, with telemetry on or off.
@@ -198,7 +198,7 @@ impl<K: Eq + Hash + fmt::Display, In, Out> Switch<K, In, Out> {
             }
             named.push(Case { name, workflow, taken: AtomicU64::new(0) });
         }
-        Ok(Self { operation, key, places, cases: named, rest, events: Default::default() })
+        Ok(Self { operation, key, places, cases: named, rest, events: PerLabel::default() })
     }
 }
 
@@ -206,13 +206,12 @@ impl<K, In, Out> Switch<K, In, Out> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> SwitchStats {
-        let count = |event: SwitchEvent| self.events[event.index()].load(Ordering::Relaxed);
         let cases = self.cases.iter().map(|case| (case.name.clone(), case.taken.load(Ordering::Relaxed)));
         SwitchStats {
             cases: cases.collect(),
-            default: count(SwitchEvent::DefaultTaken),
-            passed_through: count(SwitchEvent::PassedThrough),
-            panics: count(SwitchEvent::KeyPanicked),
+            default: self.events.get(SwitchEvent::DefaultTaken),
+            passed_through: self.events.get(SwitchEvent::PassedThrough),
+            panics: self.events.get(SwitchEvent::KeyPanicked),
         }
     }
 
@@ -241,7 +240,7 @@ where
             (Ok(None), Rest::PassThrough(_)) => SwitchEvent::PassedThrough,
             (Err(_), _) => SwitchEvent::KeyPanicked,
         };
-        self.events[event.index()].fetch_add(1, Ordering::Relaxed);
+        self.events.inc(event);
         run.event(event);
         let case =
             case.map_err(|_| Error::new(Kind::Internal, "the function that gives the key panicked"))?;

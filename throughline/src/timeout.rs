@@ -30,7 +30,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -42,8 +41,8 @@ use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, StreamLimit, Streaming, first};
 use crate::telemetry::{
-    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, Rate, Registry, Run, Sink, Stage,
-    WORK_SECONDS,
+    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, PerLabel, Rate, Registry, Run, Sink,
+    Stage, WORK_SECONDS,
 };
 use crate::workflow::Workflow;
 
@@ -127,7 +126,7 @@ pub struct StreamLimits {
 pub struct Timeout<P> {
     inner: P,
     config: TimeoutConfig,
-    counts: Counts,
+    outcomes: PerLabel<TimeoutOutcome>,
 }
 
 /// What a [`Timeout`] has seen since it was built, with telemetry on or off.
@@ -149,9 +148,6 @@ pub struct TimeoutStats {
 /// Runs a workflow as a task of its own. Made by [`Workflow::timeout_detached`].
 pub struct Detached<P>(Arc<P>);
 
-#[derive(Debug, Default)]
-struct Counts([AtomicU64; 5]);
-
 /// Handles to the families of [`Timeout`].
 #[derive(Debug)]
 pub struct TimeoutSignals {
@@ -165,7 +161,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Bounds the workflow in time.
     pub fn timeout(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<P>>> {
         let inner = self.into_inner();
-        Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
+        Workflow::from_stage(Timeout { inner, config, outcomes: PerLabel::default() })
     }
 
     /// As [`Workflow::timeout`], with the work in a task of its own, so that the caller is let go on time
@@ -175,7 +171,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// The task is aborted at its next await; work that blocks runs on until then.
     pub fn timeout_detached(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<Detached<P>>>> {
         let inner = Detached(Arc::new(self.into_inner()));
-        Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
+        Workflow::from_stage(Timeout { inner, config, outcomes: PerLabel::default() })
     }
 }
 
@@ -263,13 +259,12 @@ impl<P> Timeout<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> TimeoutStats {
-        let count = |outcome: TimeoutOutcome| self.counts.0[outcome as usize].load(Ordering::Relaxed);
         TimeoutStats {
-            successes: count(TimeoutOutcome::Success),
-            late: count(TimeoutOutcome::Late),
-            timeouts: count(TimeoutOutcome::Timeout),
-            inner_errors: count(TimeoutOutcome::InnerError),
-            cancelled: count(TimeoutOutcome::Cancelled),
+            successes: self.outcomes.get(TimeoutOutcome::Success),
+            late: self.outcomes.get(TimeoutOutcome::Late),
+            timeouts: self.outcomes.get(TimeoutOutcome::Timeout),
+            inner_errors: self.outcomes.get(TimeoutOutcome::InnerError),
+            cancelled: self.outcomes.get(TimeoutOutcome::Cancelled),
         }
     }
 
@@ -405,7 +400,7 @@ impl<P: Primitive> Stage for Timeout<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts.0[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         let Some(seen) = &end.seen else { return };
         match end.outcome {
             TimeoutOutcome::Success | TimeoutOutcome::Late => {
