@@ -470,7 +470,8 @@ impl ContextBuilder {
     }
 }
 
-async fn until(end: Option<Instant>) {
+/// Waits until `end`, or for ever where there is none.
+pub(crate) async fn until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,

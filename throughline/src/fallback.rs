@@ -36,13 +36,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::attempt::answered;
 use crate::budget::Budget;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
-use crate::stream::{Streaming, first};
+use crate::stream::Streaming;
 use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
@@ -272,7 +273,7 @@ impl<P: Primitive> Fallback<P> {
         }
     }
 
-    fn answered(&self, name: &Arc<str>, cx: &Context) {
+    fn answered_by(&self, name: &Arc<str>, cx: &Context) {
         let operation = Arc::clone(&self.config.operation);
         cx.state().insert(AnsweredBy { operation, name: Arc::clone(name) });
     }
@@ -313,7 +314,7 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
                 Answer::Workflow(workflow) => {
                     run.event(FallbackEvent::FellBack);
                     let input = if self.last_workflow == Some(at) { input.take() } else { input.clone() };
-                    begin(workflow, input.expect("only the last workflow takes what is kept"), cx).await
+                    answered(workflow, input.expect("only the last workflow takes what is kept"), cx).await
                 }
                 Answer::Made(make) => {
                     run.event(FallbackEvent::FellBack);
@@ -322,7 +323,7 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
             };
             match result {
                 Ok(output) => {
-                    self.answered(&alternative.name, cx);
+                    self.answered_by(&alternative.name, cx);
                     run.note = Some(at);
                     run.outcome(FallbackOutcome::Fallback);
                     run.attribute("throughline.fallback", alternative.name.to_string());
@@ -338,15 +339,6 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
         run.event(FallbackEvent::Exhausted);
         Err(failure)
     }
-}
-
-/// Runs `workflow` until it has answered. Where its output is a stream, its first item has come.
-async fn begin<P: Primitive>(workflow: &P, input: P::In, cx: &Context) -> Result<P::Out> {
-    let mut output = workflow.execute(input, cx).await?;
-    if let Some(stream) = workflow.stream(&mut output) {
-        first(stream).await?;
-    }
-    Ok(output)
 }
 
 impl<P: Primitive<In: Clone>> Stage for Fallback<P> {
@@ -368,12 +360,12 @@ impl<P: Primitive<In: Clone>> Stage for Fallback<P> {
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let kept = self.last_workflow.map(|_| input.clone());
-        match begin(&self.inner, input, cx).await {
+        match answered(&self.inner, input, cx).await {
             Ok(output) => {
                 if let Some(budget) = &self.config.budget {
                     budget.deposit();
                 }
-                self.answered(&self.primary, cx);
+                self.answered_by(&self.primary, cx);
                 Ok(output)
             }
             Err(error) => self.fall_back(kept, error, cx, run).await,

@@ -42,24 +42,23 @@
 mod config;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use config::{Delay, MOST_EXTRA};
 pub use config::{HedgeConfig, HedgeDelay};
 
 use crate::attempt::{adopt, answered};
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::latency::Latency;
-use crate::primitive::Primitive;
+use crate::primitive::{BoxFuture, Primitive};
 use crate::stream::Streaming;
 use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
@@ -288,7 +287,7 @@ struct Flight<'a, Out> {
     number: u32,
     since: Instant,
     cx: Context,
-    work: Pin<Box<dyn Future<Output = Result<Out>> + Send + 'a>>,
+    work: BoxFuture<'a, Result<Out>>,
 }
 
 /// The next attempt to end; of several that end together the one that started first.
@@ -302,13 +301,6 @@ async fn landing<'a, Out>(flights: &mut Vec<Flight<'a, Out>>) -> (Flight<'a, Out
         ended.map_or(Poll::Pending, |(at, result)| Poll::Ready((flights.remove(at), result)))
     })
     .await
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl<'a, P: Primitive<In: Clone>> Race<'a, P> {

@@ -40,13 +40,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::attempt::answered;
 use crate::budget::Budget;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::{Streaming, first};
+use crate::stream::Streaming;
 use crate::telemetry::{End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 pub use backoff::{Backoff, Delays, Jitter};
@@ -269,14 +270,9 @@ impl RetryStats {
 }
 
 impl<P: Primitive<In: Clone>> Retry<P> {
-    /// One attempt. Where its output is a stream, its first item has come.
     async fn attempt(&self, input: P::In, cx: &Context, number: u32) -> Result<P::Out> {
         let own = (number != cx.attempt()).then(|| cx.with_attempt(number));
-        let mut output = self.inner.execute(input, own.as_ref().unwrap_or(cx)).await?;
-        if let Some(stream) = self.inner.stream(&mut output) {
-            first(stream).await?;
-        }
-        Ok(output)
+        answered(&self.inner, input, own.as_ref().unwrap_or(cx)).await
     }
 
     fn succeeded(&self, number: u32, run: &mut Run<'_, Self>) {

@@ -31,9 +31,7 @@ mod bill;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,7 +41,7 @@ use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
-use crate::primitive::{Boxed, Primitive};
+use crate::primitive::{BoxFuture, Boxed, Primitive};
 use crate::stream::Streaming;
 use crate::telemetry::{
     Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
@@ -149,7 +147,7 @@ pub struct RouterStats {
     pub unpriced: u64,
 }
 
-type Selected<'a> = Pin<Box<dyn Future<Output = Result<Cow<'static, str>>> + Send + 'a>>;
+type Selected<'a> = BoxFuture<'a, Result<Cow<'static, str>>>;
 
 type Select<In> = dyn Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync;
 type SelectAsync<In> = dyn for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync;

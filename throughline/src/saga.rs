@@ -44,15 +44,16 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::attempt::answered;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
-use crate::primitive::Primitive;
-use crate::stream::{Streaming, first};
+use crate::primitive::{BoxFuture, Primitive};
+use crate::stream::Streaming;
 use crate::telemetry::{Counter, End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::{Workflow, join};
-use journal::{Attempt, Bounds, Compensation};
+use journal::{Bounds, Compensation};
 use undoing::{Tell, Undoing};
 
 pub(crate) use journal::Journal;
@@ -270,16 +271,6 @@ impl<P> Saga<P> {
     }
 }
 
-impl<P: Primitive> Saga<P> {
-    async fn forward(&self, input: P::In, cx: &Context) -> Result<P::Out> {
-        let mut output = self.inner.execute(input, cx).await?;
-        if let Some(stream) = self.inner.stream(&mut output) {
-            first(stream).await?;
-        }
-        Ok(output)
-    }
-}
-
 impl<P: Primitive> Stage for Saga<P> {
     type In = P::In;
     type Out = P::Out;
@@ -299,7 +290,7 @@ impl<P: Primitive> Stage for Saga<P> {
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let mut open = Open::begin(self, cx, run)?;
         let inner = cx.with_journal(open.journal.clone());
-        let result = AssertUnwindSafe(self.forward(input, &inner)).catch_unwind().await;
+        let result = AssertUnwindSafe(answered(&self.inner, input, &inner)).catch_unwind().await;
         let error = match result {
             Ok(Ok(output)) => {
                 open.commit();
@@ -463,7 +454,7 @@ impl<U: Primitive<In: Clone>> Compensation for Back<U> {
         self.compensation.describe().title()
     }
 
-    fn attempt(&mut self, cx: Context) -> Attempt {
+    fn attempt(&mut self, cx: Context) -> BoxFuture<'static, Result<()>> {
         let (compensation, output) = (Arc::clone(&self.compensation), self.output.clone());
         Box::pin(async move { compensation.execute(output, &cx).await.map(drop) })
     }

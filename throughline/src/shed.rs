@@ -40,12 +40,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::limit::{Began, Limit};
+use crate::attempt::answered;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::{StreamEnding, Streaming, first};
+use crate::stream::{StreamEnding, Streaming};
 use crate::telemetry::{Deferred, End, Family, Gauge, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
@@ -266,15 +267,6 @@ fn lock(load: &Mutex<Load>) -> MutexGuard<'_, Load> {
     load.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the answer is, once the first item of a stream has come.
-async fn begun<P: Primitive>(inner: &P, input: P::In, cx: &Context) -> Result<P::Out> {
-    let mut output = inner.execute(input, cx).await?;
-    if let Some(stream) = inner.stream(&mut output) {
-        first(stream).await?;
-    }
-    Ok(output)
-}
-
 impl<P: Primitive> Stage for Shed<P> {
     type In = P::In;
     type Out = P::Out;
@@ -295,7 +287,7 @@ impl<P: Primitive> Stage for Shed<P> {
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let mut slot = self.enter().inspect_err(|_| run.outcome(ShedOutcome::Rejected))?;
-        let mut output = match begun(&self.inner, input, cx).await {
+        let mut output = match answered(&self.inner, input, cx).await {
             Ok(output) => output,
             Err(error) => {
                 let overload = (self.config.overload)(&error);

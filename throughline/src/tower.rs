@@ -33,9 +33,8 @@
 //! [tower]: https://docs.rs/tower
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
@@ -43,7 +42,7 @@ use tower_service::Service;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::primitive::Primitive;
+use crate::primitive::{BoxFuture, Primitive};
 use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
@@ -133,7 +132,7 @@ fn upstream<E: Into<AnyError>>(error: E) -> Error {
 impl<P: Primitive> Service<P::In> for WorkflowService<P> {
     type Response = P::Out;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<P::Out>> + Send>>;
+    type Future = BoxFuture<'static, Result<P::Out>>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<()>> {
         Poll::Ready(Ok(()))
