@@ -155,11 +155,11 @@ impl AdaptiveTimeoutConfig {
         ceiling: Duration,
     ) -> Result<Self, ConfigError> {
         if ceiling > LONGEST {
-            return Err(refused("ceiling", format_args!("{ceiling:?}"), "at most 24h"));
+            return Err(ConfigError::refused("adaptive timeout ceiling", ceiling, "at most 24h"));
         }
         if floor.is_zero() || floor > ceiling {
             let allowed = format!("more than 0s and at most the ceiling, {ceiling:?}");
-            return Err(refused("floor", format_args!("{floor:?}"), &allowed));
+            return Err(ConfigError::refused("adaptive timeout floor", floor, allowed));
         }
         Ok(Self {
             operation: operation.into(),
@@ -180,7 +180,7 @@ impl AdaptiveTimeoutConfig {
     /// When `quantile` is not between 0.5 and 0.999.
     pub fn quantile(mut self, quantile: f64) -> Result<Self, ConfigError> {
         if !(0.5..=0.999).contains(&quantile) {
-            return Err(refused("quantile", format_args!("{quantile:?}"), "from 0.5 to 0.999"));
+            return Err(ConfigError::refused("adaptive timeout quantile", quantile, "from 0.5 to 0.999"));
         }
         self.quantile = quantile;
         Ok(self)
@@ -192,7 +192,7 @@ impl AdaptiveTimeoutConfig {
     /// When `factor` is not between 1 and 100.
     pub fn factor(mut self, factor: f64) -> Result<Self, ConfigError> {
         if !(1.0..=100.0).contains(&factor) {
-            return Err(refused("factor", format_args!("{factor:?}"), "from 1 to 100"));
+            return Err(ConfigError::refused("adaptive timeout factor", factor, "from 1 to 100"));
         }
         self.factor = factor;
         Ok(self)
@@ -204,7 +204,7 @@ impl AdaptiveTimeoutConfig {
     /// When `samples` is zero.
     pub fn min_samples(mut self, samples: u64) -> Result<Self, ConfigError> {
         if samples == 0 {
-            return Err(refused("min_samples", format_args!("0"), "at least 1"));
+            return Err(ConfigError::refused("adaptive timeout min_samples", samples, "at least 1"));
         }
         self.min_samples = samples;
         Ok(self)
@@ -216,7 +216,11 @@ impl AdaptiveTimeoutConfig {
     /// When `window` is zero or longer than a day.
     pub fn window(mut self, window: Duration) -> Result<Self, ConfigError> {
         if window.is_zero() || window > LONGEST {
-            return Err(refused("window", format_args!("{window:?}"), "more than 0s and at most 24h"));
+            return Err(ConfigError::refused(
+                "adaptive timeout window",
+                window,
+                "more than 0s and at most 24h",
+            ));
         }
         self.window = window;
         Ok(self)
@@ -229,10 +233,6 @@ impl AdaptiveTimeoutConfig {
         self.shadow = true;
         self
     }
-}
-
-fn refused(field: &str, given: fmt::Arguments<'_>, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("adaptive timeout {field} is {given}: it must be {allowed}"))
 }
 
 // === impl AdaptiveTimeout ===

@@ -165,9 +165,7 @@ impl BulkheadConfig {
     /// When `max_concurrent` is zero or more than a million.
     pub fn new(operation: impl Into<String>, max_concurrent: usize) -> Result<Self, ConfigError> {
         if !(1..=1_000_000).contains(&max_concurrent) {
-            return Err(ConfigError::new(format!(
-                "bulkhead max_concurrent is {max_concurrent}: it must be from 1 to 1000000"
-            )));
+            return Err(ConfigError::refused("bulkhead max_concurrent", max_concurrent, "from 1 to 1000000"));
         }
         Ok(Self { operation: operation.into(), max_concurrent, queue: 0, max_wait: Duration::from_secs(10) })
     }
@@ -185,9 +183,8 @@ impl BulkheadConfig {
     /// When it is zero (a queue of 0 has nobody wait) or longer than a day.
     pub fn max_wait(mut self, wait: Duration) -> Result<Self, ConfigError> {
         if wait.is_zero() || wait > LONGEST {
-            return Err(ConfigError::new(format!(
-                "bulkhead max_wait is {wait:?}: it must be more than 0s and at most {LONGEST:?}"
-            )));
+            let allowed = format_args!("more than 0s and at most {LONGEST:?}");
+            return Err(ConfigError::refused("bulkhead max_wait", wait, allowed));
         }
         self.max_wait = wait;
         Ok(self)

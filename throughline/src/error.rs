@@ -230,6 +230,11 @@ impl ConfigError {
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
         Self(message.into())
     }
+
+    /// The usual refusal.
+    pub(crate) fn refused(field: &str, given: impl fmt::Debug, allowed: impl fmt::Display) -> Self {
+        Self::new(format!("{field} is {given:?}: it must be {allowed}"))
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -153,7 +153,7 @@ impl<G> ParallelConfig<G> {
     /// When `n` is zero.
     pub fn at_most(mut self, n: usize) -> Result<Self, ConfigError> {
         if n == 0 {
-            return Err(ConfigError::new("parallel at_most is 0: it must be at least 1"));
+            return Err(ConfigError::refused("parallel at_most", n, "at least 1"));
         }
         self.at_most = n;
         Ok(self)
@@ -180,7 +180,7 @@ impl<G> ParallelConfig<G> {
     /// When `n` is zero.
     pub fn quorum(self, n: usize) -> Result<ParallelConfig<Quorum>, ConfigError> {
         if n == 0 {
-            return Err(ConfigError::new("parallel quorum is 0: it must be at least 1"));
+            return Err(ConfigError::refused("parallel quorum", n, "at least 1"));
         }
         Ok(self.gathering(Quorum(n)))
     }

@@ -207,9 +207,11 @@ impl<In, Out> RateLimitConfig<In, Out> {
     /// When it is longer than a day.
     pub fn max_wait(mut self, wait: Duration) -> Result<Self, ConfigError> {
         if wait > LONGEST {
-            return Err(ConfigError::new(format!(
-                "rate limit max_wait is {wait:?}: it must be at most {LONGEST:?}"
-            )));
+            return Err(ConfigError::refused(
+                "rate limit max_wait",
+                wait,
+                format_args!("at most {LONGEST:?}"),
+            ));
         }
         self.max_wait = wait;
         Ok(self)

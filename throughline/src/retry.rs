@@ -171,8 +171,10 @@ impl RetryConfig {
     /// When `attempts` is 0.
     pub fn max_attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
         if attempts == 0 {
-            return Err(ConfigError::new(
-                "retry max attempts is 0: it must be 1 or more; the first attempt counts, so 1 means no retry",
+            return Err(ConfigError::refused(
+                "retry max attempts",
+                attempts,
+                "1 or more; the first attempt counts, so 1 means no retry",
             ));
         }
         self.max_attempts = attempts;
@@ -199,7 +201,7 @@ impl RetryConfig {
     /// When `limit` is zero.
     pub fn total_limit(mut self, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() {
-            return Err(ConfigError::new("retry total limit is 0s: it must be more than that"));
+            return Err(ConfigError::refused("retry total limit", limit, "more than that"));
         }
         self.total_limit = Some(limit);
         Ok(self)

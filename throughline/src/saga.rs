@@ -211,7 +211,7 @@ impl SagaConfig {
     /// When `limit` is zero or longer than an hour.
     pub fn limit(mut self, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() || limit > LONGEST {
-            return Err(refused("limit", &format!("{limit:?}"), "more than 0s and at most 3600s"));
+            return Err(ConfigError::refused("saga limit", limit, "more than 0s and at most 3600s"));
         }
         self.bounds.limit = limit;
         Ok(self)
@@ -223,7 +223,7 @@ impl SagaConfig {
     /// When `attempts` is zero or more than 100.
     pub fn attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
         if !(1..=MOST_ATTEMPTS).contains(&attempts) {
-            return Err(refused("attempts", &attempts.to_string(), "from 1 to 100"));
+            return Err(ConfigError::refused("saga attempts", attempts, "from 1 to 100"));
         }
         self.bounds.attempts = attempts;
         Ok(self)
@@ -236,15 +236,11 @@ impl SagaConfig {
     /// When `pause` is longer than an hour.
     pub fn pause(mut self, pause: Duration) -> Result<Self, ConfigError> {
         if pause > LONGEST {
-            return Err(refused("pause", &format!("{pause:?}"), "at most 3600s"));
+            return Err(ConfigError::refused("saga pause", pause, "at most 3600s"));
         }
         self.bounds.pause = pause;
         Ok(self)
     }
-}
-
-fn refused(field: &str, value: &str, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("saga {field} is {value}: it must be {allowed}"))
 }
 
 // === impl Saga ===

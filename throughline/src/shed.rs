@@ -192,9 +192,8 @@ impl ShedConfig {
     pub fn initial(mut self, limit: u32) -> Result<Self, ConfigError> {
         if !(self.least..=self.most).contains(&limit) {
             let (least, most) = (self.least, self.most);
-            return Err(ConfigError::new(format!(
-                "shed initial limit is {limit}: it must be from {least} to {most}, its bounds"
-            )));
+            let allowed = format_args!("from {least} to {most}, its bounds");
+            return Err(ConfigError::refused("shed initial limit", limit, allowed));
         }
         self.initial = limit;
         Ok(self)
@@ -207,7 +206,7 @@ impl ShedConfig {
     /// When it is not from 1.1 to 10.
     pub fn tolerance(mut self, times: f64) -> Result<Self, ConfigError> {
         if !(1.1..=10.0).contains(&times) {
-            return Err(ConfigError::new(format!("shed tolerance is {times}: it must be from 1.1 to 10")));
+            return Err(ConfigError::refused("shed tolerance", format_args!("{times}"), "from 1.1 to 10"));
         }
         self.tolerance = times;
         Ok(self)

@@ -202,7 +202,7 @@ impl TimeoutConfig {
     /// When `grace` is longer than a day.
     pub fn grace(mut self, grace: Duration) -> Result<Self, ConfigError> {
         if grace > LONGEST {
-            return Err(refused("grace", grace, GRACES));
+            return Err(refused("grace", grace.as_secs_f64(), GRACES));
         }
         self.grace = grace;
         Ok(self)
@@ -239,18 +239,17 @@ impl TimeoutConfig {
 
 fn bounded(field: &str, limit: Duration) -> Result<Duration, ConfigError> {
     match limit.is_zero() || limit > LONGEST {
-        true => Err(refused(field, limit, LIMITS)),
+        true => Err(refused(field, limit.as_secs_f64(), LIMITS)),
         false => Ok(limit),
     }
 }
 
 fn duration(field: &str, seconds: f64, allowed: &str) -> Result<Duration, ConfigError> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| ConfigError::new(format!("timeout {field} is {seconds:?} s: it must be {allowed}")))
+    Duration::try_from_secs_f64(seconds).map_err(|_| refused(field, seconds, allowed))
 }
 
-fn refused(field: &str, value: Duration, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("timeout {field} is {:?} s: it must be {allowed}", value.as_secs_f64()))
+fn refused(field: &str, seconds: f64, allowed: &str) -> ConfigError {
+    ConfigError::refused(&format!("timeout {field}"), format_args!("{seconds:?} s"), allowed)
 }
 
 // === impl Timeout ===

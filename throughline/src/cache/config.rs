@@ -27,7 +27,7 @@ impl CacheConfig {
     /// When `ttl` is shorter than a millisecond.
     pub fn new(operation: impl Into<String>, ttl: Duration) -> Result<Self, ConfigError> {
         if ttl < Duration::from_millis(1) {
-            return Err(ConfigError::new(format!("cache ttl is {ttl:?}: it must be at least 1ms")));
+            return Err(ConfigError::refused("cache ttl", ttl, "at least 1ms"));
         }
         Ok(Self {
             operation: operation.into(),
@@ -47,7 +47,7 @@ impl CacheConfig {
     /// When it is not between 0 and 0.5.
     pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
         if !(0.0..=0.5).contains(&share) {
-            return Err(ConfigError::new(format!("cache jitter is {share}: it must be from 0 to 0.5")));
+            return Err(ConfigError::refused("cache jitter", format_args!("{share}"), "from 0 to 0.5"));
         }
         self.jitter = share;
         Ok(self)
@@ -75,7 +75,7 @@ impl CacheConfig {
     /// When it is zero.
     pub fn store_deadline(mut self, deadline: Duration) -> Result<Self, ConfigError> {
         if deadline.is_zero() {
-            return Err(ConfigError::new("cache store deadline is 0s: it must be more"));
+            return Err(ConfigError::refused("cache store deadline", deadline, "more"));
         }
         self.store_deadline = deadline;
         Ok(self)

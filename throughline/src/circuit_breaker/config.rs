@@ -203,7 +203,7 @@ impl CircuitBreakerConfig {
     /// When it is not a number, less than 1 or more than 10.
     pub fn growth(mut self, factor: f64) -> Result<Self, ConfigError> {
         if !(1.0..=10.0).contains(&factor) {
-            return Err(refused("growth", format_args!("{factor:?}"), "from 1 to 10"));
+            return Err(refused("growth", factor, "from 1 to 10"));
         }
         self.rules.growth = factor;
         Ok(self)
@@ -227,7 +227,7 @@ impl CircuitBreakerConfig {
     /// When it is not a number, negative or more than 0.5.
     pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
         if !(0.0..=0.5).contains(&share) {
-            return Err(refused("jitter", format_args!("{share:?}"), "from 0 to 0.5"));
+            return Err(refused("jitter", share, "from 0 to 0.5"));
         }
         self.rules.jitter = share;
         Ok(self)
@@ -243,7 +243,7 @@ impl CircuitBreakerConfig {
 
 fn bounded(field: &str, given: u32, most: u32) -> Result<(), ConfigError> {
     if given == 0 || given > most {
-        return Err(refused(field, format_args!("{given}"), &format!("from 1 to {most}")));
+        return Err(refused(field, given, format_args!("from 1 to {most}")));
     }
     Ok(())
 }
@@ -259,11 +259,11 @@ fn share(field: &str, given: f64) -> Result<f64, ConfigError> {
     if given > 0.0 && given <= 1.0 {
         return Ok(given);
     }
-    Err(refused(field, format_args!("{given:?}"), RATES))
+    Err(refused(field, given, RATES))
 }
 
-fn refused(field: &str, given: fmt::Arguments<'_>, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("circuit {field} is {given}: it must be {allowed}"))
+fn refused(field: &str, given: impl fmt::Debug, allowed: impl fmt::Display) -> ConfigError {
+    ConfigError::refused(&format!("circuit {field}"), given, allowed)
 }
 
 impl fmt::Debug for CircuitBreakerConfig {
