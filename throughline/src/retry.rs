@@ -201,7 +201,7 @@ impl RetryConfig {
     /// When `limit` is zero.
     pub fn total_limit(mut self, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() {
-            return Err(ConfigError::refused("retry total limit", limit, "more than that"));
+            return Err(ConfigError::refused("retry total limit", format_args!("0s"), "more than that"));
         }
         self.total_limit = Some(limit);
         Ok(self)

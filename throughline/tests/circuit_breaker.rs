@@ -7,8 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use throughline::circuit_breaker::CircuitState;
-use throughline::circuit_breaker::{Undecided, Verdict, Window};
+use throughline::circuit_breaker::{CircuitState, Undecided, Verdict, Window};
 use throughline::telemetry::{Label as _, Sink};
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{

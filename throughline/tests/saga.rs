@@ -351,7 +351,8 @@ fn a_run_outside_a_runtime_is_refused_before_it_begins() {
 #[test]
 fn a_run_dropped_outside_its_runtime_is_undone_in_it() {
     let log = Log::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let flow = (log.step("a") >> hangs()).saga(order());
     let cx = Recorder::new().context();
     let mut run = Box::pin(flow.run(1, &cx));
@@ -367,7 +368,8 @@ fn a_run_dropped_outside_its_runtime_is_undone_in_it() {
 #[test]
 fn what_is_left_when_the_runtime_has_ended_is_counted_as_not_undone() {
     let (log, recorder) = (Log::default(), Recorder::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let flow = (log.step("a") >> log.step("b") >> hangs()).saga(order());
     let cx = recorder.context();
     let mut run = Box::pin(flow.run(1, &cx));
@@ -384,7 +386,8 @@ fn what_is_left_when_the_runtime_has_ended_is_counted_as_not_undone() {
 #[test]
 fn a_runtime_that_ends_while_steps_are_undone_leaves_none_uncounted() {
     let (log, recorder) = (Log::default(), Recorder::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let never = workflow("never", |_: u64| pending::<Result<(), Error>>());
     let flow = (log.step("a") >> log.slow("b", 0).undo(never) >> log.step("c") >> hangs()).saga(order());
     let cx = recorder.context();

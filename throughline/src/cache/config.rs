@@ -75,7 +75,7 @@ impl CacheConfig {
     /// When it is zero.
     pub fn store_deadline(mut self, deadline: Duration) -> Result<Self, ConfigError> {
         if deadline.is_zero() {
-            return Err(ConfigError::refused("cache store deadline", deadline, "more"));
+            return Err(ConfigError::refused("cache store deadline", format_args!("0s"), "more"));
         }
         self.store_deadline = deadline;
         Ok(self)

@@ -82,7 +82,7 @@ impl Backoff {
         if base.is_zero() {
             return Err(ConfigError::refused(
                 "backoff base",
-                base,
+                format_args!("0s"),
                 "more, or nothing grows; use a constant backoff for no delay",
             ));
         }
