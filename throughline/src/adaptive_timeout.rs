@@ -57,6 +57,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// How a guarded run ended.
+    #[non_exhaustive]
     pub enum AdaptiveTimeoutOutcome {
         /// It answered in time.
         Success = "success",
@@ -71,6 +72,7 @@ labels! {
 
 labels! {
     /// What can happen while a guarded run is under way.
+    #[non_exhaustive]
     pub enum AdaptiveTimeoutEvent {
         /// The learned limit passed and was not enforced.
         WouldHaveTimedOut = "would_have_timed_out",
@@ -85,6 +87,7 @@ const CUT: u32 = 2;
 /// How a limit is learned, and what bounds it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `adaptive_timeout`"]
 pub struct AdaptiveTimeoutConfig {
     operation: String,
     floor: Duration,
@@ -228,7 +231,6 @@ impl AdaptiveTimeoutConfig {
 
     /// Enforces only the ceiling, and counts what the learned limit would have cut, until
     /// [`AdaptiveTimeout::set_shadow`] says otherwise. Default: only until there are samples enough.
-    #[must_use]
     pub fn shadow(mut self) -> Self {
         self.shadow = true;
         self

@@ -45,6 +45,7 @@ use ledger::{Ledger, TOKEN, Terms};
 /// What a [`Budget`] grants.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `Budget::new`"]
 pub struct BudgetConfig {
     ratio: f64,
     window: Duration,

@@ -49,6 +49,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// How a run in a bulkhead ended.
+    #[non_exhaustive]
     pub enum BulkheadOutcome {
         /// It answered.
         Success = "success",
@@ -63,6 +64,7 @@ labels! {
 
 labels! {
     /// What can happen to a run in a bulkhead.
+    #[non_exhaustive]
     pub enum BulkheadEvent {
         /// It had to wait.
         Queued = "queued",
@@ -81,6 +83,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many runs may be under way and wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `bulkhead`"]
 pub struct BulkheadConfig {
     operation: String,
     max_concurrent: usize,
@@ -171,7 +174,6 @@ impl BulkheadConfig {
     }
 
     /// How many runs may wait for a place. Default: 0.
-    #[must_use]
     pub fn queue(mut self, length: usize) -> Self {
         self.queue = length;
         self

@@ -101,6 +101,7 @@ pub(crate) static FAMILIES: &[&Family] = &[&HITS, &MISSES, &HIT_RATE, &LATENCY, 
 
 labels! {
     /// What the cache did for a run. Left in [`Context::state`].
+    #[non_exhaustive]
     pub enum CacheOutcome {
         /// A fresh value was served.
         Hit = "hit",
@@ -121,6 +122,7 @@ labels! {
 
 labels! {
     /// What can happen while the cache works.
+    #[non_exhaustive]
     pub enum CacheEvent {
         /// A value was stored.
         Stored = "stored",

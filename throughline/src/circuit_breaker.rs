@@ -78,6 +78,7 @@ pub(crate) static FAMILIES: &[&Family] =
 
 labels! {
     /// How a guarded run ended.
+    #[non_exhaustive]
     pub enum CircuitBreakerOutcome {
         /// It answered.
         Success = "success",
@@ -92,6 +93,7 @@ labels! {
 
 labels! {
     /// What a guarded run can bring about.
+    #[non_exhaustive]
     pub enum CircuitBreakerEvent {
         /// The circuit would have opened, but was told to count only.
         WouldOpen = "would_open",

@@ -41,6 +41,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while a branch is chosen.
+    #[non_exhaustive]
     pub enum ConditionalEvent {
         /// The predicate held.
         Then = "then",
@@ -54,6 +55,7 @@ labels! {
 type Predicate<In> = Box<dyn Fn(&In, &Context) -> bool + Send + Sync>;
 
 /// What a conditional is made of. Pass it to [`conditional`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `conditional`"]
 pub struct ConditionalConfig<P: Primitive, Else> {
     operation: String,

@@ -49,6 +49,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// How a run with alternatives ended.
+    #[non_exhaustive]
     pub enum FallbackOutcome {
         /// The workflow itself answered.
         Primary = "primary",
@@ -63,6 +64,7 @@ labels! {
 
 labels! {
     /// What can happen after the workflow itself has failed.
+    #[non_exhaustive]
     pub enum FallbackEvent {
         /// An alternative is tried.
         FellBack = "fell_back",
@@ -81,6 +83,7 @@ labels! {
 const PRIMARY: &str = "primary";
 
 /// What to do when a workflow fails. Pass it to [`Workflow::fallback`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `fallback`"]
 pub struct FallbackConfig<In, Out> {
     operation: Arc<str>,

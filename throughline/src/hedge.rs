@@ -65,6 +65,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// How a hedged run ended.
+    #[non_exhaustive]
     pub enum HedgeOutcome {
         /// The first attempt answered.
         Primary = "primary",
@@ -79,6 +80,7 @@ labels! {
 
 labels! {
     /// What can happen while a hedged run is under way.
+    #[non_exhaustive]
     pub enum HedgeEvent {
         /// The delay passed and an extra attempt started.
         Hedged = "hedged",

@@ -46,6 +46,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while branches are under way.
+    #[non_exhaustive]
     pub enum ParallelEvent {
         /// A branch failed.
         BranchFailed = "branch_failed",
@@ -59,6 +60,7 @@ labels! {
 /// How branches run, and what becomes of their answers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `parallel` or `each`"]
 pub struct ParallelConfig<G = All> {
     operation: String,
     at_most: usize,
@@ -140,7 +142,6 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
 
 impl ParallelConfig {
     /// Runs the branches of `operation` all at once. All of them must succeed; the first error ends the run.
-    #[must_use]
     pub fn new(operation: impl Into<String>) -> Self {
         Self { operation: operation.into(), at_most: usize::MAX, gather: All }
     }
@@ -160,14 +161,12 @@ impl<G> ParallelConfig<G> {
     }
 
     /// Waits for every branch. The result is all results, errors among them; the run itself does not fail.
-    #[must_use]
     pub fn settle(self) -> ParallelConfig<Settled> {
         self.gathering(Settled)
     }
 
     /// The first answer is the result and the other branches are dropped. When all fail, the error is the
     /// first, with the others in [`Error::also`](crate::Error::also).
-    #[must_use]
     pub fn race(self) -> ParallelConfig<First> {
         self.gathering(First)
     }

@@ -59,6 +59,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// How a run under a rate limit ended.
+    #[non_exhaustive]
     pub enum RateLimitOutcome {
         /// It answered.
         Success = "success",
@@ -73,6 +74,7 @@ labels! {
 
 labels! {
     /// What can happen to a run under a rate limit.
+    #[non_exhaustive]
     pub enum RateLimitEvent {
         /// It had to wait.
         Waited = "waited",
@@ -96,6 +98,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a run may cost, and how long it waits for it.
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `rate_limit`"]
 pub struct RateLimitConfig<In, Out> {
     operation: String,
     allowance: Allowance,
@@ -158,14 +161,12 @@ impl<In, Out> RateLimitConfig<In, Out> {
 
     /// Units that a run reserves. With an estimate of 0 a run passes unless something is owed, and is paid for
     /// afterwards. Default: 1.
-    #[must_use]
     pub fn estimate(mut self, units: impl Fn(&In) -> u64 + Send + Sync + 'static) -> Self {
         self.estimate = Box::new(units);
         self
     }
 
     /// Units that an answer has really used, where it tells. Default: as estimated.
-    #[must_use]
     pub fn actual(self, units: impl Fn(&Out) -> Option<u64> + Send + Sync + 'static) -> Self {
         self.settle_with(move |output, reservation| {
             if let Some(units) = units(output) {
@@ -194,7 +195,6 @@ impl<In, Out> RateLimitConfig<In, Out> {
     /// # let _: RateLimitConfig<String, _> = config;
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn settle_with(mut self, settle: impl Fn(&mut Out, Reservation) + Send + Sync + 'static) -> Self {
         self.settle = Box::new(settle);
         self
@@ -219,7 +219,6 @@ impl<In, Out> RateLimitConfig<In, Out> {
 
     /// Whether an inner [`Kind::RateLimited`] with a retry-after pauses the allowance until then. Turn it off
     /// where the workflow inside has a rate limit of its own that is not about this account. Default: true.
-    #[must_use]
     pub fn learn(mut self, learn: bool) -> Self {
         self.learn = learn;
         self

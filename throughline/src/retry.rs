@@ -54,6 +54,7 @@ pub use backoff::{Backoff, Delays, Jitter};
 
 labels! {
     /// How a run with retries ended.
+    #[non_exhaustive]
     pub enum RetryOutcome {
         /// The first attempt succeeded.
         Success = "success",
@@ -68,6 +69,7 @@ labels! {
 
 labels! {
     /// What can happen while a run with retries is under way. All but the first two say why it gave up.
+    #[non_exhaustive]
     pub enum RetryEvent {
         /// An attempt failed and another begins.
         Retry = "retry",

@@ -69,6 +69,7 @@ pub(crate) static FAMILIES: &[&Family] =
 
 labels! {
     /// Why a route was taken.
+    #[non_exhaustive]
     pub enum RouteReason {
         /// The selector named it.
         RoutingFunction = "routing_function",
@@ -81,6 +82,7 @@ labels! {
 
 labels! {
     /// What can happen while a route is chosen.
+    #[non_exhaustive]
     pub enum RouterEvent {
         /// The selector panicked.
         SelectorPanicked = "selector_panicked",
@@ -99,6 +101,7 @@ pub enum OnUnknownRoute {
 }
 
 /// What a router is made of. Pass it to [`router`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `router`"]
 pub struct RouterConfig<In, Out> {
     operation: String,

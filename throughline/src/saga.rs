@@ -61,6 +61,7 @@ pub use undoing::settled;
 
 labels! {
     /// How a saga ended.
+    #[non_exhaustive]
     pub enum SagaOutcome {
         /// It answered, and what it did stays done.
         Success = "success",
@@ -77,6 +78,7 @@ labels! {
 
 labels! {
     /// What can happen while a saga undoes its steps, also after its run has ended.
+    #[non_exhaustive]
     pub enum SagaEvent {
         /// A step was undone.
         StepUndone = "step_undone",
@@ -94,6 +96,7 @@ const MOST_ATTEMPTS: u32 = 100;
 /// How a saga undoes its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `saga`"]
 pub struct SagaConfig {
     operation: String,
     bounds: Bounds,
@@ -199,7 +202,6 @@ pub fn saga_key(cx: &Context, step: &str) -> Option<String> {
 
 impl SagaConfig {
     /// A saga called `operation` with the default bounds.
-    #[must_use]
     pub fn new(operation: impl Into<String>) -> Self {
         let (limit, pause) = (Duration::from_secs(10), Duration::from_millis(100));
         Self { operation: operation.into(), bounds: Bounds { limit, attempts: 3, pause } }

@@ -60,6 +60,7 @@ pub(crate) static FAMILIES: &[&Family] = &[&LIMIT];
 
 labels! {
     /// How a run under an adaptive limit ended.
+    #[non_exhaustive]
     pub enum ShedOutcome {
         /// It answered.
         Success = "success",
@@ -74,6 +75,7 @@ labels! {
 
 labels! {
     /// What can happen to a run under an adaptive limit.
+    #[non_exhaustive]
     pub enum ShedEvent {
         /// It failed in a way that says that the server has too much to do.
         Overload = "overload",
@@ -83,6 +85,7 @@ labels! {
 /// How the limit is found.
 #[derive(Clone)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `shed`"]
 pub struct ShedConfig {
     operation: String,
     least: u32,
@@ -214,7 +217,6 @@ impl ShedConfig {
 
     /// Which errors say that the server has too much to do. Default: [`Kind::Timeout`] and
     /// [`Kind::Rejected`].
-    #[must_use]
     pub fn overload(mut self, when: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         self.overload = Arc::new(when);
         self

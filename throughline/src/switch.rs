@@ -45,6 +45,7 @@ use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while a case is chosen.
+    #[non_exhaustive]
     pub enum SwitchEvent {
         /// An input had a case.
         CaseTaken = "case_taken",
@@ -61,6 +62,7 @@ labels! {
 const DEFAULT: &str = "default";
 
 /// What a switch is made of. Pass it to [`switch`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `switch`"]
 pub struct SwitchConfig<K, In, Out> {
     operation: String,

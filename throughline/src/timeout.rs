@@ -69,6 +69,7 @@ pub(crate) static FAMILIES: &[&Family] = &[&SUCCESSES, &FAILURES, &EXECUTION, &R
 
 labels! {
     /// How a guarded run ended.
+    #[non_exhaustive]
     pub enum TimeoutOutcome {
         /// It answered within the limit.
         Success = "success",
@@ -85,6 +86,7 @@ labels! {
 
 labels! {
     /// What can happen while a guarded run is under way.
+    #[non_exhaustive]
     pub enum TimeoutEvent {
         /// The limit passed and the work was asked to stop.
         StopRequested = "stop_requested",
@@ -107,6 +109,7 @@ const GRACES: &str = "from 0 s to 86400 s";
 /// How long a run may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `timeout`"]
 pub struct TimeoutConfig {
     operation: String,
     limit: Duration,

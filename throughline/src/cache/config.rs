@@ -7,6 +7,7 @@ use crate::error::ConfigError;
 /// How values are cached.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `cache`"]
 pub struct CacheConfig {
     pub(super) operation: String,
     pub(super) ttl: Duration,
@@ -55,7 +56,6 @@ impl CacheConfig {
 
     /// Serves a value for this long after its time, while it is refreshed in the background (RFC 5861).
     /// Default: 0s.
-    #[must_use]
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.stale_while_revalidate = window;
         self
@@ -63,7 +63,6 @@ impl CacheConfig {
 
     /// Serves a value for this long after its time when the workflow fails in a way that may pass
     /// (RFC 5861). Default: 0s.
-    #[must_use]
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = window;
         self
@@ -82,7 +81,6 @@ impl CacheConfig {
     }
 
     /// Part of every key. Change it when the meaning of stored values changes. Default: 0.
-    #[must_use]
     pub fn schema(mut self, version: u32) -> Self {
         self.schema = version;
         self

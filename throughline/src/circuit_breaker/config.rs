@@ -32,6 +32,7 @@ pub enum Verdict {
 /// When a circuit opens, for how long, and what closes it.
 #[derive(Clone)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `circuit_breaker`"]
 pub struct CircuitBreakerConfig {
     pub(super) circuit: String,
     pub(super) rules: Rules,
@@ -71,7 +72,6 @@ impl Verdict {
 impl CircuitBreakerConfig {
     /// Describes the circuit called `circuit`: the name of the target, from code or configuration. It becomes
     /// the `circuit` and the `operation` label.
-    #[must_use]
     pub fn new(circuit: impl Into<String>) -> Self {
         let rules = Rules {
             window: Window::count(100),
@@ -151,14 +151,12 @@ impl CircuitBreakerConfig {
 
     /// Whether a call that is dropped, or gives up because it was asked to stop, is a slow failure when it
     /// has been slow by then. Without it an outer timeout hides a target that hangs. Default: true.
-    #[must_use]
     pub fn count_slow_drops(mut self, count: bool) -> Self {
         self.count_slow_drops = count;
         self
     }
 
     /// Says what an error is to the circuit. Default: [`Verdict::of`].
-    #[must_use]
     pub fn judge(mut self, judge: impl Fn(&Error) -> Verdict + Send + Sync + 'static) -> Self {
         self.judge = Arc::new(judge);
         self
@@ -234,7 +232,6 @@ impl CircuitBreakerConfig {
     }
 
     /// Makes the jitter the same every time, for tests. Default: by chance.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self

@@ -23,6 +23,7 @@ pub(super) enum Delay {
 /// How work that may run more than once is hedged.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `hedge`"]
 pub struct HedgeConfig {
     pub(super) operation: String,
     pub(super) delay: Delay,
@@ -104,7 +105,6 @@ impl HedgeDelay {
 impl HedgeConfig {
     /// Hedges `operation`. By calling this the caller says that the work is idempotent: that nothing but
     /// cost changes when it is done twice, at the same time, or half.
-    #[must_use]
     pub fn for_idempotent_work(operation: impl Into<String>, delay: HedgeDelay) -> Self {
         Self { operation: operation.into(), delay: delay.0, extra_attempts: 1, budget: None }
     }
@@ -124,7 +124,6 @@ impl HedgeConfig {
 
     /// Lets a budget decide whether an extra attempt may start; a success is deposited there. Exhausted, it
     /// leaves the attempts under way alone. Default: none.
-    #[must_use]
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self
