@@ -333,8 +333,8 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
         let start = Instant::now();
         let limit = self.limit(start);
         let enforced = if self.is_shadow() { self.config.ceiling } else { limit };
-        run.attribute("throughline.timeout.limit_seconds", limit.as_secs_f64());
-        run.attribute("throughline.timeout.enforced_seconds", enforced.as_secs_f64());
+        run.attribute("throughline.adaptive_timeout.limit_seconds", limit.as_secs_f64());
+        run.attribute("throughline.adaptive_timeout.enforced_seconds", enforced.as_secs_f64());
         run.note = Some(start);
 
         let (inner, stop) = cx.bounded(enforced);

@@ -292,7 +292,7 @@ where
     /// Writes down what the cache did, for the metrics and for whoever holds the context.
     fn note(cx: &Context, run: &mut Run<'_, Self>, outcome: CacheOutcome) {
         run.note.outcome = Some(outcome);
-        run.attribute("throughline.cache", outcome.as_str());
+        run.attribute("throughline.cache.outcome", outcome.as_str());
         cx.state().insert(outcome);
     }
 

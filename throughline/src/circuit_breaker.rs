@@ -269,7 +269,7 @@ impl<P: Primitive> Stage for CircuitBreaker<P> {
 
 fn refuse<P: Primitive>(refusal: Refusal, run: &mut Run<'_, CircuitBreaker<P>>) -> Error {
     run.outcome(CircuitBreakerOutcome::Rejected);
-    run.attribute("throughline.circuit.state", refusal.state().as_str());
+    run.attribute("throughline.circuit_breaker.state", refusal.state().as_str());
     run.note.settled = Settled { call: Some(CircuitCall::Rejected), would_open: false }.into();
     refusal.into_error()
 }

@@ -178,7 +178,7 @@ impl<P: Primitive, E: Else<P::In, P::Out>> Conditional<P, E> {
         };
         self.events.inc(event);
         run.event(event);
-        run.attribute("throughline.branch", event.as_str());
+        run.attribute("throughline.conditional.branch", event.as_str());
         holds.map_err(|_| Error::new(Kind::Internal, "the predicate panicked"))
     }
 }

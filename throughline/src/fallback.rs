@@ -329,7 +329,7 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
                     self.answered_by(&alternative.name, cx);
                     run.note = Some(at);
                     run.outcome(FallbackOutcome::Fallback);
-                    run.attribute("throughline.fallback", alternative.name.to_string());
+                    run.attribute("throughline.fallback.answered_by", alternative.name.to_string());
                     return Ok(output);
                 }
                 Err(same) if same.is(&failure) => {}

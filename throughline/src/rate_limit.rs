@@ -79,13 +79,13 @@ labels! {
         /// It had to wait.
         Waited = "waited",
         /// It was refused because its turn did not come in time.
-        TooLong = "waited_too_long",
+        WaitedTooLong = "waited_too_long",
         /// It was refused for want of requests.
-        Requests = "limited_by_requests",
+        LimitedByRequests = "limited_by_requests",
         /// It was refused for want of units.
-        Units = "limited_by_units",
+        LimitedByUnits = "limited_by_units",
         /// It was refused because the upstream wants to be left alone.
-        Upstream = "limited_by_upstream",
+        LimitedByUpstream = "limited_by_upstream",
         /// It was refused because it needs more than can ever pass at once.
         TooLarge = "too_large",
         /// The upstream refused it and said for how long: everything is paused until then.
@@ -272,7 +272,7 @@ impl<P: Primitive> RateLimit<P> {
         match cx.while_wanted(timeout_at(end, self.turn(units, end, cx))).await? {
             Ok(taken) => taken.map_err(|refusal| refuse(refusal, units, run)),
             Err(_) => {
-                run.event(RateLimitEvent::TooLong);
+                run.event(RateLimitEvent::WaitedTooLong);
                 let error = Error::new(Kind::RateLimited, format!("no turn within {max_wait:?}"));
                 let wait = allowance.refusal(units).and_then(|refusal| refusal.wait);
                 Err(wait.into_iter().fold(error, Error::with_retry_after))
@@ -315,15 +315,15 @@ fn in_time(refusal: Refusal, end: Instant, cx: &Context) -> Result<Duration, Ref
 
 fn refuse<P: Primitive>(refusal: Refusal, units: u64, run: &mut Run<'_, RateLimit<P>>) -> Error {
     let (event, limit) = match refusal.by {
-        By::Requests(quota) => (RateLimitEvent::Requests, quota.of("requests")),
+        By::Requests(quota) => (RateLimitEvent::LimitedByRequests, quota.of("requests")),
         By::Units(quota) if refusal.wait.is_none() => {
             run.event(RateLimitEvent::TooLarge);
             let burst = quota.most_at_once();
             let text = format!("{units} units are more than can ever pass: {burst} at once, raise the burst");
             return Error::new(Kind::RateLimited, text).fatal();
         }
-        By::Units(quota) => (RateLimitEvent::Units, quota.of("units")),
-        By::Upstream => (RateLimitEvent::Upstream, "the upstream said so".to_owned()),
+        By::Units(quota) => (RateLimitEvent::LimitedByUnits, quota.of("units")),
+        By::Upstream => (RateLimitEvent::LimitedByUpstream, "the upstream said so".to_owned()),
     };
     run.event(event);
     let wait = refusal.wait.unwrap_or_default();

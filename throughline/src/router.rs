@@ -387,8 +387,8 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Router<In, Out> {
             signals.0[route].decisions[reason as usize].inc();
         }
         let name = &self.routes[route].0;
-        run.attribute("throughline.route", name.clone());
-        run.attribute("throughline.route.reason", reason.as_str());
+        run.attribute("throughline.router.route", name.clone());
+        run.attribute("throughline.router.reason", reason.as_str());
         cx.state().insert(RouteTaken { route: name.clone(), reason });
         Ok(route)
     }

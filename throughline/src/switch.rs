@@ -249,7 +249,7 @@ where
         if let Some(case) = case {
             case.taken.fetch_add(1, Ordering::Relaxed);
         }
-        run.attribute("throughline.case", case.map_or(DEFAULT.to_owned(), |case| case.name.clone()));
+        run.attribute("throughline.switch.case", case.map_or(DEFAULT.to_owned(), |case| case.name.clone()));
         Ok(case)
     }
 }

@@ -239,8 +239,8 @@ async fn drops_work_at_the_learned_limit_and_says_so() {
     let last = recorder.spans().into_iter().rfind(|span| span.name == "adaptive_timeout model").unwrap();
     let attribute =
         |name| last.attributes.iter().find(|at| at.key.as_str() == name).map(|at| at.value.clone());
-    assert_eq!(attribute("throughline.timeout.limit_seconds"), Some(limit.as_secs_f64().into()));
-    assert_eq!(attribute("throughline.timeout.enforced_seconds"), Some(limit.as_secs_f64().into()));
+    assert_eq!(attribute("throughline.adaptive_timeout.limit_seconds"), Some(limit.as_secs_f64().into()));
+    assert_eq!(attribute("throughline.adaptive_timeout.enforced_seconds"), Some(limit.as_secs_f64().into()));
     assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(0.0));
 }
 

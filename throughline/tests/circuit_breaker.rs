@@ -540,7 +540,7 @@ async fn a_refusal_is_a_span_that_names_the_state() {
     let attribute = |key: &str| {
         spans[0].attributes.iter().find(|kv| kv.key.as_str() == key).map(|kv| kv.value.as_str().into_owned())
     };
-    assert_eq!(attribute("throughline.circuit.state").as_deref(), Some("forced_open"));
+    assert_eq!(attribute("throughline.circuit_breaker.state").as_deref(), Some("forced_open"));
     assert_eq!(attribute("throughline.outcome").as_deref(), Some("rejected"));
     assert_eq!(attribute("error.type").as_deref(), Some("circuit_open"));
 }

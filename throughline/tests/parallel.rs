@@ -103,7 +103,7 @@ async fn the_first_answer_wins_a_race_and_the_losers_are_gone() {
 
     let spans = recorder.spans();
     let race = spans.iter().find(|span| span.name == "race batch").unwrap();
-    let won_by = race.attributes.iter().find(|at| at.key.as_str() == "throughline.parallel.won_by").unwrap();
+    let won_by = race.attributes.iter().find(|at| at.key.as_str() == "throughline.race.won_by").unwrap();
     assert_eq!(won_by.value, 2.into());
     let branches: Vec<_> = spans.iter().filter(|span| span.name.starts_with("step ")).collect();
     assert!(branches.iter().all(|span| span.parent_span_id == race.span_context.span_id()));

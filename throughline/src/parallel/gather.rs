@@ -109,7 +109,7 @@ pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = Paralle
             if let (Ok(out), Some((at, inner, branch))) = (&mut decided, last)
                 && let Some(answer) = G::one(out)
             {
-                run.attribute("throughline.parallel.won_by", i64::try_from(at).unwrap_or(i64::MAX));
+                run.attribute("throughline.race.won_by", i64::try_from(at).unwrap_or(i64::MAX));
                 adopt(cx, &branch, &base, P::stream(inner, answer));
             }
             return decided;
