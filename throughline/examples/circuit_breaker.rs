@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let circuit = Circuit::new(
         CircuitBreakerConfig::new("provider")
             .window(Window::count(10))?
-            .minimum_calls(4)?
+            .min_calls(4)?
             .failure_rate(0.5)?
             .open_for(Duration::from_millis(200))?
             .trials(2)?,

@@ -63,8 +63,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let config =
-        || -> Result<_, ConfigError> { SagaConfig::new("order").limit(Duration::from_secs(5))?.attempts(5) };
+    let config = || -> Result<_, ConfigError> {
+        SagaConfig::new("order").limit(Duration::from_secs(5))?.max_attempts(5)
+    };
     let flow = (reserve() >> charge() >> ship()).saga(config()?);
 
     act("an order that can be shipped:");

@@ -16,7 +16,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let shout = workflow("shout", |prompt: String| async move { Ok(prompt.to_uppercase()) });
-//! let flow = shout.each(ParallelConfig::new("batch").at_most(8)?);
+//! let flow = shout.each(ParallelConfig::new("batch").max_concurrent(8)?);
 //!
 //! let prompts = (0..100).map(|n| format!("prompt {n}")).collect();
 //! let answers = flow.run(prompts, &Context::new()).await?;
@@ -63,7 +63,7 @@ labels! {
 #[must_use = "a configuration does nothing until it is given to `parallel` or `each`"]
 pub struct ParallelConfig<G = All> {
     operation: String,
-    at_most: usize,
+    max_concurrent: usize,
     gather: G,
 }
 
@@ -143,7 +143,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
 impl ParallelConfig {
     /// Runs the branches of `operation` all at once. All of them must succeed; the first error ends the run.
     pub fn new(operation: impl Into<String>) -> Self {
-        Self { operation: operation.into(), at_most: usize::MAX, gather: All }
+        Self { operation: operation.into(), max_concurrent: usize::MAX, gather: All }
     }
 }
 
@@ -152,11 +152,11 @@ impl<G> ParallelConfig<G> {
     ///
     /// # Errors
     /// When `n` is zero.
-    pub fn at_most(mut self, n: usize) -> Result<Self, ConfigError> {
+    pub fn max_concurrent(mut self, n: usize) -> Result<Self, ConfigError> {
         if n == 0 {
-            return Err(ConfigError::refused("parallel at_most", n, "at least 1"));
+            return Err(ConfigError::refused("parallel max_concurrent", n, "at least 1"));
         }
-        self.at_most = n;
+        self.max_concurrent = n;
         Ok(self)
     }
 
@@ -185,7 +185,7 @@ impl<G> ParallelConfig<G> {
     }
 
     fn gathering<To>(self, gather: To) -> ParallelConfig<To> {
-        ParallelConfig { operation: self.operation, at_most: self.at_most, gather }
+        ParallelConfig { operation: self.operation, max_concurrent: self.max_concurrent, gather }
     }
 }
 
@@ -217,7 +217,7 @@ impl<P: Primitive<In: Clone>, G: Gather> Stage for Parallel<P, G> {
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<Self::Out> {
         let inputs = std::iter::repeat_n(input, self.branches.len());
-        let how = (&self.config.gather, self.config.at_most);
+        let how = (&self.config.gather, self.config.max_concurrent);
         gather::gather(how, self.branches.iter().zip(inputs), cx, &self.counts, run).await
     }
 
@@ -277,7 +277,7 @@ impl<P: Primitive, G: Gather> Stage for Each<P, G> {
 
     async fn run(&self, inputs: Vec<P::In>, cx: &Context, run: &mut Run<'_, Self>) -> Result<Self::Out> {
         let branches = inputs.into_iter().map(|input| (&self.inner, input));
-        let how = (&self.config.gather, self.config.at_most);
+        let how = (&self.config.gather, self.config.max_concurrent);
         gather::gather(how, branches, cx, &self.counts, run).await
     }
 

@@ -223,9 +223,9 @@ impl SagaConfig {
     ///
     /// # Errors
     /// When `attempts` is zero or more than 100.
-    pub fn attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
+    pub fn max_attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
         if !(1..=MOST_ATTEMPTS).contains(&attempts) {
-            return Err(ConfigError::refused("saga attempts", attempts, "from 1 to 100"));
+            return Err(ConfigError::refused("saga max_attempts", attempts, "from 1 to 100"));
         }
         self.bounds.attempts = attempts;
         Ok(self)

@@ -432,7 +432,7 @@ async fn a_compensation_that_hangs_is_dropped_at_its_limit_and_tried_again() {
         let first = told.lines().iter().filter(|line| *line == "tried").count() == 1;
         async move { if first { pending().await } else { Ok(n) } }
     });
-    let config = order().limit(Duration::from_secs(2)).unwrap().attempts(2).unwrap();
+    let config = order().limit(Duration::from_secs(2)).unwrap().max_attempts(2).unwrap();
     let flow = (log.step("a") >> log.slow("b", 0).undo(hangs_once) >> fails()).saga(config);
     let start = Instant::now();
     let error = flow.run(1, &Recorder::new().context()).await.unwrap_err();
@@ -442,7 +442,7 @@ async fn a_compensation_that_hangs_is_dropped_at_its_limit_and_tried_again() {
     assert_eq!(counts(flow.stage().stats()), ([0, 0, 1, 0, 0], [2, 0]));
 
     let never = workflow("never", |_: u64| pending::<Result<(), Error>>());
-    let config = order().limit(Duration::from_secs(2)).unwrap().attempts(2).unwrap();
+    let config = order().limit(Duration::from_secs(2)).unwrap().max_attempts(2).unwrap();
     let flow = (log.slow("b", 0).undo(never) >> fails()).saga(config);
     let (start, error) = (Instant::now(), flow.run(1, &Recorder::new().context()).await.unwrap_err());
     assert_eq!(start.elapsed(), Duration::from_millis(4_100));
@@ -569,7 +569,7 @@ async fn a_nested_saga_that_succeeds_is_undone_by_the_outer_one_as_one() {
 async fn a_nested_saga_keeps_the_bounds_of_its_compensations() {
     let log = Log::default();
     let never = workflow("never", |_: u64| pending::<Result<(), Error>>());
-    let config = SagaConfig::new("nested").limit(Duration::from_secs(1)).unwrap().attempts(1).unwrap();
+    let config = SagaConfig::new("nested").limit(Duration::from_secs(1)).unwrap().max_attempts(1).unwrap();
     let nested = log.slow("n", 0).undo(never).saga(config);
     let flow = (nested >> fails()).saga(order());
     let start = Instant::now();
@@ -717,8 +717,8 @@ fn bounds_that_cannot_work_are_refused() {
     let limit = "it must be more than 0s and at most 3600s";
     assert_eq!(text(order().limit(Duration::ZERO)), format!("saga limit is 0ns: {limit}"));
     assert_eq!(text(order().limit(hours(2))), format!("saga limit is 7200s: {limit}"));
-    assert_eq!(text(order().attempts(0)), "saga attempts is 0: it must be from 1 to 100");
-    assert_eq!(text(order().attempts(101)), "saga attempts is 101: it must be from 1 to 100");
+    assert_eq!(text(order().max_attempts(0)), "saga max_attempts is 0: it must be from 1 to 100");
+    assert_eq!(text(order().max_attempts(101)), "saga max_attempts is 101: it must be from 1 to 100");
     assert_eq!(text(order().pause(hours(2))), "saga pause is 7200s: it must be at most 3600s");
-    assert!(order().limit(hours(1)).unwrap().pause(Duration::ZERO).unwrap().attempts(1).is_ok());
+    assert!(order().limit(hours(1)).unwrap().pause(Duration::ZERO).unwrap().max_attempts(1).is_ok());
 }

@@ -75,13 +75,13 @@ impl CircuitBreakerConfig {
     pub fn new(circuit: impl Into<String>) -> Self {
         let rules = Rules {
             window: Window::count(100),
-            minimum_calls: 20,
+            min_calls: 20,
             failure_rate: 0.5,
             slow_rate: 1.0,
             trials: 5,
             open_for: Duration::from_secs(10),
             growth: 2.0,
-            open_at_most: Duration::from_secs(300),
+            max_open_for: Duration::from_secs(300),
             jitter: 0.1,
             half_open_wait: Duration::from_secs(600),
             undecided: Undecided::Reopen,
@@ -114,9 +114,9 @@ impl CircuitBreakerConfig {
     ///
     /// # Errors
     /// When it is 0 or more than 100,000.
-    pub fn minimum_calls(mut self, calls: u32) -> Result<Self, ConfigError> {
+    pub fn min_calls(mut self, calls: u32) -> Result<Self, ConfigError> {
         bounded("minimum of calls", calls, MOST_CALLS)?;
-        self.rules.minimum_calls = calls;
+        self.rules.min_calls = calls;
         Ok(self)
     }
 
@@ -212,9 +212,9 @@ impl CircuitBreakerConfig {
     ///
     /// # Errors
     /// When it is less than a millisecond or more than a day.
-    pub fn open_at_most(mut self, time: Duration) -> Result<Self, ConfigError> {
+    pub fn max_open_for(mut self, time: Duration) -> Result<Self, ConfigError> {
         timed("longest open time", time)?;
-        self.rules.open_at_most = time;
+        self.rules.max_open_for = time;
         Ok(self)
     }
 

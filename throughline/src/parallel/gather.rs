@@ -89,7 +89,7 @@ async fn branch<'a, P: Primitive>(
 
 /// Runs `branches`, at most so many at once, until the result is certain, and drops the rest.
 pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = ParallelEvent>>(
-    (mode, at_most): (&G, usize),
+    (mode, max_concurrent): (&G, usize),
     mut branches: impl ExactSizeIterator<Item = (&'a P, P::In)> + Send,
     cx: &Context,
     counts: &Counts,
@@ -114,7 +114,7 @@ pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = Paralle
             }
             return decided;
         }
-        while running.len() < at_most
+        while running.len() < max_concurrent
             && let Some((inner, input)) = branches.next()
         {
             match unwanted(cx) {
