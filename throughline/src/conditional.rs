@@ -36,7 +36,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -206,8 +206,6 @@ impl<P: Primitive, E: Else<P::In, P::Out>> Stage for Conditional<P, E> {
             self.config.otherwise.execute(input, cx).await
         }
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         let then = self.config.then.describe().by("then");

@@ -6,15 +6,16 @@
 //! and outside of breaker, limits and the timeout of one attempt, so that each attempt is limited and counted.
 //!
 //! The delay is fixed or learned: the percentile of what first attempts that succeed take (Dean and Barroso,
-//! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once, as in Polly; an error
-//! that asks for a pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run.
-//! When all fail, the error is the first one, with the others in [`Error::also`]. Attempts run in the caller's task. The output may be a stream: its first item wins.
+//! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once; an error that asks for a
+//! pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run. When all fail,
+//! the first error has the others in [`Error::also`]. All run in the caller's task. Of a stream the first
+//! item wins.
 //!
 //! ```
+//! use std::sync::atomic::{AtomicU32, Ordering};
 //! use std::time::Duration;
 //! use throughline::hedge::WonBy;
 //! use throughline::{Context, HedgeConfig, HedgeDelay, workflow};
-//! use std::sync::atomic::{AtomicU32, Ordering};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let calls = AtomicU32::new(0);
@@ -100,6 +101,7 @@ const NAMES: [&str; 1 + MOST_EXTRA as usize] = [
     "primary", "hedge_1", "hedge_2", "hedge_3", "hedge_4", "hedge_5", "hedge_6", "hedge_7", "hedge_8",
     "hedge_9", "hedge_10",
 ];
+
 /// Starts another attempt when one takes long. Made by [`Workflow::hedge`].
 pub struct Hedge<P> {
     inner: P,

@@ -253,11 +253,6 @@ impl<P> Retry<P> {
         }
     }
 
-    /// How it retries.
-    pub fn config(&self) -> &RetryConfig {
-        &self.config
-    }
-
     fn delays(&self) -> Delays {
         let seed =
             self.config.seed.map(|seed| seed.wrapping_add(self.seeded.fetch_add(1, Ordering::Relaxed)));

@@ -40,7 +40,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -282,8 +282,6 @@ where
             (None, Rest::PassThrough(identity)) => Ok(identity(input)),
         }
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         let start = Node::leaf(Self::PRIMITIVE, &self.operation);

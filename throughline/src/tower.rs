@@ -43,7 +43,7 @@ use tower_service::Service;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::primitive::{BoxFuture, Primitive};
-use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
 /// Any error, as tower's middleware returns it.
@@ -187,8 +187,6 @@ where
         cx.while_wanted(ready).await??;
         service.call(input).await.map_err(&self.map_error)
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 }
 
 impl<S, In, F> fmt::Debug for ServiceStage<S, In, F> {

@@ -35,7 +35,7 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
@@ -214,8 +214,6 @@ impl<P: Primitive> Stage for Chaos<P> {
         }
         self.inner.execute(input, cx).await
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.inner.describe())
