@@ -1,6 +1,8 @@
 //! How do I undo what was done when a later step fails?
 //!
-//! `cargo run -p throughline --example saga`
+//! ```text
+//! cargo run -p throughline --example saga
+//! ```
 
 use std::time::Duration;
 

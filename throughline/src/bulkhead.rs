@@ -9,7 +9,7 @@
 //! Use it around each dependency that may become slow, so that a slow one holds only its own places and not
 //! every worker. It stands inside retry, so that a sleeping retry holds no place, and outside the rate
 //! limit and the timeout of one attempt, so that a wait is not counted as the dependency's. Workflows that
-//! use one dependency share clones of one [`Compartment`].
+//! use one dependency share one [`Compartment`].
 //!
 //! ```
 //! use throughline::{BulkheadConfig, Context, Kind, workflow};
@@ -148,8 +148,8 @@ pub struct BulkheadStats {
 }
 
 impl<P: Primitive, Shape> Workflow<P, Shape> {
-    /// Bounds how many runs are under way: a [`BulkheadConfig`] makes places of its own, a clone of a
-    /// [`Compartment`] shares them.
+    /// Bounds how many runs are under way: by places of its own (give a [`BulkheadConfig`]), or by those that it
+    /// shares (give a [`&Compartment`](Compartment)).
     ///
     /// # Cancellation
     /// Dropping a run gives back its place, or its place in the line, at once.
@@ -253,6 +253,12 @@ impl Compartment {
                 Err((Some(BulkheadEvent::RejectedWait), Error::new(Kind::Rejected, text)))
             }
         }
+    }
+}
+
+impl From<&Compartment> for Compartment {
+    fn from(compartment: &Compartment) -> Self {
+        compartment.clone()
     }
 }
 

@@ -28,7 +28,6 @@
 //! });
 //! let delay = HedgeDelay::fixed(Duration::from_secs(2))?;
 //! let flow = model.hedge(HedgeConfig::for_idempotent_work("model", delay));
-//!
 //! let (cx, start) = (Context::new(), tokio::time::Instant::now());
 //! assert_eq!(flow.run("sure?", &cx).await?, "sure? yes");
 //! assert_eq!(start.elapsed(), Duration::from_secs(3));

@@ -16,7 +16,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let count = workflow("count", |text: String| async move { Ok(text.len() as u64) });
 //! let account = Allowance::of_both(Quota::per_minute(500)?, Quota::per_minute(1_000)?);
-//! let config = RateLimitConfig::new("count", account.clone())
+//! let config = RateLimitConfig::new("count", &account)
 //!     .estimate(|text: &String| 300 + text.len() as u64)
 //!     .actual(|used: &u64| Some(*used));
 //! let limited = count.rate_limit(config);
@@ -147,7 +147,8 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
 // === impl RateLimitConfig ===
 
 impl<In, Out> RateLimitConfig<In, Out> {
-    /// Has the runs of `operation` take from `allowance`; a [`Quota`] of requests is one of their own.
+    /// Has the runs of `operation` take from an allowance: one of their own (give a [`Quota`] of requests), or one
+    /// that they share (give an [`&Allowance`](Allowance)).
     pub fn new(operation: impl Into<String>, allowance: impl Into<Allowance>) -> Self {
         Self {
             operation: operation.into(),

@@ -154,6 +154,12 @@ impl Allowance {
     }
 }
 
+impl From<&Allowance> for Allowance {
+    fn from(allowance: &Allowance) -> Self {
+        allowance.clone()
+    }
+}
+
 impl From<Quota> for Allowance {
     fn from(requests: Quota) -> Self {
         Self::new(requests)
