@@ -36,6 +36,8 @@
 
 mod config;
 mod flight;
+#[cfg(test)]
+mod flight_tests;
 mod guard;
 mod json;
 mod key;
@@ -63,13 +65,13 @@ use crate::telemetry::{
 use crate::usd::Usd;
 use crate::workflow::Workflow;
 pub use config::CacheConfig;
-use flight::{Joined, Landing, Lead};
+use flight::Joined;
 use guard::Guarded;
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Store};
-use work::Work;
+use work::{Landing, Lead, Work};
 
 static HITS: Family = Family::counter(
     "cache_hits",

@@ -122,6 +122,34 @@ async fn it_opens_refuses_tries_again_and_closes() {
     assert_eq!(recorder.metric("throughline_primitive_duration_seconds_count", &runs), Some(2.0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_target_answers_reaches_the_caller_as_it_is() {
+    let answer = Error::new(Kind::Upstream, "the model answered 503").with_retry_after(secs(7));
+    let model = Script::new("model").then(Turn::value(7)).then(Turn::fail(answer));
+    let flow = model.workflow().circuit_breaker(config());
+    assert_eq!(flow.run((), &Context::new()).await.unwrap(), 7);
+    for _ in 0..2 {
+        let error = flow.run((), &Context::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the model answered 503", "also of the call that opens the circuit");
+        assert_eq!((error.retry_after(), error.also().len()), (Some(secs(7)), 0));
+    }
+    assert_eq!(flow.stage().circuit().state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_circuit_does_not_bound_how_many_calls_are_under_way() {
+    let model = Script::new("model").then(Turn::value(7).after(secs(1)));
+    let flow = model.workflow().circuit_breaker(config());
+    let cx = Context::new();
+    let all = futures_util::future::join_all((0..1_000).map(|_| flow.run((), &cx)));
+    let watch = async {
+        sleep(millis(500)).await;
+        assert_eq!(model.running(), 1_000);
+    };
+    let (answers, ()) = tokio::join!(all, watch);
+    assert!(answers.into_iter().all(|answer| answer.is_ok()));
+}
+
 #[test]
 fn shows_its_name_its_state_and_its_counts() {
     let flow = echo().circuit_breaker(config());
