@@ -10,8 +10,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use throughline::circuit_breaker::Window;
-//! use throughline::circuit_breaker::CircuitState;
+//! use throughline::circuit_breaker::{CircuitState, Window};
 //! use throughline::{Circuit, CircuitBreakerConfig, Context, Error, Kind, workflow};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
