@@ -41,6 +41,7 @@ mod gcra;
 mod quota;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -29,10 +29,6 @@ pub trait Tuple: Send + Sync + 'static {
 }
 
 /// Branches of one input and one type of output.
-#[diagnostic::on_unimplemented(
-    message = "the branches of a race or a quorum must give one type",
-    note = "`settle` keeps results of several types; `map` turns one type into another"
-)]
 pub trait Alike: Tuple {
     /// The output.
     type Out: Send + 'static;
