@@ -161,19 +161,21 @@ impl<G> ParallelConfig<G> {
     }
 
     /// Waits for every branch. The result is all results, errors among them; the run itself does not fail.
+    /// Default: every answer, in order; the first error ends the run.
     pub fn settle(self) -> ParallelConfig<Settled> {
         self.gathering(Settled)
     }
 
     /// The first answer is the result and the other branches are dropped. When all fail, the error is the
-    /// first, with the others in [`Error::also`](crate::Error::also).
+    /// first, with the others in [`Error::also`](crate::Error::also). Default: every answer, in order.
     pub fn race(self) -> ParallelConfig<First> {
         self.gathering(First)
     }
 
     /// The first `n` answers are the result, in the order in which they come, and the other branches are
     /// dropped. The run fails as soon as `n` cannot be reached any more, and with
-    /// [`Kind::InvalidInput`](crate::Kind::InvalidInput) for a list of fewer than `n` inputs.
+    /// [`Kind::InvalidInput`](crate::Kind::InvalidInput) for a list of fewer than `n` inputs. Default: every answer,
+    /// in order.
     ///
     /// # Errors
     /// When `n` is zero.

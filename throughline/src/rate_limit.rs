@@ -41,6 +41,7 @@ mod gcra;
 mod quota;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -104,11 +105,11 @@ pub struct RateLimitConfig<In, Out> {
     allowance: Allowance,
     max_wait: Duration,
     learn: bool,
-    estimate: Box<dyn Fn(&In) -> u64 + Send + Sync>,
+    estimate: Arc<dyn Fn(&In) -> u64 + Send + Sync>,
     settle: Settle<Out>,
 }
 
-type Settle<Out> = Box<dyn Fn(&mut Out, Reservation) + Send + Sync>;
+type Settle<Out> = Arc<dyn Fn(&mut Out, Reservation) + Send + Sync>;
 
 /// Keeps a workflow within a rate. Made by [`Workflow::rate_limit`].
 pub struct RateLimit<P: Primitive> {
@@ -155,15 +156,15 @@ impl<In, Out> RateLimitConfig<In, Out> {
             allowance: allowance.into(),
             max_wait: Duration::ZERO,
             learn: true,
-            estimate: Box::new(|_| 1),
-            settle: Box::new(|_, _| {}),
+            estimate: Arc::new(|_| 1),
+            settle: Arc::new(|_, _| {}),
         }
     }
 
     /// Units that a run reserves. With an estimate of 0 a run passes unless something is owed, and is paid for
     /// afterwards. Default: 1.
     pub fn estimate(mut self, units: impl Fn(&In) -> u64 + Send + Sync + 'static) -> Self {
-        self.estimate = Box::new(units);
+        self.estimate = Arc::new(units);
         self
     }
 
@@ -197,7 +198,7 @@ impl<In, Out> RateLimitConfig<In, Out> {
     /// # Ok(()) }
     /// ```
     pub fn settle_with(mut self, settle: impl Fn(&mut Out, Reservation) + Send + Sync + 'static) -> Self {
-        self.settle = Box::new(settle);
+        self.settle = Arc::new(settle);
         self
     }
 
@@ -223,6 +224,21 @@ impl<In, Out> RateLimitConfig<In, Out> {
     pub fn learn(mut self, learn: bool) -> Self {
         self.learn = learn;
         self
+    }
+}
+
+/// Clones take from the same allowance.
+impl<In, Out> Clone for RateLimitConfig<In, Out> {
+    fn clone(&self) -> Self {
+        let Self { operation, allowance, max_wait, learn, estimate, settle } = self;
+        Self {
+            operation: operation.clone(),
+            allowance: allowance.clone(),
+            max_wait: *max_wait,
+            learn: *learn,
+            estimate: Arc::clone(estimate),
+            settle: Arc::clone(settle),
+        }
     }
 }
 

@@ -231,7 +231,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
         }
     }
 
-    /// Adds a route. Its name becomes the `route` label.
+    /// Adds a route, one at least. Its name becomes the `route` label.
     pub fn route<P, Shape>(mut self, name: impl Into<String>, workflow: Workflow<P, Shape>) -> Self
     where
         P: Primitive<In = In, Out = Out>,
@@ -258,7 +258,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
         self
     }
 
-    /// Chooses by a function.
+    /// Chooses by a function, which gives the name of a route. A selector is required.
     pub fn select(
         mut self,
         selector: impl Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync + 'static,
@@ -267,7 +267,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
         self
     }
 
-    /// Chooses by an async function, boxed by the caller.
+    /// As [`RouterConfig::select`], by an async function whose future the caller boxes: `|q, cx| Box::pin(..)`.
     pub fn select_async(
         mut self,
         selector: impl for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync + 'static,
@@ -280,6 +280,13 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
     pub fn pricing(mut self, pricing: impl Pricing<Out> + 'static) -> Self {
         self.pricing = Some(Arc::new(pricing));
         self
+    }
+}
+
+impl<In, Out> fmt::Debug for RouterConfig<In, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes: Vec<&str> = self.routes.iter().map(|(name, _)| name.as_str()).collect();
+        write!(f, "RouterConfig({}, routes {})", self.operation, routes.join(", "))
     }
 }
 

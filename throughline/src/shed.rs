@@ -1,8 +1,8 @@
 //! Finds out how many runs at once a server takes, and refuses the rest at once.
 //!
 //! The limit grows while answers take about as long as those of an idle server, and shrinks when they take longer
-//! than `tolerance` times that, or time out: see `shed/limit.rs` for the algorithm and its source. Above the
-//! limit a run fails with [`Kind::Rejected`] without a wait, so that what is let in is answered in time.
+//! than `tolerance` times that, or time out: additive increase and multiplicative decrease, after which the
+//! shares of several clients become equal (Chiu and Jain, 1989). Above the limit a run fails with [`Kind::Rejected`] without a wait, so that what is let in is answered in time.
 //! What counts as overload beside latency: [`Kind::Timeout`] and [`Kind::Rejected`] from inside, and callers that
 //! go away long after the answer was due. Other errors say nothing about load and do not move the limit.
 //! Of a stream the time to the first item counts; its place is held until it has ended.

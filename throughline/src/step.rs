@@ -16,6 +16,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The function gives a [`throughline::Result`](crate::Result). `?` does not turn other errors into ours, because
+//! somebody has to say what kind of failure they are: `map_err` as above. A closure says the type of its
+//! input, owned: the future outlives a borrow.
+//!
 //! Do not use it for glue that takes a few nanoseconds: two clock reads cost more.
 
 use std::fmt;

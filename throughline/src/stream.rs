@@ -37,6 +37,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::error::{Error, Result};
 
 /// What a wrapper needs of a stream.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a stream that a workflow can give",
+    note = "give an `ItemStream::new(stream)`, or use `workflow_with` for an output that is one value"
+)]
 pub trait Streaming: Send {
     /// Ready when the first item that counts has come, or the stream has ended well without one. Nothing
     /// is lost for whoever reads the stream.

@@ -134,7 +134,8 @@ impl<K, In: Send + 'static, Out: Send + 'static> SwitchConfig<K, In, Out> {
         Self { operation: operation.into(), key: None, cases: Vec::new(), rest: None }
     }
 
-    /// Says which key an input has. A panic is an error of [`Kind::Internal`].
+    /// Says which key an input has; this is required. What the key displays as names its case in metrics and in
+    /// the graph, so an enum needs `Display`. A panic is an error of [`Kind::Internal`].
     pub fn on(mut self, key: impl Fn(&In, &Context) -> K + Send + Sync + 'static) -> Self {
         self.key = Some(Box::new(key));
         self
@@ -162,6 +163,7 @@ impl<K, In: Send + 'static, Out: Send + 'static> SwitchConfig<K, In, Out> {
 
 impl<K, T> SwitchConfig<K, T, T> {
     /// Lets inputs that have no case pass through unchanged: possible where the cases give what they take.
+    /// Default: neither this nor a default workflow, which is an error.
     pub fn pass_through(mut self) -> Self {
         self.rest = Some(Rest::PassThrough(std::convert::identity));
         self

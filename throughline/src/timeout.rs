@@ -230,7 +230,7 @@ impl TimeoutConfig {
         Ok(self)
     }
 
-    /// As [`TimeoutConfig::grace`], in seconds.
+    /// As [`TimeoutConfig::grace`], in seconds. Default: 0.
     ///
     /// # Errors
     /// When `seconds` is not a number, negative or more than a day.

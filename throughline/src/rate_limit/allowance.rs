@@ -166,6 +166,12 @@ impl From<Quota> for Allowance {
     }
 }
 
+impl From<&Allowance> for Allowance {
+    fn from(shared: &Allowance) -> Self {
+        shared.clone()
+    }
+}
+
 impl fmt::Debug for Allowance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Allowance(")?;
