@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -470,9 +471,13 @@ impl ContextBuilder {
     }
 }
 
-async fn until(end: Option<Instant>) {
+/// Waits until `end`, or for ever where there is none.
+///
+/// It does not take part in tokio's budget: work at its side that uses the budget up in every turn, such as
+/// reading from a peer that sends without a pause, would keep it from ever ending.
+pub(crate) async fn until(end: Option<Instant>) {
     match end {
-        Some(end) => tokio::time::sleep_until(end).await,
+        Some(end) => unconstrained(tokio::time::sleep_until(end)).await,
         None => std::future::pending().await,
     }
 }

@@ -48,13 +48,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use config::{Delay, MOST_EXTRA};
 pub use config::{HedgeConfig, HedgeDelay};
 
 use crate::attempt::{adopt, answered};
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::labels;
@@ -303,13 +303,6 @@ async fn landing<'a, Out>(flights: &mut Vec<Flight<'a, Out>>) -> (Flight<'a, Out
         ended.map_or(Poll::Pending, |(at, result)| Poll::Ready((flights.remove(at), result)))
     })
     .await
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
