@@ -240,6 +240,20 @@ async fn a_retry_after_is_waited_for_even_beyond_the_cap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_after_of_more_than_an_hour_is_not_waited_for() {
+    for asked in [Duration::from_secs(3_601), Duration::MAX] {
+        let recorder = Recorder::new();
+        let (flow, log) = script([upstream().with_retry_after(asked)]);
+        let error = flow.retry(config()).run((), &recorder.context()).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(asked), "the caller may still come back then");
+        assert_eq!((starts(&log).len(), events(&recorder, "no_time_left")), (1, Some(1.0)));
+    }
+    let (flow, log) = script([upstream().with_retry_after(Duration::from_secs(3_600))]);
+    flow.retry(config()).run((), &Context::new()).await.unwrap();
+    assert_eq!(starts(&log), [Duration::ZERO, Duration::from_secs(3_600)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_after_shorter_than_the_backoff_does_not_shorten_it() {
     let (flow, log) = script([upstream().with_retry_after(Duration::from_millis(1))]);
     flow.retry(config()).run((), &Recorder::new().context()).await.unwrap();
