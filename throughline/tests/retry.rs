@@ -205,6 +205,16 @@ async fn the_delays_are_those_of_the_backoff() {
     assert_eq!(starts(&log), [0, 1, 3, 7, 12, 17].map(Duration::from_secs));
 }
 
+/// Tokio's timers are good to a millisecond, and none of them is at once.
+#[tokio::test(start_paused = true)]
+async fn without_a_delay_the_next_attempt_does_not_wait_for_a_timer() {
+    tokio::time::advance(Duration::from_micros(300)).await;
+    let (flow, log) = dead();
+    let at_once = config().backoff(Backoff::constant(Duration::ZERO).unwrap());
+    flow.retry(at_once).run((), &Context::new()).await.unwrap_err();
+    assert_eq!(starts(&log), [Duration::ZERO; 3]);
+}
+
 /// Polly: "Delay = TimeSpan.Zero" is an instant retry.
 #[tokio::test(start_paused = true)]
 async fn a_delay_of_zero_retries_at_once() {
