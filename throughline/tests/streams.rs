@@ -12,8 +12,8 @@ use throughline::{
     AdaptiveTimeoutConfig, Boxed, BulkheadConfig, CacheConfig, Caching, CircuitBreakerConfig,
     ConditionalConfig, ConfigError, Context, Error, FallbackConfig, HedgeConfig, HedgeDelay, ItemStream, Key,
     KeyBuilder, Kind, Memory, Primitive, Quota, RateLimitConfig, Result, RetryConfig, RouterConfig,
-    SagaConfig, ShedConfig, Streaming as _, SwitchConfig, TimeoutConfig, Workflow, conditional, router, switch,
-    workflow_stream,
+    SagaConfig, ShedConfig, Streaming as _, SwitchConfig, TimeoutConfig, Workflow, conditional, router,
+    switch, workflow_stream,
 };
 use tokio::time::{Instant, sleep};
 
