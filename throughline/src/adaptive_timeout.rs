@@ -42,10 +42,10 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::attempt::answered;
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
@@ -297,7 +297,7 @@ impl<P: Primitive> AdaptiveTimeout<P> {
         tokio::select! {
             biased;
             result = &mut work => return Some(result),
-            () = sleep_until(start + limit) => {}
+            () = until(Some(start + limit)) => {}
         }
         if limit >= enforced {
             return None;
@@ -307,7 +307,7 @@ impl<P: Primitive> AdaptiveTimeout<P> {
         tokio::select! {
             biased;
             result = work => Some(result),
-            () = sleep_until(start + enforced) => None,
+            () = until(Some(start + enforced)) => None,
         }
     }
 }

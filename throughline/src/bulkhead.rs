@@ -268,12 +268,6 @@ impl From<BulkheadConfig> for Compartment {
     }
 }
 
-impl From<&Compartment> for Compartment {
-    fn from(shared: &Compartment) -> Self {
-        shared.clone()
-    }
-}
-
 impl fmt::Debug for Compartment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BulkheadConfig { operation, max_concurrent, queue, .. } = &self.0.config;

@@ -3,7 +3,8 @@
 //! An error is retried when it says that this may help ([`Error::is_retryable`]) and the configured
 //! predicate agrees. Between attempts it waits by a [`Backoff`], at least as long as the failing side asked
 //! for ([`Error::retry_after`]). It gives up when the attempts are used up, when a wait would not end before
-//! the deadline, and when the shared [`Budget`] is empty. The caller then gets the last error.
+//! the deadline or is asked to be longer than an hour, and when the shared [`Budget`] is empty. The caller then
+//! gets the last error.
 //!
 //! Use it around calls that fail now and then and may be repeated without harm. It stands around a circuit
 //! breaker, a limit on concurrency and a timeout of one attempt, so that each attempt passes them anew, and
@@ -79,12 +80,16 @@ labels! {
         Exhausted = "exhausted",
         /// The error does not allow another attempt, or the predicate does not.
         NotRetryable = "not_retryable",
-        /// The wait before the next attempt would not end before the deadline or the total limit.
+        /// The wait before the next attempt would not end before the deadline or the total limit, or the
+        /// failing side has asked for one of more than an hour.
         NoTimeLeft = "no_time_left",
         /// The shared budget has no token left.
         BudgetExhausted = "budget_exhausted",
     }
 }
+
+/// The longest wait that a failing side can ask for: what it says must not hold up a run for ever.
+const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
 
 /// When to try again, and how often. Pass it to [`Workflow::retry`].
 #[derive(Clone)]
@@ -300,8 +305,9 @@ impl<P: Primitive<In: Clone>> Retry<P> {
             return Err(Stop::GiveUp(RetryEvent::Exhausted));
         }
         let delay = delays.get_or_insert_with(|| self.delays()).next().unwrap_or_default();
-        let delay = delay.max(error.retry_after().unwrap_or_default());
-        if !cx.fits(delay) {
+        let asked = error.retry_after().unwrap_or_default();
+        let delay = delay.max(asked);
+        if asked > LONGEST_ASKED || !cx.fits(delay) {
             return Err(Stop::GiveUp(RetryEvent::NoTimeLeft));
         }
         let token = match self.config.budget.as_ref().map(Budget::take) {

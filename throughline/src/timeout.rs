@@ -32,9 +32,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
@@ -364,7 +364,7 @@ impl<P: Primitive> Stage for Timeout<P> {
         let (result, asked_to_stop) = tokio::select! {
             biased;
             result = &mut work => (Some(result), false),
-            () = sleep_until(start + limit) => {
+            () = until(Some(start + limit)) => {
                 stop.cancel();
                 run.event(TimeoutEvent::StopRequested);
                 (within(start + limit + grace, work).await, true)
@@ -461,7 +461,7 @@ async fn within<F: Future>(end: Instant, work: F) -> Option<F::Output> {
     tokio::select! {
         biased;
         output = work => Some(output),
-        () = sleep_until(end) => None,
+        () = until(Some(end)) => None,
     }
 }
 

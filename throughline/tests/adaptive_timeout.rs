@@ -358,3 +358,19 @@ async fn a_wait_inside_that_ends_with_the_deadline_is_a_timeout_of_ones_own() {
     assert_eq!(error.to_string(), "no answer within 300ms, the ceiling");
     assert_eq!((outcome(&recorder, "timeout"), outcome(&recorder, "inner_error")), (Some(1.0), None));
 }
+
+/// Works in a way that always goes on at once: it gives way only when tokio makes it.
+async fn busy() -> Result<()> {
+    for _ in 0..500_000 {
+        tokio::task::coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_never_waits_for_long_is_dropped_at_its_limit() {
+    let flow = workflow("busy", |(): ()| busy()).adaptive_timeout(config(100, 300));
+    let time = tokio::spawn(tokio::time::advance(millis(400)));
+    assert_eq!(flow.run((), &Context::new()).await.unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
+}

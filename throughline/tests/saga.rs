@@ -188,6 +188,30 @@ async fn a_panic_of_a_step_undoes_the_others_and_becomes_an_error() {
     assert_eq!(counts(flow.stage().stats()), ([0, 0, 1, 0, 0], [1, 0]));
 }
 
+/// Can be copied once: for the journal.
+struct Receipt(AtomicU32);
+
+impl Clone for Receipt {
+    fn clone(&self) -> Self {
+        assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "copied again");
+        Self(AtomicU32::new(1))
+    }
+}
+
+#[tokio::test]
+async fn an_output_that_panics_when_it_is_copied_leaves_the_other_steps_to_be_undone() {
+    let log = Log::default();
+    let pay = workflow("pay", |_: u64| async { Ok(Receipt(AtomicU32::new(0))) })
+        .undo(workflow("refund", |_: Receipt| async { Ok(()) }));
+    let fails = workflow("fails", |_: Receipt| async { Err::<u64, _>(Error::new(Kind::InvalidInput, "no")) });
+    let flow = (log.step("a") >> pay >> fails).saga(order());
+    let error = flow.run(1, &Recorder::new().context()).await.unwrap_err();
+    assert_eq!(log.after("undid "), ["a"]);
+    let why = "`refund` did not undo its step, attempt 1 of 3";
+    assert_eq!(error.also().iter().map(ToString::to_string).collect::<Vec<_>>(), [why]);
+    assert_eq!(counts(flow.stage().stats()), ([0, 0, 0, 1, 0], [1, 1]));
+}
+
 #[tokio::test]
 async fn without_telemetry_it_undoes_and_counts_all_the_same() {
     let (log, off) = (Log::default(), Sink::without_telemetry(Clock::Tokio));

@@ -4,6 +4,7 @@ use std::fmt;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::task::coop::consume_budget;
 
 use super::{Counts, ParallelEvent};
 use crate::attempt::{adopt, answered};
@@ -126,6 +127,8 @@ pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = Paralle
             }
             begun += 1;
         }
+        // However many are done at once, what runs beside them has its turn.
+        consume_budget().await;
         let Some(Arrival { at, inner, cx, result }) = running.next().await else { continue };
         match result {
             Ok(answer) => tray.answers.push((at, answer)),
