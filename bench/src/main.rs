@@ -23,7 +23,7 @@ enum What {
         /// Calls per case and round
         #[arg(long, default_value_t = 20_000)]
         calls: u32,
-        /// Only the case of this name, say to profile it
+        /// Only the case or the group of this name, say to profile it
         #[arg(long)]
         only: Option<String>,
     },
