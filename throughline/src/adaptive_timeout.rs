@@ -278,6 +278,13 @@ impl<P> AdaptiveTimeout<P> {
 }
 
 impl<P: Primitive> AdaptiveTimeout<P> {
+    fn timed_out(&self, enforced: Duration, now: Instant, run: &mut Run<'_, Self>) -> Error {
+        self.latency.record(enforced * CUT, now);
+        run.outcome(AdaptiveTimeoutOutcome::Timeout);
+        let why = if enforced < self.config.ceiling { "as learned" } else { "the ceiling" };
+        Error::new(Kind::Timeout, format!("no answer within {enforced:?}, {why}"))
+    }
+
     /// The result of `work`, or `None` at the limit.
     async fn in_time<F: Future>(
         &self,
@@ -340,6 +347,10 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
                 run.outcome(AdaptiveTimeoutOutcome::Success);
                 Ok(output)
             }
+            // A wait inside ended with the deadline that was set here.
+            Some(Err(error)) if error.kind() == Kind::Timeout && now - start >= enforced => {
+                Err(self.timed_out(enforced, now, run).because(error))
+            }
             Some(Err(error)) => {
                 if error.kind() == Kind::Timeout {
                     self.cut(now - start, now);
@@ -348,10 +359,7 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
             }
             None => {
                 stop.cancel();
-                self.latency.record(enforced * CUT, now);
-                run.outcome(AdaptiveTimeoutOutcome::Timeout);
-                let why = if enforced < self.config.ceiling { "as learned" } else { "the ceiling" };
-                Err(Error::new(Kind::Timeout, format!("no answer within {enforced:?}, {why}")))
+                Err(self.timed_out(enforced, now, run))
             }
         }
     }

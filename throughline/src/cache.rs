@@ -327,7 +327,9 @@ where
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
-        match run.upstream(self.work.flights.join(key)).await {
+        let joined = run.upstream(cx.while_wanted(self.work.flights.join(key))).await;
+        let joined = joined.inspect_err(|_| Self::note(cx, run, outcome))?;
+        match joined {
             Joined::Landed(Landing::Value(value)) => match self.work.caching.decode(value) {
                 Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
                 // A value that does not survive its encoding: a run of one's own does not fail for it.

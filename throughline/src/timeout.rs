@@ -384,6 +384,11 @@ impl<P: Primitive> Stage for Timeout<P> {
                 run.outcome(TimeoutOutcome::Timeout);
                 Err(Error::new(Kind::Timeout, format!("no answer within {limit:?}")).because(error))
             }
+            // A wait inside ended with the deadline that was set here.
+            Some(Err(error)) if error.kind() == Kind::Timeout && took >= limit + grace => {
+                run.outcome(TimeoutOutcome::Timeout);
+                Err(Error::new(Kind::Timeout, format!("no answer within {:?}", limit + grace)).because(error))
+            }
             Some(Err(error)) if late.is_some_and(|(_, late)| late.is(&error)) => {
                 run.event(TimeoutEvent::NoFirstItem);
                 run.outcome(TimeoutOutcome::Timeout);

@@ -346,3 +346,15 @@ async fn of_a_stream_it_bounds_and_learns_the_first_item() {
     assert_eq!((stats.successes, stats.timeouts, stats.cancelled), (2, 1, 1));
     assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(0.0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_inside_that_ends_with_the_deadline_is_a_timeout_of_ones_own() {
+    let (recorder, start) = (Recorder::new(), Instant::now());
+    let waits = workflow_with("waits", |(): (), cx: Context| async move {
+        cx.while_wanted(std::future::pending::<()>()).await
+    });
+    let error = waits.adaptive_timeout(config(100, 300)).run((), &recorder.context()).await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, millis(300)));
+    assert_eq!(error.to_string(), "no answer within 300ms, the ceiling");
+    assert_eq!((outcome(&recorder, "timeout"), outcome(&recorder, "inner_error")), (Some(1.0), None));
+}

@@ -240,6 +240,19 @@ async fn a_timeout_of_the_work_is_told_apart_from_ones_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_inside_that_ends_with_the_deadline_is_a_timeout_of_ones_own() {
+    let (recorder, start) = (Recorder::new(), Instant::now());
+    let waits =
+        workflow_with("waits", |(): (), cx: Context| async move { cx.while_wanted(pending::<()>()).await });
+    let error = waits.timeout(config(0.3)).run((), &recorder.context()).await.unwrap_err();
+    assert_eq!(
+        (error.to_string().as_str(), start.elapsed()),
+        ("no answer within 300ms", Duration::from_millis(300))
+    );
+    assert_eq!((outcome(&recorder, "timeout"), outcome(&recorder, "inner_error")), (Some(1.0), None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_is_counted_as_cancelled() {
     let recorder = Recorder::new();
     let flow = sleeper().timeout(config(10.0));
