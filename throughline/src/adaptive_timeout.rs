@@ -296,7 +296,8 @@ impl<P: Primitive> AdaptiveTimeout<P> {
         tokio::select! {
             biased;
             result = &mut work => return Some(result),
-            () = sleep_until(start + limit) => {}
+            // No timer is made for work that does not wait.
+            () = async { sleep_until(start + limit).await } => {}
         }
         if limit >= enforced {
             return None;

@@ -367,7 +367,8 @@ impl<P: Primitive> Stage for Timeout<P> {
         let (result, asked_to_stop) = tokio::select! {
             biased;
             result = &mut work => (Some(result), false),
-            () = sleep_until(start + limit) => {
+            // No timer is made for work that does not wait.
+            () = async { sleep_until(start + limit).await } => {
                 inner.stop();
                 run.event(TimeoutEvent::StopRequested);
                 (within(start + limit + grace, work).await, true)
@@ -464,7 +465,7 @@ async fn within<F: Future>(end: Instant, work: F) -> Option<F::Output> {
     tokio::select! {
         biased;
         output = work => Some(output),
-        () = sleep_until(end) => None,
+        () = async { sleep_until(end).await } => None,
     }
 }
 
