@@ -227,6 +227,10 @@ impl Context {
             let left = self.time_left().unwrap_or_default();
             return Err(Error::new(Kind::Timeout, format!("{left:?} are left, too little to wait {time:?}")));
         }
+        // A timer would take until the next millisecond.
+        if time.is_zero() && !self.is_cancelled() {
+            return Ok(());
+        }
         self.while_wanted(tokio::time::sleep(time)).await
     }
 
