@@ -15,6 +15,8 @@
 //! assert_eq!(longer.tag("tier"), Some("gold"));
 //! ```
 
+mod stop;
+
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,12 +27,13 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::saga::Journal;
 use crate::telemetry::{Clock, Sink, Tick};
+use stop::Stop;
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
 const MAX_ENTRIES: usize = 64;
@@ -45,7 +48,7 @@ pub struct Context {
     span: SpanContext,
     deadline: Option<Instant>,
     attempt: u32,
-    cancellation: CancellationToken,
+    stop: Stop,
     journal: Option<Journal>,
     expects_stream: bool,
 }
@@ -225,7 +228,14 @@ impl Context {
             let left = self.time_left().unwrap_or_default();
             return Err(Error::new(Kind::Timeout, format!("{left:?} are left, too little to wait {time:?}")));
         }
-        self.while_wanted(tokio::time::sleep(time)).await
+        let pause = async {
+            // A timer of nothing would take up to a millisecond.
+            match time.is_zero() {
+                true => yield_now().await,
+                false => tokio::time::sleep(time).await,
+            }
+        };
+        self.while_wanted(pause).await
     }
 
     /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work, or
@@ -239,12 +249,12 @@ impl Context {
     /// Whether the work was asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancellation.is_cancelled()
+        self.stop.is_given()
     }
 
     /// Completes when the work is asked to stop.
     pub async fn cancelled(&self) {
-        self.cancellation.cancelled().await;
+        self.stop.given().await;
     }
 
     /// The same request, of which the caller wants a stream.
@@ -261,12 +271,16 @@ impl Context {
         cx
     }
 
-    /// As [`Context::with_time_limit`], with a stop signal of its own; it also stops when this one does.
-    pub(crate) fn bounded(&self, limit: Duration) -> (Self, CancellationToken) {
-        let stop = self.cancellation.child_token();
-        let mut cx = Self { cancellation: stop.clone(), ..self.clone() };
-        cx.shrink(limit);
-        (cx, stop)
+    /// The same request, to be done by `end` or earlier, with a stop signal of its own: it stops with this one
+    /// and by [`Context::stop`].
+    pub(crate) fn bounded(&self, end: Instant) -> Self {
+        let deadline = Some(self.deadline.map_or(end, |old| old.min(end)));
+        Self { stop: self.stop.inner(), deadline, ..self.clone() }
+    }
+
+    /// Asks the work to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.give();
     }
 
     /// The same request on a copy of the state.
@@ -292,7 +306,7 @@ impl Context {
             span: self.span.clone(),
             deadline: None,
             attempt: 1,
-            cancellation: CancellationToken::new(),
+            stop: Stop::default(),
             journal: None,
             expects_stream: self.expects_stream,
         }
@@ -459,7 +473,7 @@ impl ContextBuilder {
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
             attempt: 1,
-            cancellation: CancellationToken::new(),
+            stop: Stop::default(),
             journal: None,
             expects_stream: false,
         };
@@ -470,9 +484,13 @@ impl ContextBuilder {
     }
 }
 
-async fn until(end: Option<Instant>) {
+/// Waits until `end`, or for ever where there is none.
+///
+/// It does not take part in tokio's budget: work at its side that uses the budget up in every turn, such as
+/// reading from a peer that sends without a pause, would keep it from ever ending.
+pub(crate) async fn until(end: Option<Instant>) {
     match end {
-        Some(end) => tokio::time::sleep_until(end).await,
+        Some(end) => unconstrained(tokio::time::sleep_until(end)).await,
         None => std::future::pending().await,
     }
 }
@@ -497,7 +515,8 @@ impl State {
         self.values().get(&TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
     }
 
-    /// Changes the value of type `T`, starting from its default.
+    /// Changes the value of type `T`, starting from its default. `change` must not use the state: it would wait
+    /// for itself.
     pub fn update<T: Clone + Default + Send + Sync + 'static>(&self, change: impl FnOnce(&mut T)) {
         let mut values = self.values();
         let old = values.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref::<T>());
@@ -594,10 +613,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_reaches_inward_and_never_outward() {
+    async fn bounded_work_stops_by_itself() {
         let outer = Context::new();
-        let (inner, stop) = outer.bounded(Duration::from_secs(1));
-        stop.cancel();
+        let inner = outer.bounded(Instant::now() + Duration::from_secs(1));
+        inner.stop();
         assert!(inner.is_cancelled());
         assert!(!outer.is_cancelled());
     }

@@ -1,4 +1,7 @@
 //! What a workflow consists of, under the names that metrics and spans use.
+//!
+//! [`Workflow::describe`](crate::Workflow::describe) gives it. Look at it once before a workflow is shipped: the
+//! tree shows what stands inside what, and so which wrapper guards what.
 
 use std::fmt::Write as _;
 

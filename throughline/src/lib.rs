@@ -1,31 +1,44 @@
 //! Typed async workflow primitives that compose, and report what they did.
 //!
 //! ```text
-//!   question ─► cache ─► router ─┬─► cheap model
-//!                 │              └─► timeout ─► dear model
-//!                 └─ hit ─► answer
+//!   question ─► trim ─► fallback ─┬─► cache ─┬─► an answer from before
+//!                                 │          └─► retry ─► timeout ─► large model
+//!                                 └─► small model, where all of that has failed
 //! ```
 //!
 //! ```
 //! use std::time::Duration;
-//! use throughline::{Context, RouterConfig, TimeoutConfig, router, workflow};
+//! use throughline::telemetry::{Telemetry, Traces};
+//! use throughline::{CacheConfig, FallbackConfig, JsonCaching, Memory, RetryConfig, TimeoutConfig, workflow};
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let cheap = workflow("cheap", |q: String| async move { Ok(format!("cheap: {q}")) });
-//! let dear = workflow("dear", |q: String| async move { Ok(format!("dear: {q}")) });
-//! let flow = router(
-//!     RouterConfig::new("ask")
-//!         .route("cheap", cheap)
-//!         .route("dear", dear.timeout(TimeoutConfig::new("dear", Duration::from_secs(20))?))
-//!         .select(|q: &String, _| Ok(if q.len() > 80 { "dear" } else { "cheap" }.into())),
-//! )?;
-//! assert_eq!(flow.run("why?".to_owned(), &Context::new()).await?, "cheap: why?");
-//! # Ok(()) }
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let telemetry = Telemetry::builder().traces(Traces::Console).init(); // metrics on 127.0.0.1:9464
+//!     let small = workflow("small", |q: String| async move { Ok(format!("small model: {q}")) });
+//!     let key = JsonCaching::keyed(|q: &String, _, key| Some(key.text(q)));
+//!     let large = workflow("large", |q: String| async move { Ok(format!("large model: {q}")) })
+//!         .timeout(TimeoutConfig::new("attempt", Duration::from_secs(20))?)
+//!         .retry(RetryConfig::new("large").max_attempts(3)?)
+//!         .cache(CacheConfig::new("answers", Duration::from_secs(600))?, key, Memory::new(1 << 20)?)
+//!         .fallback(FallbackConfig::new("answer").then("small", small))?;
+//!     let ask = (workflow("trim", |q: String| async move { Ok(q.trim().to_owned()) }) >> large).named("ask");
+//!     println!("{}", ask.run(" why? ".to_owned(), &throughline::Context::new()).await?);
+//!     println!("{}", telemetry.sink().render());
+//!     Ok(())
+//! }
 //! ```
+//!
+//! It needs tokio with the features `macros` and `rt-multi-thread`, and `endpoint` of this crate for the
+//! metrics on port 9464.
 //!
 //! # Concepts
 //! * A [`Workflow`] is work that composes: `>>` pipes, `|` runs side by side, methods wrap, outermost last.
 //!   [`workflow()`] makes one of an async function. Piping is not wrapping: see [`workflow`](mod@workflow).
+//! * A *stage* is a part that is seen: a function with a name, or a primitive around one, such as a retry. Its
+//!   *operation* is the name that it was given; metrics, spans and the graph show it, so it comes from code and
+//!   never from an input.
+//! * A primitive is configured by an `XConfig`. A number that makes no sense is a [`ConfigError`] when the workflow
+//!   is built, hence the `?`. `flow.stage().stats()` says what the outermost stage has seen.
 //! * A [`Context`] goes with every run: ids, trace, deadline, cancellation, shared state. One request, one
 //!   context. Give a pipe a name ([`Workflow::named`]): it makes one trace of its stages, which otherwise
 //!   begin a trace each where the context does not continue one.

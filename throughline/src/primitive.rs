@@ -1,4 +1,22 @@
 //! What every part of a workflow is.
+//!
+//! To use workflows takes none of it but a bound: a function that makes a workflow returns
+//! `Workflow<impl Primitive<In = String, Out = String>>`, with `+ Clone` where it is to be run in two places.
+//! [`Boxed`] is for collections of unlike workflows, and for a type that can be written down.
+//!
+//! ```
+//! use throughline::{Boxed, Context, Primitive, Workflow, workflow};
+//!
+//! fn model(name: &'static str) -> Workflow<impl Primitive<In = String, Out = String> + Clone> {
+//!     workflow(name, move |q: String| async move { Ok(format!("{name}: {q}")) })
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> throughline::Result<()> {
+//! let large = model("large");
+//! let all: Vec<Workflow<Boxed<String, String>>> = vec![large.clone().boxed(), (large >> model("check")).boxed()];
+//! assert_eq!(all[1].run("why?".to_owned(), &Context::new()).await?, "check: large: why?");
+//! # Ok(()) }
+//! ```
 
 use std::future::Future;
 use std::pin::Pin;
@@ -57,7 +75,7 @@ trait Erased<In, Out>: Send + Sync {
     fn bind(&self, sink: &Sink);
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 // === impl Boxed ===
 

@@ -31,9 +31,7 @@ mod bill;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,7 +41,7 @@ use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
-use crate::primitive::{Boxed, Primitive};
+use crate::primitive::{BoxFuture, Boxed, Primitive};
 use crate::stream::Streaming;
 use crate::telemetry::{
     Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
@@ -71,6 +69,7 @@ pub(crate) static FAMILIES: &[&Family] =
 
 labels! {
     /// Why a route was taken.
+    #[non_exhaustive]
     pub enum RouteReason {
         /// The selector named it.
         RoutingFunction = "routing_function",
@@ -83,6 +82,7 @@ labels! {
 
 labels! {
     /// What can happen while a route is chosen.
+    #[non_exhaustive]
     pub enum RouterEvent {
         /// The selector panicked.
         SelectorPanicked = "selector_panicked",
@@ -101,6 +101,7 @@ pub enum OnUnknownRoute {
 }
 
 /// What a router is made of. Pass it to [`router`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `router`"]
 pub struct RouterConfig<In, Out> {
     operation: String,
@@ -149,7 +150,7 @@ pub struct RouterStats {
     pub unpriced: u64,
 }
 
-type Selected<'a> = Pin<Box<dyn Future<Output = Result<Cow<'static, str>>> + Send + 'a>>;
+type Selected<'a> = BoxFuture<'a, Result<Cow<'static, str>>>;
 
 type Select<In> = dyn Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync;
 type SelectAsync<In> = dyn for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync;
@@ -230,7 +231,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
         }
     }
 
-    /// Adds a route. Its name becomes the `route` label.
+    /// Adds a route, one at least. Its name becomes the `route` label.
     pub fn route<P, Shape>(mut self, name: impl Into<String>, workflow: Workflow<P, Shape>) -> Self
     where
         P: Primitive<In = In, Out = Out>,
@@ -257,7 +258,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
         self
     }
 
-    /// Chooses by a function.
+    /// Chooses by a function, which gives the name of a route. A selector is required.
     pub fn select(
         mut self,
         selector: impl Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync + 'static,
@@ -266,7 +267,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
         self
     }
 
-    /// Chooses by an async function, boxed by the caller.
+    /// As [`RouterConfig::select`], by an async function whose future the caller boxes: `|q, cx| Box::pin(..)`.
     pub fn select_async(
         mut self,
         selector: impl for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync + 'static,
@@ -279,6 +280,13 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> RouterConfig<In, Out> {
     pub fn pricing(mut self, pricing: impl Pricing<Out> + 'static) -> Self {
         self.pricing = Some(Arc::new(pricing));
         self
+    }
+}
+
+impl<In, Out> fmt::Debug for RouterConfig<In, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes: Vec<&str> = self.routes.iter().map(|(name, _)| name.as_str()).collect();
+        write!(f, "RouterConfig({}, routes {})", self.operation, routes.join(", "))
     }
 }
 
@@ -386,8 +394,8 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Router<In, Out> {
             signals.0[route].decisions[reason as usize].inc();
         }
         let name = &self.routes[route].0;
-        run.attribute("throughline.route", name.clone());
-        run.attribute("throughline.route.reason", reason.as_str());
+        run.attribute("throughline.router.route", name.clone());
+        run.attribute("throughline.router.reason", reason.as_str());
         cx.state().insert(RouteTaken { route: name.clone(), reason });
         Ok(route)
     }

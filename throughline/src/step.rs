@@ -16,6 +16,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The function gives a [`throughline::Result`](crate::Result). `?` does not turn other errors into ours, because
+//! somebody has to say what kind of failure they are: `map_err` as above. A closure says the type of its
+//! input, owned: the future outlives a borrow.
+//!
 //! Do not use it for glue that takes a few nanoseconds: two clock reads cost more.
 
 use std::fmt;
@@ -25,7 +29,7 @@ use std::marker::PhantomData;
 use crate::context::Context;
 use crate::error::Result;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
 /// A named async function. Made by [`workflow`], [`workflow_with`] and [`workflow_stream`].
@@ -135,8 +139,6 @@ impl<F: Function> Stage for Step<F> {
     async fn run(&self, input: F::In, cx: &Context, _: &mut Run<'_, Self>) -> Result<F::Out> {
         self.function.call(input, cx).await
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn stream<'a>(&self, output: &'a mut F::Out) -> Option<&'a mut dyn Streaming> {
         F::stream(output)

@@ -40,11 +40,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while a case is chosen.
+    #[non_exhaustive]
     pub enum SwitchEvent {
         /// An input had a case.
         CaseTaken = "case_taken",
@@ -61,6 +62,7 @@ labels! {
 const DEFAULT: &str = "default";
 
 /// What a switch is made of. Pass it to [`switch`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `switch`"]
 pub struct SwitchConfig<K, In, Out> {
     operation: String,
@@ -76,7 +78,7 @@ pub struct Switch<K, In, Out> {
     places: HashMap<K, usize>,
     cases: Vec<Case<In, Out>>,
     rest: Rest<In, Out>,
-    events: [AtomicU64; 4],
+    events: PerLabel<SwitchEvent>,
 }
 
 /// What a [`Switch`] has seen since it was built, with telemetry on or off.
@@ -132,7 +134,8 @@ impl<K, In: Send + 'static, Out: Send + 'static> SwitchConfig<K, In, Out> {
         Self { operation: operation.into(), key: None, cases: Vec::new(), rest: None }
     }
 
-    /// Says which key an input has. A panic is an error of [`Kind::Internal`].
+    /// Says which key an input has; this is required. What the key displays as names its case in metrics and in
+    /// the graph, so an enum needs `Display`. A panic is an error of [`Kind::Internal`].
     pub fn on(mut self, key: impl Fn(&In, &Context) -> K + Send + Sync + 'static) -> Self {
         self.key = Some(Box::new(key));
         self
@@ -160,6 +163,7 @@ impl<K, In: Send + 'static, Out: Send + 'static> SwitchConfig<K, In, Out> {
 
 impl<K, T> SwitchConfig<K, T, T> {
     /// Lets inputs that have no case pass through unchanged: possible where the cases give what they take.
+    /// Default: neither this nor a default workflow, which is an error.
     pub fn pass_through(mut self) -> Self {
         self.rest = Some(Rest::PassThrough(std::convert::identity));
         self
@@ -198,7 +202,7 @@ impl<K: Eq + Hash + fmt::Display, In, Out> Switch<K, In, Out> {
             }
             named.push(Case { name, workflow, taken: AtomicU64::new(0) });
         }
-        Ok(Self { operation, key, places, cases: named, rest, events: Default::default() })
+        Ok(Self { operation, key, places, cases: named, rest, events: PerLabel::default() })
     }
 }
 
@@ -206,13 +210,12 @@ impl<K, In, Out> Switch<K, In, Out> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> SwitchStats {
-        let count = |event: SwitchEvent| self.events[event.index()].load(Ordering::Relaxed);
         let cases = self.cases.iter().map(|case| (case.name.clone(), case.taken.load(Ordering::Relaxed)));
         SwitchStats {
             cases: cases.collect(),
-            default: count(SwitchEvent::DefaultTaken),
-            passed_through: count(SwitchEvent::PassedThrough),
-            panics: count(SwitchEvent::KeyPanicked),
+            default: self.events.get(SwitchEvent::DefaultTaken),
+            passed_through: self.events.get(SwitchEvent::PassedThrough),
+            panics: self.events.get(SwitchEvent::KeyPanicked),
         }
     }
 
@@ -241,14 +244,14 @@ where
             (Ok(None), Rest::PassThrough(_)) => SwitchEvent::PassedThrough,
             (Err(_), _) => SwitchEvent::KeyPanicked,
         };
-        self.events[event.index()].fetch_add(1, Ordering::Relaxed);
+        self.events.inc(event);
         run.event(event);
         let case =
             case.map_err(|_| Error::new(Kind::Internal, "the function that gives the key panicked"))?;
         if let Some(case) = case {
             case.taken.fetch_add(1, Ordering::Relaxed);
         }
-        run.attribute("throughline.case", case.map_or(DEFAULT.to_owned(), |case| case.name.clone()));
+        run.attribute("throughline.switch.case", case.map_or(DEFAULT.to_owned(), |case| case.name.clone()));
         Ok(case)
     }
 }
@@ -281,8 +284,6 @@ where
             (None, Rest::PassThrough(identity)) => Ok(identity(input)),
         }
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         let start = Node::leaf(Self::PRIMITIVE, &self.operation);

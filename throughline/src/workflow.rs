@@ -85,6 +85,10 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     ///
     /// # Cancellation
     /// Dropping the future drops every stage in flight.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its clock (`#[tokio::main]` and `#[tokio::test]` have it), as soon as a
+    /// stage waits or bounds a time.
     pub async fn run(&self, input: P::In, cx: &Context) -> Result<P::Out> {
         self.0.execute(input, cx).await
     }
@@ -343,7 +347,8 @@ macro_rules! fan {
     };
 }
 
-async fn branch<P: Primitive>(primitive: &P, input: P::In, cx: Context) -> Result<P::Out> {
+/// Runs one branch on a context of its own.
+pub(crate) async fn branch<P: Primitive>(primitive: &P, input: P::In, cx: Context) -> Result<P::Out> {
     primitive.execute(input, &cx).await
 }
 

@@ -169,6 +169,22 @@ async fn a_follower_that_goes_away_disturbs_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_waits_no_longer_than_until_its_deadline_or_until_it_is_asked_to_stop() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, Ok);
+    let cx = recorder.context();
+    let hurried = cx.with_time_limit(SECOND / 4);
+    let (leader, follower) = tokio::join!(flow.run("hi".into(), &cx), flow.run("hi".into(), &hurried));
+    assert_eq!(leader.unwrap(), 1);
+    let error = follower.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Kind::Timeout, "the deadline passed while waiting")
+    );
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 2.0)]), "no hit, for there was no answer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_passing_failure_is_the_leaders_own_and_a_follower_tries_again() {
     let (recorder, runs) = (Recorder::new(), Arc::default());
     let flow = slow(config(), &runs, |n| if n == 1 { Err(busy()) } else { Ok(n) });

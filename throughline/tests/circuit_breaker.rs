@@ -7,8 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use throughline::circuit_breaker::CircuitState;
-use throughline::circuit_breaker::{Undecided, Verdict, Window};
+use throughline::circuit_breaker::{CircuitState, Undecided, Verdict, Window};
 use throughline::telemetry::{Label as _, Sink};
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
@@ -168,7 +167,7 @@ fn shows_its_name_its_state_and_its_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rates_of_the_window_can_be_read() {
-    let config = CircuitBreakerConfig::new("model").minimum_calls(4).unwrap().slow_after(secs(2)).unwrap();
+    let config = CircuitBreakerConfig::new("model").min_calls(4).unwrap().slow_after(secs(2)).unwrap();
     let script = Script::new("model")
         .then(Turn::fail(upstream()))
         .then(Turn::value(1).after(secs(3)))
@@ -191,7 +190,7 @@ fn refuses_bounds_that_are_none() {
         (new().window(Window::count(0)), "window is 0: it must be from 1 to 100000"),
         (new().window(Window::consecutive(100_001)), "window is 100001: it must be from 1 to 100000"),
         (new().window(Window::time(Duration::ZERO)), "window is 0.0 s: it must be from 0.001 s to 86400 s"),
-        (new().minimum_calls(0), "minimum of calls is 0: it must be from 1 to 100000"),
+        (new().min_calls(0), "minimum of calls is 0: it must be from 1 to 100000"),
         (new().failure_rate(0.0), "failure rate is 0.0: it must be above 0 and at most 1"),
         (new().failure_rate(f64::NAN), "failure rate is NaN: it must be above 0 and at most 1"),
         (new().slow_rate(1.01), "slow rate is 1.01: it must be above 0 and at most 1"),
@@ -199,7 +198,7 @@ fn refuses_bounds_that_are_none() {
         (new().trials(0), "number of trials is 0: it must be from 1 to 10000"),
         (new().open_for(secs(86_401)), "open time is 86401.0 s: it must be from 0.001 s to 86400 s"),
         (
-            new().open_at_most(secs(86_401)),
+            new().max_open_for(secs(86_401)),
             "longest open time is 86401.0 s: it must be from 0.001 s to 86400 s",
         ),
         (new().growth(0.9), "growth is 0.9: it must be from 1 to 10"),
@@ -569,7 +568,7 @@ async fn a_refusal_is_a_span_that_names_the_state() {
     let attribute = |key: &str| {
         spans[0].attributes.iter().find(|kv| kv.key.as_str() == key).map(|kv| kv.value.as_str().into_owned())
     };
-    assert_eq!(attribute("throughline.circuit.state").as_deref(), Some("forced_open"));
+    assert_eq!(attribute("throughline.circuit_breaker.state").as_deref(), Some("forced_open"));
     assert_eq!(attribute("throughline.outcome").as_deref(), Some("rejected"));
     assert_eq!(attribute("error.type").as_deref(), Some("circuit_open"));
 }

@@ -240,6 +240,19 @@ async fn a_timeout_of_the_work_is_told_apart_from_ones_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_inside_that_ends_with_the_deadline_is_a_timeout_of_ones_own() {
+    let (recorder, start) = (Recorder::new(), Instant::now());
+    let waits =
+        workflow_with("waits", |(): (), cx: Context| async move { cx.while_wanted(pending::<()>()).await });
+    let error = waits.timeout(config(0.3)).run((), &recorder.context()).await.unwrap_err();
+    assert_eq!(
+        (error.to_string().as_str(), start.elapsed()),
+        ("no answer within 300ms", Duration::from_millis(300))
+    );
+    assert_eq!((outcome(&recorder, "timeout"), outcome(&recorder, "inner_error")), (Some(1.0), None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_is_counted_as_cancelled() {
     let recorder = Recorder::new();
     let flow = sleeper().timeout(config(10.0));
@@ -417,4 +430,28 @@ async fn empty_and_absent_inputs_pass_through() {
     assert_eq!(text.run(String::new(), &cx).await.unwrap(), "");
     let absent = workflow("absent", |input: Option<u8>| async move { Ok(input) }).timeout(config(1.0));
     assert_eq!(absent.run(None, &cx).await.unwrap(), None);
+}
+
+/// Works in a way that always goes on at once: it gives way only when tokio makes it.
+async fn busy() -> Result<()> {
+    for _ in 0..500_000 {
+        tokio::task::coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_never_waits_for_long_is_dropped_at_its_limit() {
+    let flow = workflow("busy", |(): ()| busy()).timeout(config(1.0));
+    let time = tokio::spawn(tokio::time::advance(Duration::from_secs(2)));
+    assert_eq!(flow.run((), &Context::new()).await.unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_on_work_that_never_waits_for_long_ends_at_the_deadline() {
+    let cx = Context::builder().time_limit(Duration::from_secs(1)).build();
+    let time = tokio::spawn(tokio::time::advance(Duration::from_secs(2)));
+    assert_eq!(cx.while_wanted(busy()).await.unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
 }

@@ -32,6 +32,10 @@ pub struct Found {
 }
 
 /// A place for values under keys. It may lose any of them at any time.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store",
+    note = "`Memory::new(bytes)?` is one: it gives a `Result`, because a size can be too small"
+)]
 pub trait Store: Send + Sync {
     /// The value under `key`, unless it is older than it may be kept.
     ///

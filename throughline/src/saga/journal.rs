@@ -1,7 +1,5 @@
 //! What a saga undoes if it fails: one entry a completed step, in the order of completion.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::primitive::BoxFuture;
 
 /// The entries of one run of a saga. It travels in the [`Context`], branches share it.
 #[derive(Clone)]
@@ -56,10 +55,8 @@ pub(super) trait Compensation: Send {
     fn name(&self) -> String;
 
     /// Tries once.
-    fn attempt(&mut self, cx: Context) -> Attempt;
+    fn attempt(&mut self, cx: Context) -> BoxFuture<'static, Result<()>>;
 }
-
-pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 // === impl Journal ===
 
@@ -90,17 +87,17 @@ impl Journal {
 
     /// A step is completed.
     pub(super) fn completed(&self, compensation: Box<dyn Compensation>) {
-        self.keep(vec![Entry::Done(compensation, self.0.bounds)]);
+        self.keep([Entry::Done(compensation, self.0.bounds)]);
     }
 
-    pub(super) fn keep(&self, entries: Vec<Entry>) {
+    pub(super) fn keep(&self, entries: impl IntoIterator<Item = Entry>) {
         let late = match &mut *self.state() {
             State::Open(kept) => return kept.extend(entries),
             State::Failed(late) => Some(Arc::clone(late)),
             State::Committed | State::Refusing => None,
         };
         match (late, self.outer()) {
-            (Some(late), _) => late(entries),
+            (Some(late), _) => late(entries.into_iter().collect()),
             (None, Some(outer)) => outer.keep(entries),
             (None, None) => {}
         }

@@ -1,5 +1,15 @@
 //! How workflows are seen: metrics, traces and their lifecycle.
 //!
+//! Begin `main` with `let telemetry = Telemetry::builder().from_env().init();` and keep the variable: what is
+//! dropped is stopped. From then on every stage has
+//! * `throughline_primitive_duration_seconds{primitive, operation, outcome}`, `_in_flight` and `_events_total`;
+//!   some primitives have series of their own, and [`catalogue`] has all of them;
+//! * a span in the trace of its run ([`TelemetryBuilder::traces`]).
+//!
+//! With the feature `endpoint` the metrics are at <http://127.0.0.1:9464/metrics>; [`Sink::render`] gives the same
+//! page as text. Without any of this, workflows run as they are and nothing is counted but their `stats()`.
+//! Nothing here fails a program: what does not work is in [`Telemetry::status`].
+//!
 //! Three layers: [`Sink`] is the port that stages report to, [`Observed`] the wrapper that is the only
 //! code to time, count and open spans, and [`Telemetry`] owns the exporters.
 //!
@@ -31,6 +41,7 @@ mod observed;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod page;
+mod per_label;
 mod per_sink;
 mod registry;
 mod run;
@@ -48,6 +59,7 @@ pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
+pub(crate) use per_label::PerLabel;
 pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Rate, Registry};
 pub use run::{Deferred, Run};
