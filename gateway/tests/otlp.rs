@@ -129,7 +129,7 @@ impl Scene {
         let hit = self.gateway.ask(chat("auto", PROMPT)).await;
         let hit_trace = self.receiver.trace(trace_id(&hit)).await;
         assert_eq!(hit_trace.tree(), HIT);
-        assert_eq!(hit_trace.attributes("cache auto")["throughline.cache"], "hit");
+        assert_eq!(hit_trace.attributes("cache auto")["throughline.cache.outcome"], "hit");
 
         let server = trace.attributes("POST /v1/chat/completions");
         assert_eq!(server["http.request.method"], "POST");
@@ -138,10 +138,10 @@ impl Scene {
         let workflow = trace.attributes("invoke_workflow auto");
         assert_eq!(workflow["gen_ai.operation.name"], "invoke_workflow");
         assert_eq!(workflow["gen_ai.workflow.name"], "auto");
-        assert_eq!(trace.attributes("cache auto")["throughline.cache"], "miss");
+        assert_eq!(trace.attributes("cache auto")["throughline.cache.outcome"], "miss");
         let router = trace.attributes("router auto");
-        assert_eq!(router["throughline.route"], "cheap");
-        assert_eq!(router["throughline.route.reason"], "routing_function");
+        assert_eq!(router["throughline.router.route"], "cheap");
+        assert_eq!(router["throughline.router.reason"], "routing_function");
         let chat = trace.attributes("chat gpt-4o-mini");
         assert_eq!(chat["gen_ai.operation.name"], "chat");
         assert_eq!(chat["gen_ai.provider.name"], "openai");
@@ -185,7 +185,7 @@ SERVER POST /v1/chat/completions (ok)
             CLIENT POST (ok)
 ";
     assert_eq!(trace.tree(), expected);
-    assert_eq!(trace.attributes("router auto")["throughline.route"], "dear");
+    assert_eq!(trace.attributes("router auto")["throughline.router.route"], "dear");
 
     let answer = scene.gateway.ask(chat("inside", PROMPT)).await;
     let trace = scene.receiver.trace(trace_id(&answer)).await;
@@ -234,7 +234,7 @@ async fn a_streamed_answer_ends_its_spans_with_its_last_byte() {
     let answer = scene.gateway.ask(streamed(PROMPT)).await;
     let trace = scene.receiver.trace(trace_id(&answer)).await;
     assert_eq!(trace.tree(), MISS);
-    assert_eq!(trace.attributes("cache auto")["throughline.cache"], "miss");
+    assert_eq!(trace.attributes("cache auto")["throughline.cache.outcome"], "miss");
     let chat = trace.attributes("chat gpt-4o-mini");
     assert_eq!(chat["gen_ai.request.stream"], "true");
     assert_eq!((&*chat["gen_ai.usage.input_tokens"], &*chat["gen_ai.usage.output_tokens"]), ("12", "3"));

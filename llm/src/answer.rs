@@ -7,8 +7,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use throughline::stream::StreamEnding;
-use throughline::stream::{OnEnd, Part, StreamLimit};
+use throughline::stream::{OnEnd, Part, StreamEnding, StreamLimit};
 use throughline::{Context, Error, ItemStream, Kind, Result, Streaming};
 
 use crate::openai::Usage;

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
 use serde::Deserialize;
 use serde_json::Value;
-use throughline::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
+use throughline::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use throughline::{Context, Error, Kind, Result};
 
 use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
@@ -138,8 +138,6 @@ impl Stage for HttpCall {
         }
         collect(body, MAX_ANSWER_BYTES).await.map(HttpAnswer::Full).map_err(incomplete)
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 }
 
 fn unreachable(error: ClientError) -> Error {

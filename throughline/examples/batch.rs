@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(format!("answer to {prompt}"))
     });
     let one = model.timeout(TimeoutConfig::new("model", Duration::from_secs(5))?);
-    let batch = one.each(ParallelConfig::new("batch").at_most(8)?.settle());
+    let batch = one.each(ParallelConfig::new("batch").max_concurrent(8)?.settle());
 
     let prompts: Vec<String> = (0..100).map(|n| format!("prompt {n:02}")).collect();
     let start = Instant::now();

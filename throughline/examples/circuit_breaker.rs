@@ -2,16 +2,19 @@
 //!
 //! A provider goes down. Two workflows call it and share one circuit: after some failures they stop calling, and
 //! are told at once; a trial now and then finds out when it is back.
+//!
+//! ```text
+//! cargo run -p throughline --example circuit_breaker
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use throughline::circuit_breaker::CircuitState;
-use throughline::circuit_breaker::Window;
+use throughline::circuit_breaker::{CircuitState, Window};
 use throughline::{Circuit, CircuitBreakerConfig, Context, Error, Kind, workflow};
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (up, calls) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
     let provider = |name: &'static str| {
@@ -33,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let circuit = Circuit::new(
         CircuitBreakerConfig::new("provider")
             .window(Window::count(10))?
-            .minimum_calls(4)?
+            .min_calls(4)?
             .failure_rate(0.5)?
             .open_for(Duration::from_millis(200))?
             .trials(2)?,

@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let requests = Quota::per_minute(50)?.burst(10)?;
     let tokens = Quota::per_minute(16_000)?.burst(4_000)?;
     let account = Allowance::of_both(requests, tokens);
-    let config = RateLimitConfig::new("nightly", account.clone())
+    let config = RateLimitConfig::new("nightly", &account)
         .estimate(|question: &Question| question.max_tokens)
         .actual(|answer: &Answer| Some(answer.tokens))
         .max_wait(Duration::from_secs(3_600))?;

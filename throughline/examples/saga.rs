@@ -1,6 +1,8 @@
 //! How do I undo what was done when a later step fails?
 //!
-//! `cargo run -p throughline --example saga`
+//! ```text
+//! cargo run -p throughline --example saga
+//! ```
 
 use std::time::Duration;
 
@@ -63,8 +65,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let config =
-        || -> Result<_, ConfigError> { SagaConfig::new("order").limit(Duration::from_secs(5))?.attempts(5) };
+    let config = || -> Result<_, ConfigError> {
+        SagaConfig::new("order").limit(Duration::from_secs(5))?.max_attempts(5)
+    };
     let flow = (reserve() >> charge() >> ship()).saga(config()?);
 
     act("an order that can be shipped:");

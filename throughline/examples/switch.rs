@@ -1,6 +1,8 @@
 //! How do I choose by content?
 //!
-//! `cargo run -p throughline --example switch`
+//! ```text
+//! cargo run -p throughline --example switch
+//! ```
 
 use std::fmt;
 

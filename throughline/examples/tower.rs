@@ -1,6 +1,8 @@
 //! How do I use this with tower?
 //!
-//! `cargo run -p throughline --example tower --features tower`
+//! ```text
+//! cargo run -p throughline --example tower --features tower
+//! ```
 
 use std::time::Duration;
 

@@ -39,24 +39,25 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::attempt::answered;
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::latency::Latency;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// How a guarded run ended.
+    #[non_exhaustive]
     pub enum AdaptiveTimeoutOutcome {
         /// It answered in time.
         Success = "success",
@@ -71,6 +72,7 @@ labels! {
 
 labels! {
     /// What can happen while a guarded run is under way.
+    #[non_exhaustive]
     pub enum AdaptiveTimeoutEvent {
         /// The learned limit passed and was not enforced.
         WouldHaveTimedOut = "would_have_timed_out",
@@ -85,6 +87,7 @@ const CUT: u32 = 2;
 /// How a limit is learned, and what bounds it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `adaptive_timeout`"]
 pub struct AdaptiveTimeoutConfig {
     operation: String,
     floor: Duration,
@@ -102,8 +105,8 @@ pub struct AdaptiveTimeout<P> {
     config: AdaptiveTimeoutConfig,
     shadow: AtomicBool,
     latency: Latency,
-    counts: [AtomicU64; 4],
-    would_have_timed_out: AtomicU64,
+    outcomes: PerLabel<AdaptiveTimeoutOutcome>,
+    events: PerLabel<AdaptiveTimeoutEvent>,
 }
 
 /// What an [`AdaptiveTimeout`] has seen and learned, with telemetry on or off.
@@ -136,8 +139,8 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             shadow: AtomicBool::new(config.shadow),
             latency: Latency::new(config.window, config.min_samples),
             config,
-            counts: Default::default(),
-            would_have_timed_out: AtomicU64::new(0),
+            outcomes: PerLabel::default(),
+            events: PerLabel::default(),
         })
     }
 }
@@ -155,11 +158,11 @@ impl AdaptiveTimeoutConfig {
         ceiling: Duration,
     ) -> Result<Self, ConfigError> {
         if ceiling > LONGEST {
-            return Err(refused("ceiling", format_args!("{ceiling:?}"), "at most 24h"));
+            return Err(ConfigError::refused("adaptive timeout ceiling", ceiling, "at most 24h"));
         }
         if floor.is_zero() || floor > ceiling {
             let allowed = format!("more than 0s and at most the ceiling, {ceiling:?}");
-            return Err(refused("floor", format_args!("{floor:?}"), &allowed));
+            return Err(ConfigError::refused("adaptive timeout floor", floor, allowed));
         }
         Ok(Self {
             operation: operation.into(),
@@ -180,7 +183,7 @@ impl AdaptiveTimeoutConfig {
     /// When `quantile` is not between 0.5 and 0.999.
     pub fn quantile(mut self, quantile: f64) -> Result<Self, ConfigError> {
         if !(0.5..=0.999).contains(&quantile) {
-            return Err(refused("quantile", format_args!("{quantile:?}"), "from 0.5 to 0.999"));
+            return Err(ConfigError::refused("adaptive timeout quantile", quantile, "from 0.5 to 0.999"));
         }
         self.quantile = quantile;
         Ok(self)
@@ -192,7 +195,7 @@ impl AdaptiveTimeoutConfig {
     /// When `factor` is not between 1 and 100.
     pub fn factor(mut self, factor: f64) -> Result<Self, ConfigError> {
         if !(1.0..=100.0).contains(&factor) {
-            return Err(refused("factor", format_args!("{factor:?}"), "from 1 to 100"));
+            return Err(ConfigError::refused("adaptive timeout factor", factor, "from 1 to 100"));
         }
         self.factor = factor;
         Ok(self)
@@ -204,7 +207,7 @@ impl AdaptiveTimeoutConfig {
     /// When `samples` is zero.
     pub fn min_samples(mut self, samples: u64) -> Result<Self, ConfigError> {
         if samples == 0 {
-            return Err(refused("min_samples", format_args!("0"), "at least 1"));
+            return Err(ConfigError::refused("adaptive timeout min_samples", samples, "at least 1"));
         }
         self.min_samples = samples;
         Ok(self)
@@ -216,7 +219,11 @@ impl AdaptiveTimeoutConfig {
     /// When `window` is zero or longer than a day.
     pub fn window(mut self, window: Duration) -> Result<Self, ConfigError> {
         if window.is_zero() || window > LONGEST {
-            return Err(refused("window", format_args!("{window:?}"), "more than 0s and at most 24h"));
+            return Err(ConfigError::refused(
+                "adaptive timeout window",
+                window,
+                "more than 0s and at most 24h",
+            ));
         }
         self.window = window;
         Ok(self)
@@ -224,15 +231,10 @@ impl AdaptiveTimeoutConfig {
 
     /// Enforces only the ceiling, and counts what the learned limit would have cut, until
     /// [`AdaptiveTimeout::set_shadow`] says otherwise. Default: only until there are samples enough.
-    #[must_use]
     pub fn shadow(mut self) -> Self {
         self.shadow = true;
         self
     }
-}
-
-fn refused(field: &str, given: fmt::Arguments<'_>, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("adaptive timeout {field} is {given}: it must be {allowed}"))
 }
 
 // === impl AdaptiveTimeout ===
@@ -241,15 +243,14 @@ impl<P> AdaptiveTimeout<P> {
     /// What it has seen and learned so far.
     #[must_use]
     pub fn stats(&self) -> AdaptiveTimeoutStats {
-        let count = |outcome: AdaptiveTimeoutOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let now = Instant::now();
         let limit = self.limit(now);
         AdaptiveTimeoutStats {
-            successes: count(AdaptiveTimeoutOutcome::Success),
-            timeouts: count(AdaptiveTimeoutOutcome::Timeout),
-            inner_errors: count(AdaptiveTimeoutOutcome::InnerError),
-            cancelled: count(AdaptiveTimeoutOutcome::Cancelled),
-            would_have_timed_out: self.would_have_timed_out.load(Ordering::Relaxed),
+            successes: self.outcomes.get(AdaptiveTimeoutOutcome::Success),
+            timeouts: self.outcomes.get(AdaptiveTimeoutOutcome::Timeout),
+            inner_errors: self.outcomes.get(AdaptiveTimeoutOutcome::InnerError),
+            cancelled: self.outcomes.get(AdaptiveTimeoutOutcome::Cancelled),
+            would_have_timed_out: self.events.get(AdaptiveTimeoutEvent::WouldHaveTimedOut),
             limit,
             enforced: if self.is_shadow() { self.config.ceiling } else { limit },
             samples: self.latency.count(now),
@@ -296,17 +297,17 @@ impl<P: Primitive> AdaptiveTimeout<P> {
         tokio::select! {
             biased;
             result = &mut work => return Some(result),
-            () = sleep_until(start + limit) => {}
+            () = until(Some(start + limit)) => {}
         }
         if limit >= enforced {
             return None;
         }
-        self.would_have_timed_out.fetch_add(1, Ordering::Relaxed);
+        self.events.inc(AdaptiveTimeoutEvent::WouldHaveTimedOut);
         run.event(AdaptiveTimeoutEvent::WouldHaveTimedOut);
         tokio::select! {
             biased;
             result = work => Some(result),
-            () = sleep_until(start + enforced) => None,
+            () = until(Some(start + enforced)) => None,
         }
     }
 }
@@ -332,8 +333,8 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
         let start = Instant::now();
         let limit = self.limit(start);
         let enforced = if self.is_shadow() { self.config.ceiling } else { limit };
-        run.attribute("throughline.timeout.limit_seconds", limit.as_secs_f64());
-        run.attribute("throughline.timeout.enforced_seconds", enforced.as_secs_f64());
+        run.attribute("throughline.adaptive_timeout.limit_seconds", limit.as_secs_f64());
+        run.attribute("throughline.adaptive_timeout.enforced_seconds", enforced.as_secs_f64());
         run.note = Some(start);
 
         let (inner, stop) = cx.bounded(enforced);
@@ -365,7 +366,7 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         if let Some(start) = *end.note {
             let now = Instant::now();
             self.cut(now - start, now);

@@ -1,4 +1,4 @@
-//! What those have in common that run several attempts of which one is to count.
+//! What those have in common that decide by success or failure, or run several attempts of which one counts.
 
 use crate::context::Context;
 use crate::error::Result;

@@ -45,6 +45,7 @@ use ledger::{Ledger, TOKEN, Terms};
 /// What a [`Budget`] grants.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `Budget::new`"]
 pub struct BudgetConfig {
     ratio: f64,
     window: Duration,
@@ -110,7 +111,7 @@ impl BudgetConfig {
     /// When `window` is not from one second to a minute.
     pub fn window(mut self, window: Duration) -> Result<Self, ConfigError> {
         if window < Duration::from_secs(1) || window > Duration::from_secs(60) {
-            return Err(ConfigError::new(format!("budget window is {window:?}: it must be from 1s to 60s")));
+            return Err(ConfigError::refused("budget window", window, "from 1s to 60s"));
         }
         self.window = window;
         Ok(self)
@@ -146,7 +147,9 @@ impl Default for BudgetConfig {
 fn within(field: &str, value: f64, most: f64) -> Result<f64, ConfigError> {
     match (0.0..=most).contains(&value) {
         true => Ok(value),
-        false => Err(ConfigError::new(format!("budget {field} is {value:?}: it must be from 0 to {most}"))),
+        false => {
+            Err(ConfigError::refused(&format!("budget {field}"), value, format_args!("from 0 to {most}")))
+        }
     }
 }
 

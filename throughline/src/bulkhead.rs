@@ -9,7 +9,7 @@
 //! Use it around each dependency that may become slow, so that a slow one holds only its own places and not
 //! every worker. It stands inside retry, so that a sleeping retry holds no place, and outside the rate
 //! limit and the timeout of one attempt, so that a wait is not counted as the dependency's. Workflows that
-//! use one dependency share clones of one [`Compartment`].
+//! use one dependency share one [`Compartment`].
 //!
 //! ```
 //! use throughline::{BulkheadConfig, Context, Kind, workflow};
@@ -32,7 +32,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -44,11 +44,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// How a run in a bulkhead ended.
+    #[non_exhaustive]
     pub enum BulkheadOutcome {
         /// It answered.
         Success = "success",
@@ -63,6 +64,7 @@ labels! {
 
 labels! {
     /// What can happen to a run in a bulkhead.
+    #[non_exhaustive]
     pub enum BulkheadEvent {
         /// It had to wait.
         Queued = "queued",
@@ -81,6 +83,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many runs may be under way and wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `bulkhead`"]
 pub struct BulkheadConfig {
     operation: String,
     max_concurrent: usize,
@@ -119,7 +122,7 @@ struct Queued<'a>(&'a Level);
 pub struct Bulkhead<P> {
     inner: P,
     compartment: Compartment,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<BulkheadOutcome>,
 }
 
 /// What a [`Bulkhead`] has seen since it was built, with telemetry on or off.
@@ -145,14 +148,14 @@ pub struct BulkheadStats {
 }
 
 impl<P: Primitive, Shape> Workflow<P, Shape> {
-    /// Bounds how many runs are under way: a [`BulkheadConfig`] makes places of its own, a clone of a
-    /// [`Compartment`] shares them.
+    /// Bounds how many runs are under way: by places of its own (give a [`BulkheadConfig`]), or by those that it
+    /// shares (give a [`&Compartment`](Compartment)).
     ///
     /// # Cancellation
     /// Dropping a run gives back its place, or its place in the line, at once.
     pub fn bulkhead(self, compartment: impl Into<Compartment>) -> Workflow<Observed<Bulkhead<P>>> {
         let (inner, compartment) = (self.into_inner(), compartment.into());
-        Workflow::from_stage(Bulkhead { inner, compartment, counts: Default::default() })
+        Workflow::from_stage(Bulkhead { inner, compartment, outcomes: PerLabel::default() })
     }
 }
 
@@ -165,15 +168,12 @@ impl BulkheadConfig {
     /// When `max_concurrent` is zero or more than a million.
     pub fn new(operation: impl Into<String>, max_concurrent: usize) -> Result<Self, ConfigError> {
         if !(1..=1_000_000).contains(&max_concurrent) {
-            return Err(ConfigError::new(format!(
-                "bulkhead max_concurrent is {max_concurrent}: it must be from 1 to 1000000"
-            )));
+            return Err(ConfigError::refused("bulkhead max_concurrent", max_concurrent, "from 1 to 1000000"));
         }
         Ok(Self { operation: operation.into(), max_concurrent, queue: 0, max_wait: Duration::from_secs(10) })
     }
 
     /// How many runs may wait for a place. Default: 0.
-    #[must_use]
     pub fn queue(mut self, length: usize) -> Self {
         self.queue = length;
         self
@@ -185,9 +185,8 @@ impl BulkheadConfig {
     /// When it is zero (a queue of 0 has nobody wait) or longer than a day.
     pub fn max_wait(mut self, wait: Duration) -> Result<Self, ConfigError> {
         if wait.is_zero() || wait > LONGEST {
-            return Err(ConfigError::new(format!(
-                "bulkhead max_wait is {wait:?}: it must be more than 0s and at most {LONGEST:?}"
-            )));
+            let allowed = format_args!("more than 0s and at most {LONGEST:?}");
+            return Err(ConfigError::refused("bulkhead max_wait", wait, allowed));
         }
         self.max_wait = wait;
         Ok(self)
@@ -257,15 +256,15 @@ impl Compartment {
     }
 }
 
-impl From<BulkheadConfig> for Compartment {
-    fn from(config: BulkheadConfig) -> Self {
-        Self::new(config)
+impl From<&Compartment> for Compartment {
+    fn from(compartment: &Compartment) -> Self {
+        compartment.clone()
     }
 }
 
-impl From<&Compartment> for Compartment {
-    fn from(shared: &Compartment) -> Self {
-        shared.clone()
+impl From<BulkheadConfig> for Compartment {
+    fn from(config: BulkheadConfig) -> Self {
+        Self::new(config)
     }
 }
 
@@ -328,13 +327,12 @@ impl<P> Bulkhead<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> BulkheadStats {
-        let count = |outcome: BulkheadOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let Places { in_use, queued, .. } = &*self.compartment.0;
         BulkheadStats {
-            successes: count(BulkheadOutcome::Success),
-            errors: count(BulkheadOutcome::Error),
-            cancelled: count(BulkheadOutcome::Cancelled),
-            rejected: count(BulkheadOutcome::Rejected),
+            successes: self.outcomes.get(BulkheadOutcome::Success),
+            errors: self.outcomes.get(BulkheadOutcome::Error),
+            cancelled: self.outcomes.get(BulkheadOutcome::Cancelled),
+            rejected: self.outcomes.get(BulkheadOutcome::Rejected),
             in_use: in_use.now(),
             queued: queued.now(),
             most_in_use: in_use.most(),
@@ -383,7 +381,7 @@ impl<P: Primitive> Stage for Bulkhead<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {
@@ -401,7 +399,7 @@ impl<P: Primitive> Stage for Bulkhead<P> {
 
 impl<P> fmt::Debug for Bulkhead<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rejected = self.counts[BulkheadOutcome::Rejected as usize].load(Ordering::Relaxed);
+        let rejected = self.outcomes.get(BulkheadOutcome::Rejected);
         write!(f, "Bulkhead({:?}, {rejected} rejected)", self.compartment)
     }
 }

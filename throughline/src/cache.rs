@@ -36,6 +36,8 @@
 
 mod config;
 mod flight;
+#[cfg(test)]
+mod flight_tests;
 mod guard;
 mod json;
 mod key;
@@ -46,7 +48,6 @@ mod work;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,19 +59,19 @@ use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, rest};
 use crate::telemetry::{
-    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, Rate, Registry, Run,
-    Sink, Stage,
+    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, PerLabel, Rate,
+    Registry, Run, Sink, Stage,
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
 pub use config::CacheConfig;
-use flight::{Joined, Landing, Lead};
+use flight::Joined;
 use guard::Guarded;
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Store};
-use work::Work;
+use work::{Landing, Lead, Work};
 
 static HITS: Family = Family::counter(
     "cache_hits",
@@ -102,6 +103,7 @@ pub(crate) static FAMILIES: &[&Family] = &[&HITS, &MISSES, &HIT_RATE, &LATENCY, 
 
 labels! {
     /// What the cache did for a run. Left in [`Context::state`].
+    #[non_exhaustive]
     pub enum CacheOutcome {
         /// A fresh value was served.
         Hit = "hit",
@@ -122,6 +124,7 @@ labels! {
 
 labels! {
     /// What can happen while the cache works.
+    #[non_exhaustive]
     pub enum CacheEvent {
         /// A value was stored.
         Stored = "stored",
@@ -203,7 +206,7 @@ pub struct CacheStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 7],
+    outcomes: PerLabel<CacheOutcome>,
     saved: Usd,
 }
 
@@ -253,7 +256,7 @@ impl<P, C, S> Cache<P, C, S> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        let count = |outcome: CacheOutcome| self.counts.outcomes[outcome as usize].load(Ordering::Relaxed);
+        let count = |outcome: CacheOutcome| self.counts.outcomes.get(outcome);
         CacheStats {
             hits: count(CacheOutcome::Hit) + count(CacheOutcome::Stale) + count(CacheOutcome::Coalesced),
             misses: count(CacheOutcome::Miss) + count(CacheOutcome::Corrupt),
@@ -291,7 +294,7 @@ where
     /// Writes down what the cache did, for the metrics and for whoever holds the context.
     fn note(cx: &Context, run: &mut Run<'_, Self>, outcome: CacheOutcome) {
         run.note.outcome = Some(outcome);
-        run.attribute("throughline.cache", outcome.as_str());
+        run.attribute("throughline.cache.outcome", outcome.as_str());
         cx.state().insert(outcome);
     }
 
@@ -464,7 +467,7 @@ where
     fn ended(&self, end: &End<'_, Self>) {
         let Some(outcome) = end.note.outcome else { return };
         let saved = end.note.saved_usd;
-        self.counts.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.outcomes.inc(outcome);
         self.counts.saved.add(saved.unwrap_or_default());
         let Some(seen) = &end.seen else { return };
         let signals = seen.signals;

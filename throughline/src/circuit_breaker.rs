@@ -55,12 +55,13 @@ pub use window::Window;
 use circuit::Permit;
 use machine::{Ended, Refusal, Settled};
 
+use crate::attempt::answered;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::{self, StreamEnding, Streaming};
+use crate::stream::{StreamEnding, Streaming};
 use crate::telemetry::{
     Counter, Deferred, End, Family, Label as _, Observed, Outcome, Registry, Run, Sink, Stage,
 };
@@ -77,6 +78,7 @@ pub(crate) static FAMILIES: &[&Family] =
 
 labels! {
     /// How a guarded run ended.
+    #[non_exhaustive]
     pub enum CircuitBreakerOutcome {
         /// It answered.
         Success = "success",
@@ -91,6 +93,7 @@ labels! {
 
 labels! {
     /// What a guarded run can bring about.
+    #[non_exhaustive]
     pub enum CircuitBreakerEvent {
         /// The circuit would have opened, but was told to count only.
         WouldOpen = "would_open",
@@ -189,18 +192,6 @@ impl<P> CircuitBreaker<P> {
     }
 }
 
-impl<P: Primitive> CircuitBreaker<P> {
-    /// The answer, whether it is a stream, and if so once its first item has come.
-    async fn call(&self, input: P::In, cx: &Context) -> Result<(P::Out, bool)> {
-        let mut output = self.inner.execute(input, cx).await?;
-        let is_stream = match self.inner.stream(&mut output) {
-            Some(stream) => stream::first(stream).await.map(|()| true)?,
-            None => false,
-        };
-        Ok((output, is_stream))
-    }
-}
-
 impl<P: Primitive> Stage for CircuitBreaker<P> {
     type In = P::In;
     type Out = P::Out;
@@ -224,13 +215,14 @@ impl<P: Primitive> Stage for CircuitBreaker<P> {
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let permit = self.circuit.admit().map_err(|refusal| refuse(refusal, run))?;
         run.note.permit = Some(permit);
-        let (output, is_stream) = match self.call(input, cx).await {
-            Ok(answer) => answer,
+        let mut output = match answered(&self.inner, input, cx).await {
+            Ok(output) => output,
             Err(error) => {
                 self.settle(&run.note, How::Failed(&error));
                 return Err(error);
             }
         };
+        let is_stream = self.inner.stream(&mut output).is_some();
         if is_stream {
             run.note.first = Some(self.circuit.since(permit));
         }
@@ -277,7 +269,7 @@ impl<P: Primitive> Stage for CircuitBreaker<P> {
 
 fn refuse<P: Primitive>(refusal: Refusal, run: &mut Run<'_, CircuitBreaker<P>>) -> Error {
     run.outcome(CircuitBreakerOutcome::Rejected);
-    run.attribute("throughline.circuit.state", refusal.state().as_str());
+    run.attribute("throughline.circuit_breaker.state", refusal.state().as_str());
     run.note.settled = Settled { call: Some(CircuitCall::Rejected), would_open: false }.into();
     refusal.into_error()
 }

@@ -29,7 +29,6 @@
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -37,11 +36,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while a branch is chosen.
+    #[non_exhaustive]
     pub enum ConditionalEvent {
         /// The predicate held.
         Then = "then",
@@ -55,6 +55,7 @@ labels! {
 type Predicate<In> = Box<dyn Fn(&In, &Context) -> bool + Send + Sync>;
 
 /// What a conditional is made of. Pass it to [`conditional`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `conditional`"]
 pub struct ConditionalConfig<P: Primitive, Else> {
     operation: String,
@@ -66,7 +67,7 @@ pub struct ConditionalConfig<P: Primitive, Else> {
 /// Runs one of two workflows, or one or none. Made by [`conditional`].
 pub struct Conditional<P: Primitive, Else> {
     config: ConditionalConfig<P, Else>,
-    events: [AtomicU64; 3],
+    events: PerLabel<ConditionalEvent>,
 }
 
 /// The other branch of a conditional that has none: its input is its output.
@@ -117,7 +118,7 @@ where
     P: Primitive,
     E: Else<P::In, P::Out>,
 {
-    Workflow::from_stage(Conditional { config, events: Default::default() })
+    Workflow::from_stage(Conditional { config, events: PerLabel::default() })
 }
 
 // === impl ConditionalConfig ===
@@ -159,11 +160,10 @@ impl<P: Primitive, E> Conditional<P, E> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> ConditionalStats {
-        let count = |event: ConditionalEvent| self.events[event.index()].load(Ordering::Relaxed);
         ConditionalStats {
-            then: count(ConditionalEvent::Then),
-            otherwise: count(ConditionalEvent::Otherwise),
-            panics: count(ConditionalEvent::PredicatePanicked),
+            then: self.events.get(ConditionalEvent::Then),
+            otherwise: self.events.get(ConditionalEvent::Otherwise),
+            panics: self.events.get(ConditionalEvent::PredicatePanicked),
         }
     }
 }
@@ -176,9 +176,9 @@ impl<P: Primitive, E: Else<P::In, P::Out>> Conditional<P, E> {
             Ok(false) => ConditionalEvent::Otherwise,
             Err(_) => ConditionalEvent::PredicatePanicked,
         };
-        self.events[event.index()].fetch_add(1, Ordering::Relaxed);
+        self.events.inc(event);
         run.event(event);
-        run.attribute("throughline.branch", event.as_str());
+        run.attribute("throughline.conditional.branch", event.as_str());
         holds.map_err(|_| Error::new(Kind::Internal, "the predicate panicked"))
     }
 }
@@ -206,8 +206,6 @@ impl<P: Primitive, E: Else<P::In, P::Out>> Stage for Conditional<P, E> {
             self.config.otherwise.execute(input, cx).await
         }
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         let then = self.config.then.describe().by("then");

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -225,7 +226,14 @@ impl Context {
             let left = self.time_left().unwrap_or_default();
             return Err(Error::new(Kind::Timeout, format!("{left:?} are left, too little to wait {time:?}")));
         }
-        self.while_wanted(tokio::time::sleep(time)).await
+        let pause = async {
+            // A timer of nothing would take up to a millisecond.
+            match time.is_zero() {
+                true => yield_now().await,
+                false => tokio::time::sleep(time).await,
+            }
+        };
+        self.while_wanted(pause).await
     }
 
     /// Which attempt this is of the nearest [`Workflow::retry`](crate::Workflow::retry) around the work, or
@@ -471,9 +479,13 @@ impl ContextBuilder {
     }
 }
 
-async fn until(end: Option<Instant>) {
+/// Waits until `end`, or for ever where there is none.
+///
+/// It does not take part in tokio's budget: work at its side that uses the budget up in every turn, such as
+/// reading from a peer that sends without a pause, would keep it from ever ending.
+pub(crate) async fn until(end: Option<Instant>) {
     match end {
-        Some(end) => tokio::time::sleep_until(end).await,
+        Some(end) => unconstrained(tokio::time::sleep_until(end)).await,
         None => std::future::pending().await,
     }
 }
@@ -498,7 +510,8 @@ impl State {
         self.values().get(&TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
     }
 
-    /// Changes the value of type `T`, starting from its default.
+    /// Changes the value of type `T`, starting from its default. `change` must not use the state: it would wait
+    /// for itself.
     pub fn update<T: Clone + Default + Send + Sync + 'static>(&self, change: impl FnOnce(&mut T)) {
         let mut values = self.values();
         let old = values.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref::<T>());

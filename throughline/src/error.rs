@@ -131,20 +131,13 @@ impl Error {
         self
     }
 
-    /// The same error, worth another try, but not before `delay` has passed.
+    /// The same error, worth another try, but not before `delay` has passed. Made [`fatal`](Error::fatal) after
+    /// that, it says when the failing side takes calls again, and not to wait for it here.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         let inner = Arc::make_mut(&mut self.0);
         inner.retryable = true;
         inner.retry_after = Some(delay);
-        self
-    }
-
-    /// The same error, from a side that refuses every call until `delay` has passed. Whether another try is
-    /// worth it there stays as it was.
-    #[must_use]
-    pub fn not_before(mut self, delay: Duration) -> Self {
-        Arc::make_mut(&mut self.0).retry_after = Some(delay);
         self
     }
 
@@ -237,6 +230,11 @@ impl ConfigError {
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
         Self(message.into())
     }
+
+    /// The usual refusal.
+    pub(crate) fn refused(field: &str, given: impl fmt::Debug, allowed: impl fmt::Display) -> Self {
+        Self::new(format!("{field} is {given:?}: it must be {allowed}"))
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -267,7 +265,7 @@ mod tests {
         assert!(!Error::new(Kind::Upstream, "gone for good").fatal().is_retryable());
         let limited = Error::new(Kind::RateLimited, "slow down").with_retry_after(Duration::from_secs(3));
         assert_eq!(limited.retry_after(), Some(Duration::from_secs(3)));
-        let open = Error::new(Kind::CircuitOpen, "open").not_before(Duration::from_secs(4));
+        let open = Error::new(Kind::CircuitOpen, "open").with_retry_after(Duration::from_secs(4)).fatal();
         assert_eq!((open.is_retryable(), open.retry_after()), (false, Some(Duration::from_secs(4))));
     }
 

@@ -36,18 +36,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::attempt::answered;
 use crate::budget::Budget;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
-use crate::stream::{Streaming, first};
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::stream::Streaming;
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// How a run with alternatives ended.
+    #[non_exhaustive]
     pub enum FallbackOutcome {
         /// The workflow itself answered.
         Primary = "primary",
@@ -62,6 +64,7 @@ labels! {
 
 labels! {
     /// What can happen after the workflow itself has failed.
+    #[non_exhaustive]
     pub enum FallbackEvent {
         /// An alternative is tried.
         FellBack = "fell_back",
@@ -80,6 +83,7 @@ labels! {
 const PRIMARY: &str = "primary";
 
 /// What to do when a workflow fails. Pass it to [`Workflow::fallback`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `fallback`"]
 pub struct FallbackConfig<In, Out> {
     operation: Arc<str>,
@@ -95,7 +99,7 @@ pub struct Fallback<P: Primitive> {
     primary: Arc<str>,
     /// The last alternative that needs the input: it gets the last copy.
     last_workflow: Option<usize>,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<FallbackOutcome>,
 }
 
 struct Alternative<In, Out> {
@@ -255,25 +259,24 @@ impl<P: Primitive> Fallback<P> {
         let config = config.checked()?;
         let is_workflow = |it: &Alternative<_, _>| matches!(it.answer, Answer::Workflow(_));
         let last_workflow = config.alternatives.iter().rposition(is_workflow);
-        Ok(Self { inner, config, primary: PRIMARY.into(), last_workflow, counts: Default::default() })
+        Ok(Self { inner, config, primary: PRIMARY.into(), last_workflow, outcomes: PerLabel::default() })
     }
 
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> FallbackStats {
-        let count = |outcome: FallbackOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let answers =
             |it: &Alternative<_, _>| (it.name.as_ref().to_owned(), it.answers.load(Ordering::Relaxed));
         FallbackStats {
-            primary: count(FallbackOutcome::Primary),
-            fallback: count(FallbackOutcome::Fallback),
-            errors: count(FallbackOutcome::Error),
-            cancelled: count(FallbackOutcome::Cancelled),
+            primary: self.outcomes.get(FallbackOutcome::Primary),
+            fallback: self.outcomes.get(FallbackOutcome::Fallback),
+            errors: self.outcomes.get(FallbackOutcome::Error),
+            cancelled: self.outcomes.get(FallbackOutcome::Cancelled),
             alternatives: self.config.alternatives.iter().map(answers).collect(),
         }
     }
 
-    fn answered(&self, name: &Arc<str>, cx: &Context) {
+    fn answered_by(&self, name: &Arc<str>, cx: &Context) {
         let operation = Arc::clone(&self.config.operation);
         cx.state().insert(AnsweredBy { operation, name: Arc::clone(name) });
     }
@@ -314,7 +317,7 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
                 Answer::Workflow(workflow) => {
                     run.event(FallbackEvent::FellBack);
                     let input = if self.last_workflow == Some(at) { input.take() } else { input.clone() };
-                    begin(workflow, input.expect("only the last workflow takes what is kept"), cx).await
+                    answered(workflow, input.expect("only the last workflow takes what is kept"), cx).await
                 }
                 Answer::Made(make) => {
                     run.event(FallbackEvent::FellBack);
@@ -323,10 +326,10 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
             };
             match result {
                 Ok(output) => {
-                    self.answered(&alternative.name, cx);
+                    self.answered_by(&alternative.name, cx);
                     run.note = Some(at);
                     run.outcome(FallbackOutcome::Fallback);
-                    run.attribute("throughline.fallback", alternative.name.to_string());
+                    run.attribute("throughline.fallback.answered_by", alternative.name.to_string());
                     return Ok(output);
                 }
                 Err(same) if same.is(&failure) => {}
@@ -339,15 +342,6 @@ impl<P: Primitive<In: Clone>> Fallback<P> {
         run.event(FallbackEvent::Exhausted);
         Err(failure)
     }
-}
-
-/// Runs `workflow` until it has answered. Where its output is a stream, its first item has come.
-async fn begin<P: Primitive>(workflow: &P, input: P::In, cx: &Context) -> Result<P::Out> {
-    let mut output = workflow.execute(input, cx).await?;
-    if let Some(stream) = workflow.stream(&mut output) {
-        first(stream).await?;
-    }
-    Ok(output)
 }
 
 impl<P: Primitive<In: Clone>> Stage for Fallback<P> {
@@ -369,12 +363,12 @@ impl<P: Primitive<In: Clone>> Stage for Fallback<P> {
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let kept = self.last_workflow.map(|_| input.clone());
-        match begin(&self.inner, input, cx).await {
+        match answered(&self.inner, input, cx).await {
             Ok(output) => {
                 if let Some(budget) = &self.config.budget {
                     budget.deposit();
                 }
-                self.answered(&self.primary, cx);
+                self.answered_by(&self.primary, cx);
                 Ok(output)
             }
             Err(error) => self.fall_back(kept, error, cx, run).await,
@@ -382,7 +376,7 @@ impl<P: Primitive<In: Clone>> Stage for Fallback<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         if let (FallbackOutcome::Fallback, Some(at)) = (end.outcome, end.note) {
             self.config.alternatives[*at].answers.fetch_add(1, Ordering::Relaxed);
         }

@@ -6,15 +6,16 @@
 //! and outside of breaker, limits and the timeout of one attempt, so that each attempt is limited and counted.
 //!
 //! The delay is fixed or learned: the percentile of what first attempts that succeed take (Dean and Barroso,
-//! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once, as in Polly; an error
-//! that asks for a pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run.
-//! When all fail, the error is the first one, with the others in [`Error::also`]. Attempts run in the caller's task. The output may be a stream: its first item wins.
+//! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once; an error that asks for a
+//! pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run. When all fail,
+//! the first error has the others in [`Error::also`]. All run in the caller's task. Of a stream the first
+//! item wins.
 //!
 //! ```
+//! use std::sync::atomic::{AtomicU32, Ordering};
 //! use std::time::Duration;
 //! use throughline::hedge::WonBy;
 //! use throughline::{Context, HedgeConfig, HedgeDelay, workflow};
-//! use std::sync::atomic::{AtomicU32, Ordering};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let calls = AtomicU32::new(0);
@@ -27,7 +28,6 @@
 //! });
 //! let delay = HedgeDelay::fixed(Duration::from_secs(2))?;
 //! let flow = model.hedge(HedgeConfig::for_idempotent_work("model", delay));
-//!
 //! let (cx, start) = (Context::new(), tokio::time::Instant::now());
 //! assert_eq!(flow.run("sure?", &cx).await?, "sure? yes");
 //! assert_eq!(start.elapsed(), Duration::from_secs(3));
@@ -42,30 +42,30 @@
 mod config;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use config::{Delay, MOST_EXTRA};
 pub use config::{HedgeConfig, HedgeDelay};
 
 use crate::attempt::{adopt, answered};
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{Error, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::latency::Latency;
-use crate::primitive::Primitive;
+use crate::primitive::{BoxFuture, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// How a hedged run ended.
+    #[non_exhaustive]
     pub enum HedgeOutcome {
         /// The first attempt answered.
         Primary = "primary",
@@ -80,6 +80,7 @@ labels! {
 
 labels! {
     /// What can happen while a hedged run is under way.
+    #[non_exhaustive]
     pub enum HedgeEvent {
         /// The delay passed and an extra attempt started.
         Hedged = "hedged",
@@ -99,6 +100,7 @@ const NAMES: [&str; 1 + MOST_EXTRA as usize] = [
     "primary", "hedge_1", "hedge_2", "hedge_3", "hedge_4", "hedge_5", "hedge_6", "hedge_7", "hedge_8",
     "hedge_9", "hedge_10",
 ];
+
 /// Starts another attempt when one takes long. Made by [`Workflow::hedge`].
 pub struct Hedge<P> {
     inner: P,
@@ -144,8 +146,8 @@ pub struct HedgeStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 4],
-    events: [AtomicU64; 5],
+    outcomes: PerLabel<HedgeOutcome>,
+    events: PerLabel<HedgeEvent>,
     wasted_nanos: AtomicU64,
 }
 
@@ -166,17 +168,16 @@ impl<P> Hedge<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> HedgeStats {
-        let outcome = |outcome: HedgeOutcome| self.counts.outcomes[outcome as usize].load(Ordering::Relaxed);
-        let event = |event: HedgeEvent| self.counts.events[event as usize].load(Ordering::Relaxed);
+        let Counts { outcomes, events, wasted_nanos } = &self.counts;
         HedgeStats {
-            primary: outcome(HedgeOutcome::Primary),
-            hedge: outcome(HedgeOutcome::Hedge),
-            errors: outcome(HedgeOutcome::Error),
-            cancelled: outcome(HedgeOutcome::Cancelled),
-            extra_attempts: event(HedgeEvent::Hedged) + event(HedgeEvent::FailedOver),
-            losers: event(HedgeEvent::LoserDropped),
-            wasted: Duration::from_nanos(self.counts.wasted_nanos.load(Ordering::Relaxed)),
-            budget_exhausted: event(HedgeEvent::BudgetExhausted),
+            primary: outcomes.get(HedgeOutcome::Primary),
+            hedge: outcomes.get(HedgeOutcome::Hedge),
+            errors: outcomes.get(HedgeOutcome::Error),
+            cancelled: outcomes.get(HedgeOutcome::Cancelled),
+            extra_attempts: events.get(HedgeEvent::Hedged) + events.get(HedgeEvent::FailedOver),
+            losers: events.get(HedgeEvent::LoserDropped),
+            wasted: Duration::from_nanos(wasted_nanos.load(Ordering::Relaxed)),
+            budget_exhausted: events.get(HedgeEvent::BudgetExhausted),
             delay: self.delay(Instant::now()),
         }
     }
@@ -237,7 +238,7 @@ impl<P: Primitive<In: Clone>> Stage for Hedge<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts.outcomes[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.outcomes.inc(end.outcome);
         if let Some(started) = *end.note {
             let now = Instant::now();
             self.learn(now - started, true, now);
@@ -289,7 +290,7 @@ struct Flight<'a, Out> {
     number: u32,
     since: Instant,
     cx: Context,
-    work: Pin<Box<dyn Future<Output = Result<Out>> + Send + 'a>>,
+    work: BoxFuture<'a, Result<Out>>,
 }
 
 /// The next attempt to end; of several that end together the one that started first.
@@ -303,13 +304,6 @@ async fn landing<'a, Out>(flights: &mut Vec<Flight<'a, Out>>) -> (Flight<'a, Out
         ended.map_or(Poll::Pending, |(at, result)| Poll::Ready((flights.remove(at), result)))
     })
     .await
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
@@ -408,7 +402,7 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
     }
 
     fn count(&self, event: HedgeEvent, run: &mut Run<'_, Hedge<P>>) {
-        self.hedge.counts.events[event as usize].fetch_add(1, Ordering::Relaxed);
+        self.hedge.counts.events.inc(event);
         run.event(event);
     }
 }

@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::graph::Node;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 /// A workflow with a name. Made by [`Workflow::named`].
@@ -68,8 +68,6 @@ impl<P: Primitive> Stage for Named<P> {
         run.attribute("gen_ai.workflow.name", self.name.clone());
         self.inner.execute(input, cx).await
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, &self.name).holding(self.inner.describe())

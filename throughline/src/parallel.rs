@@ -16,7 +16,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let shout = workflow("shout", |prompt: String| async move { Ok(prompt.to_uppercase()) });
-//! let flow = shout.each(ParallelConfig::new("batch").at_most(8)?);
+//! let flow = shout.each(ParallelConfig::new("batch").max_concurrent(8)?);
 //!
 //! let prompts = (0..100).map(|n| format!("prompt {n}")).collect();
 //! let answers = flow.run(prompts, &Context::new()).await?;
@@ -31,7 +31,6 @@ mod fan;
 mod gather;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use fan::{Alike, Joint, Settle, Tuple};
 pub use gather::{All, First, Gather, Quorum, Settled, Tray};
@@ -42,11 +41,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while branches are under way.
+    #[non_exhaustive]
     pub enum ParallelEvent {
         /// A branch failed.
         BranchFailed = "branch_failed",
@@ -60,9 +60,10 @@ labels! {
 /// How branches run, and what becomes of their answers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `parallel` or `each`"]
 pub struct ParallelConfig<G = All> {
     operation: String,
-    at_most: usize,
+    max_concurrent: usize,
     gather: G,
 }
 
@@ -100,8 +101,8 @@ pub struct ParallelStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 3],
-    events: [AtomicU64; 3],
+    outcomes: PerLabel<Ended>,
+    events: PerLabel<ParallelEvent>,
 }
 
 /// Runs all `workflows` on a copy of the input. The result is the answers in the order of the workflows, unless
@@ -141,9 +142,8 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
 
 impl ParallelConfig {
     /// Runs the branches of `operation` all at once. All of them must succeed; the first error ends the run.
-    #[must_use]
     pub fn new(operation: impl Into<String>) -> Self {
-        Self { operation: operation.into(), at_most: usize::MAX, gather: All }
+        Self { operation: operation.into(), max_concurrent: usize::MAX, gather: All }
     }
 }
 
@@ -152,24 +152,22 @@ impl<G> ParallelConfig<G> {
     ///
     /// # Errors
     /// When `n` is zero.
-    pub fn at_most(mut self, n: usize) -> Result<Self, ConfigError> {
+    pub fn max_concurrent(mut self, n: usize) -> Result<Self, ConfigError> {
         if n == 0 {
-            return Err(ConfigError::new("parallel at_most is 0: it must be at least 1"));
+            return Err(ConfigError::refused("parallel max_concurrent", n, "at least 1"));
         }
-        self.at_most = n;
+        self.max_concurrent = n;
         Ok(self)
     }
 
     /// Waits for every branch. The result is all results, errors among them; the run itself does not fail.
     /// Default: every answer, in order; the first error ends the run.
-    #[must_use]
     pub fn settle(self) -> ParallelConfig<Settled> {
         self.gathering(Settled)
     }
 
     /// The first answer is the result and the other branches are dropped. When all fail, the error is the
     /// first, with the others in [`Error::also`](crate::Error::also). Default: every answer, in order.
-    #[must_use]
     pub fn race(self) -> ParallelConfig<First> {
         self.gathering(First)
     }
@@ -183,13 +181,13 @@ impl<G> ParallelConfig<G> {
     /// When `n` is zero.
     pub fn quorum(self, n: usize) -> Result<ParallelConfig<Quorum>, ConfigError> {
         if n == 0 {
-            return Err(ConfigError::new("parallel quorum is 0: it must be at least 1"));
+            return Err(ConfigError::refused("parallel quorum", n, "at least 1"));
         }
         Ok(self.gathering(Quorum(n)))
     }
 
     fn gathering<To>(self, gather: To) -> ParallelConfig<To> {
-        ParallelConfig { operation: self.operation, at_most: self.at_most, gather }
+        ParallelConfig { operation: self.operation, max_concurrent: self.max_concurrent, gather }
     }
 }
 
@@ -221,7 +219,7 @@ impl<P: Primitive<In: Clone>, G: Gather> Stage for Parallel<P, G> {
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<Self::Out> {
         let inputs = std::iter::repeat_n(input, self.branches.len());
-        let how = (&self.config.gather, self.config.at_most);
+        let how = (&self.config.gather, self.config.max_concurrent);
         gather::gather(how, self.branches.iter().zip(inputs), cx, &self.counts, run).await
     }
 
@@ -281,7 +279,7 @@ impl<P: Primitive, G: Gather> Stage for Each<P, G> {
 
     async fn run(&self, inputs: Vec<P::In>, cx: &Context, run: &mut Run<'_, Self>) -> Result<Self::Out> {
         let branches = inputs.into_iter().map(|input| (&self.inner, input));
-        let how = (&self.config.gather, self.config.at_most);
+        let how = (&self.config.gather, self.config.max_concurrent);
         gather::gather(how, branches, cx, &self.counts, run).await
     }
 
@@ -312,24 +310,22 @@ impl<P, G: Gather> fmt::Debug for Each<P, G> {
 
 impl Counts {
     fn happened<S: Stage<Event = ParallelEvent>>(&self, event: ParallelEvent, run: &mut Run<'_, S>) {
-        self.events[event as usize].fetch_add(1, Ordering::Relaxed);
+        self.events.inc(event);
         run.event(event);
     }
 
     fn ended(&self, outcome: Ended) {
-        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(outcome);
     }
 
     fn stats(&self) -> ParallelStats {
-        let outcome = |outcome: Ended| self.outcomes[outcome as usize].load(Ordering::Relaxed);
-        let event = |event: ParallelEvent| self.events[event as usize].load(Ordering::Relaxed);
         ParallelStats {
-            successes: outcome(Ended::Success),
-            errors: outcome(Ended::Error),
-            cancelled: outcome(Ended::Cancelled),
-            branches_failed: event(ParallelEvent::BranchFailed),
-            branches_dropped: event(ParallelEvent::BranchDropped),
-            branches_not_started: event(ParallelEvent::BranchNotStarted),
+            successes: self.outcomes.get(Ended::Success),
+            errors: self.outcomes.get(Ended::Error),
+            cancelled: self.outcomes.get(Ended::Cancelled),
+            branches_failed: self.events.get(ParallelEvent::BranchFailed),
+            branches_dropped: self.events.get(ParallelEvent::BranchDropped),
+            branches_not_started: self.events.get(ParallelEvent::BranchNotStarted),
         }
     }
 }

@@ -75,7 +75,7 @@ trait Erased<In, Out>: Send + Sync {
     fn bind(&self, sink: &Sink);
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 // === impl Boxed ===
 

@@ -16,7 +16,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let count = workflow("count", |text: String| async move { Ok(text.len() as u64) });
 //! let account = Allowance::of_both(Quota::per_minute(500)?, Quota::per_minute(1_000)?);
-//! let config = RateLimitConfig::new("count", account.clone())
+//! let config = RateLimitConfig::new("count", &account)
 //!     .estimate(|text: &String| 300 + text.len() as u64)
 //!     .actual(|used: &u64| Some(*used));
 //! let limited = count.rate_limit(config);
@@ -42,7 +42,6 @@ mod quota;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -56,11 +55,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming};
-use crate::telemetry::{Deferred, End, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Deferred, End, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// How a run under a rate limit ended.
+    #[non_exhaustive]
     pub enum RateLimitOutcome {
         /// It answered.
         Success = "success",
@@ -75,17 +75,18 @@ labels! {
 
 labels! {
     /// What can happen to a run under a rate limit.
+    #[non_exhaustive]
     pub enum RateLimitEvent {
         /// It had to wait.
         Waited = "waited",
         /// It was refused because its turn did not come in time.
-        TooLong = "waited_too_long",
+        WaitedTooLong = "waited_too_long",
         /// It was refused for want of requests.
-        Requests = "limited_by_requests",
+        LimitedByRequests = "limited_by_requests",
         /// It was refused for want of units.
-        Units = "limited_by_units",
+        LimitedByUnits = "limited_by_units",
         /// It was refused because the upstream wants to be left alone.
-        Upstream = "limited_by_upstream",
+        LimitedByUpstream = "limited_by_upstream",
         /// It was refused because it needs more than can ever pass at once.
         TooLarge = "too_large",
         /// The upstream refused it and said for how long: everything is paused until then.
@@ -98,6 +99,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a run may cost, and how long it waits for it.
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `rate_limit`"]
 pub struct RateLimitConfig<In, Out> {
     operation: String,
     allowance: Allowance,
@@ -113,7 +115,7 @@ type Settle<Out> = Arc<dyn Fn(&mut Out, Reservation) + Send + Sync>;
 pub struct RateLimit<P: Primitive> {
     inner: P,
     config: RateLimitConfig<P::In, P::Out>,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<RateLimitOutcome>,
 }
 
 /// What a [`RateLimit`] has seen since it was built, with telemetry on or off.
@@ -139,14 +141,15 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// A run that is dropped while it waits has taken nothing. Once it is made it counts, as it does upstream:
     /// if it is dropped or fails, by the estimate.
     pub fn rate_limit(self, config: RateLimitConfig<P::In, P::Out>) -> Workflow<Observed<RateLimit<P>>> {
-        Workflow::from_stage(RateLimit { inner: self.into_inner(), config, counts: Default::default() })
+        Workflow::from_stage(RateLimit { inner: self.into_inner(), config, outcomes: PerLabel::default() })
     }
 }
 
 // === impl RateLimitConfig ===
 
 impl<In, Out> RateLimitConfig<In, Out> {
-    /// Has the runs of `operation` take from `allowance`; a [`Quota`] of requests is one of their own.
+    /// Has the runs of `operation` take from an allowance: one of their own (give a [`Quota`] of requests), or one
+    /// that they share (give an [`&Allowance`](Allowance)).
     pub fn new(operation: impl Into<String>, allowance: impl Into<Allowance>) -> Self {
         Self {
             operation: operation.into(),
@@ -160,14 +163,12 @@ impl<In, Out> RateLimitConfig<In, Out> {
 
     /// Units that a run reserves. With an estimate of 0 a run passes unless something is owed, and is paid for
     /// afterwards. Default: 1.
-    #[must_use]
     pub fn estimate(mut self, units: impl Fn(&In) -> u64 + Send + Sync + 'static) -> Self {
         self.estimate = Arc::new(units);
         self
     }
 
     /// Units that an answer has really used, where it tells. Default: as estimated.
-    #[must_use]
     pub fn actual(self, units: impl Fn(&Out) -> Option<u64> + Send + Sync + 'static) -> Self {
         self.settle_with(move |output, reservation| {
             if let Some(units) = units(output) {
@@ -196,7 +197,6 @@ impl<In, Out> RateLimitConfig<In, Out> {
     /// # let _: RateLimitConfig<String, _> = config;
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn settle_with(mut self, settle: impl Fn(&mut Out, Reservation) + Send + Sync + 'static) -> Self {
         self.settle = Arc::new(settle);
         self
@@ -209,9 +209,11 @@ impl<In, Out> RateLimitConfig<In, Out> {
     /// When it is longer than a day.
     pub fn max_wait(mut self, wait: Duration) -> Result<Self, ConfigError> {
         if wait > LONGEST {
-            return Err(ConfigError::new(format!(
-                "rate limit max_wait is {wait:?}: it must be at most {LONGEST:?}"
-            )));
+            return Err(ConfigError::refused(
+                "rate limit max_wait",
+                wait,
+                format_args!("at most {LONGEST:?}"),
+            ));
         }
         self.max_wait = wait;
         Ok(self)
@@ -219,7 +221,6 @@ impl<In, Out> RateLimitConfig<In, Out> {
 
     /// Whether an inner [`Kind::RateLimited`] with a retry-after pauses the allowance until then. Turn it off
     /// where the workflow inside has a rate limit of its own that is not about this account. Default: true.
-    #[must_use]
     pub fn learn(mut self, learn: bool) -> Self {
         self.learn = learn;
         self
@@ -254,12 +255,11 @@ impl<P: Primitive> RateLimit<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> RateLimitStats {
-        let count = |outcome: RateLimitOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         RateLimitStats {
-            successes: count(RateLimitOutcome::Success),
-            errors: count(RateLimitOutcome::Error),
-            cancelled: count(RateLimitOutcome::Cancelled),
-            limited: count(RateLimitOutcome::Limited),
+            successes: self.outcomes.get(RateLimitOutcome::Success),
+            errors: self.outcomes.get(RateLimitOutcome::Error),
+            cancelled: self.outcomes.get(RateLimitOutcome::Cancelled),
+            limited: self.outcomes.get(RateLimitOutcome::Limited),
             waiting: self.config.allowance.waiting(),
         }
     }
@@ -289,7 +289,7 @@ impl<P: Primitive> RateLimit<P> {
         match cx.while_wanted(timeout_at(end, self.turn(units, end, cx))).await? {
             Ok(taken) => taken.map_err(|refusal| refuse(refusal, units, run)),
             Err(_) => {
-                run.event(RateLimitEvent::TooLong);
+                run.event(RateLimitEvent::WaitedTooLong);
                 let error = Error::new(Kind::RateLimited, format!("no turn within {max_wait:?}"));
                 let wait = allowance.refusal(units).and_then(|refusal| refusal.wait);
                 Err(wait.into_iter().fold(error, Error::with_retry_after))
@@ -332,15 +332,15 @@ fn in_time(refusal: Refusal, end: Instant, cx: &Context) -> Result<Duration, Ref
 
 fn refuse<P: Primitive>(refusal: Refusal, units: u64, run: &mut Run<'_, RateLimit<P>>) -> Error {
     let (event, limit) = match refusal.by {
-        By::Requests(quota) => (RateLimitEvent::Requests, quota.of("requests")),
+        By::Requests(quota) => (RateLimitEvent::LimitedByRequests, quota.of("requests")),
         By::Units(quota) if refusal.wait.is_none() => {
             run.event(RateLimitEvent::TooLarge);
             let burst = quota.most_at_once();
             let text = format!("{units} units are more than can ever pass: {burst} at once, raise the burst");
             return Error::new(Kind::RateLimited, text).fatal();
         }
-        By::Units(quota) => (RateLimitEvent::Units, quota.of("units")),
-        By::Upstream => (RateLimitEvent::Upstream, "the upstream said so".to_owned()),
+        By::Units(quota) => (RateLimitEvent::LimitedByUnits, quota.of("units")),
+        By::Upstream => (RateLimitEvent::LimitedByUpstream, "the upstream said so".to_owned()),
     };
     run.event(event);
     let wait = refusal.wait.unwrap_or_default();
@@ -389,7 +389,7 @@ impl<P: Primitive> Stage for RateLimit<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {

@@ -3,7 +3,8 @@
 //! An error is retried when it says that this may help ([`Error::is_retryable`]) and the configured
 //! predicate agrees. Between attempts it waits by a [`Backoff`], at least as long as the failing side asked
 //! for ([`Error::retry_after`]). It gives up when the attempts are used up, when a wait would not end before
-//! the deadline, and when the shared [`Budget`] is empty. The caller then gets the last error.
+//! the deadline or is asked to be longer than an hour, and when the shared [`Budget`] is empty. The caller then
+//! gets the last error.
 //!
 //! Use it around calls that fail now and then and may be repeated without harm. It stands around a circuit
 //! breaker, a limit on concurrency and a timeout of one attempt, so that each attempt passes them anew, and
@@ -40,19 +41,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::attempt::answered;
 use crate::budget::Budget;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::{Streaming, first};
-use crate::telemetry::{End, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::stream::Streaming;
+use crate::telemetry::{End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 pub use backoff::{Backoff, Delays, Jitter};
 
 labels! {
     /// How a run with retries ended.
+    #[non_exhaustive]
     pub enum RetryOutcome {
         /// The first attempt succeeded.
         Success = "success",
@@ -67,6 +70,7 @@ labels! {
 
 labels! {
     /// What can happen while a run with retries is under way. All but the first two say why it gave up.
+    #[non_exhaustive]
     pub enum RetryEvent {
         /// An attempt failed and another begins.
         Retry = "retry",
@@ -76,12 +80,16 @@ labels! {
         Exhausted = "exhausted",
         /// The error does not allow another attempt, or the predicate does not.
         NotRetryable = "not_retryable",
-        /// The wait before the next attempt would not end before the deadline or the total limit.
+        /// The wait before the next attempt would not end before the deadline or the total limit, or the
+        /// failing side has asked for one of more than an hour.
         NoTimeLeft = "no_time_left",
         /// The shared budget has no token left.
         BudgetExhausted = "budget_exhausted",
     }
 }
+
+/// The longest wait that a failing side can ask for: what it says must not hold up a run for ever.
+const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
 
 /// When to try again, and how often. Pass it to [`Workflow::retry`].
 #[derive(Clone)]
@@ -105,8 +113,8 @@ pub struct Retry<P> {
     config: RetryConfig,
     /// Runs that have drawn delays, where they are drawn from a seed.
     seeded: AtomicU64,
-    retries: AtomicU64,
-    outcomes: [AtomicU64; 4],
+    outcomes: PerLabel<RetryOutcome>,
+    events: PerLabel<RetryEvent>,
 }
 
 /// What a [`Retry`] has seen since it was built, with telemetry on or off.
@@ -142,8 +150,8 @@ impl<P: Primitive<In: Clone>, Shape> Workflow<P, Shape> {
             inner: self.into_inner(),
             config,
             seeded: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
-            outcomes: Default::default(),
+            outcomes: PerLabel::default(),
+            events: PerLabel::default(),
         })
     }
 }
@@ -170,8 +178,10 @@ impl RetryConfig {
     /// When `attempts` is 0.
     pub fn max_attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
         if attempts == 0 {
-            return Err(ConfigError::new(
-                "retry max attempts is 0: it must be 1 or more; the first attempt counts, so 1 means no retry",
+            return Err(ConfigError::refused(
+                "retry max attempts",
+                attempts,
+                "1 or more; the first attempt counts, so 1 means no retry",
             ));
         }
         self.max_attempts = attempts;
@@ -198,7 +208,7 @@ impl RetryConfig {
     /// When `limit` is zero.
     pub fn total_limit(mut self, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() {
-            return Err(ConfigError::new("retry total limit is 0s: it must be more than that"));
+            return Err(ConfigError::refused("retry total limit", format_args!("0s"), "more than that"));
         }
         self.total_limit = Some(limit);
         Ok(self)
@@ -239,19 +249,13 @@ impl<P> Retry<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> RetryStats {
-        let count = |outcome: RetryOutcome| self.outcomes[outcome.index()].load(Ordering::Relaxed);
         RetryStats {
-            successes: count(RetryOutcome::Success),
-            recovered: count(RetryOutcome::Recovered),
-            errors: count(RetryOutcome::Error),
-            cancelled: count(RetryOutcome::Cancelled),
-            retries: self.retries.load(Ordering::Relaxed),
+            successes: self.outcomes.get(RetryOutcome::Success),
+            recovered: self.outcomes.get(RetryOutcome::Recovered),
+            errors: self.outcomes.get(RetryOutcome::Error),
+            cancelled: self.outcomes.get(RetryOutcome::Cancelled),
+            retries: self.events.get(RetryEvent::Retry),
         }
-    }
-
-    /// How it retries.
-    pub fn config(&self) -> &RetryConfig {
-        &self.config
     }
 
     fn delays(&self) -> Delays {
@@ -270,14 +274,9 @@ impl RetryStats {
 }
 
 impl<P: Primitive<In: Clone>> Retry<P> {
-    /// One attempt. Where its output is a stream, its first item has come.
     async fn attempt(&self, input: P::In, cx: &Context, number: u32) -> Result<P::Out> {
         let own = (number != cx.attempt()).then(|| cx.with_attempt(number));
-        let mut output = self.inner.execute(input, own.as_ref().unwrap_or(cx)).await?;
-        if let Some(stream) = self.inner.stream(&mut output) {
-            first(stream).await?;
-        }
-        Ok(output)
+        answered(&self.inner, input, own.as_ref().unwrap_or(cx)).await
     }
 
     fn succeeded(&self, number: u32, run: &mut Run<'_, Self>) {
@@ -306,8 +305,9 @@ impl<P: Primitive<In: Clone>> Retry<P> {
             return Err(Stop::GiveUp(RetryEvent::Exhausted));
         }
         let delay = delays.get_or_insert_with(|| self.delays()).next().unwrap_or_default();
-        let delay = delay.max(error.retry_after().unwrap_or_default());
-        if !cx.fits(delay) {
+        let asked = error.retry_after().unwrap_or_default();
+        let delay = delay.max(asked);
+        if asked > LONGEST_ASKED || !cx.fits(delay) {
             return Err(Stop::GiveUp(RetryEvent::NoTimeLeft));
         }
         let token = match self.config.budget.as_ref().map(Budget::take) {
@@ -394,13 +394,13 @@ impl<P: Primitive<In: Clone>> Stage for Retry<P> {
                 }
             }
             run.event(RetryEvent::Retry);
-            self.retries.fetch_add(1, Ordering::Relaxed);
+            self.events.inc(RetryEvent::Retry);
             number += 1;
         }
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.outcomes[end.outcome.index()].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {

@@ -31,9 +31,7 @@ mod bill;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,7 +41,7 @@ use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
-use crate::primitive::{Boxed, Primitive};
+use crate::primitive::{BoxFuture, Boxed, Primitive};
 use crate::stream::Streaming;
 use crate::telemetry::{
     Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
@@ -71,6 +69,7 @@ pub(crate) static FAMILIES: &[&Family] =
 
 labels! {
     /// Why a route was taken.
+    #[non_exhaustive]
     pub enum RouteReason {
         /// The selector named it.
         RoutingFunction = "routing_function",
@@ -83,6 +82,7 @@ labels! {
 
 labels! {
     /// What can happen while a route is chosen.
+    #[non_exhaustive]
     pub enum RouterEvent {
         /// The selector panicked.
         SelectorPanicked = "selector_panicked",
@@ -101,6 +101,7 @@ pub enum OnUnknownRoute {
 }
 
 /// What a router is made of. Pass it to [`router`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `router`"]
 pub struct RouterConfig<In, Out> {
     operation: String,
@@ -149,7 +150,7 @@ pub struct RouterStats {
     pub unpriced: u64,
 }
 
-type Selected<'a> = Pin<Box<dyn Future<Output = Result<Cow<'static, str>>> + Send + 'a>>;
+type Selected<'a> = BoxFuture<'a, Result<Cow<'static, str>>>;
 
 type Select<In> = dyn Fn(&In, &Context) -> Result<Cow<'static, str>> + Send + Sync;
 type SelectAsync<In> = dyn for<'a> Fn(&'a In, &'a Context) -> Selected<'a> + Send + Sync;
@@ -393,8 +394,8 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Router<In, Out> {
             signals.0[route].decisions[reason as usize].inc();
         }
         let name = &self.routes[route].0;
-        run.attribute("throughline.route", name.clone());
-        run.attribute("throughline.route.reason", reason.as_str());
+        run.attribute("throughline.router.route", name.clone());
+        run.attribute("throughline.router.reason", reason.as_str());
         cx.state().insert(RouteTaken { route: name.clone(), reason });
         Ok(route)
     }

@@ -37,7 +37,6 @@ mod undoing;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -45,15 +44,16 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::attempt::answered;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
-use crate::primitive::Primitive;
-use crate::stream::{Streaming, first};
-use crate::telemetry::{Counter, End, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::primitive::{BoxFuture, Primitive};
+use crate::stream::Streaming;
+use crate::telemetry::{Counter, End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::{Workflow, join};
-use journal::{Attempt, Bounds, Compensation};
+use journal::{Bounds, Compensation};
 use undoing::{Tell, Undoing};
 
 pub(crate) use journal::Journal;
@@ -61,6 +61,7 @@ pub use undoing::settled;
 
 labels! {
     /// How a saga ended.
+    #[non_exhaustive]
     pub enum SagaOutcome {
         /// It answered, and what it did stays done.
         Success = "success",
@@ -77,6 +78,7 @@ labels! {
 
 labels! {
     /// What can happen while a saga undoes its steps, also after its run has ended.
+    #[non_exhaustive]
     pub enum SagaEvent {
         /// A step was undone.
         StepUndone = "step_undone",
@@ -94,6 +96,7 @@ const MOST_ATTEMPTS: u32 = 100;
 /// How a saga undoes its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `saga`"]
 pub struct SagaConfig {
     operation: String,
     bounds: Bounds,
@@ -135,8 +138,8 @@ pub struct SagaStats {
 
 #[derive(Debug, Default)]
 struct Counts {
-    outcomes: [AtomicU64; 5],
-    events: [AtomicU64; 3],
+    outcomes: PerLabel<SagaOutcome>,
+    events: PerLabel<SagaEvent>,
 }
 
 /// A run of a saga. When it is dropped while its journal is open, its steps are undone.
@@ -199,7 +202,6 @@ pub fn saga_key(cx: &Context, step: &str) -> Option<String> {
 
 impl SagaConfig {
     /// A saga called `operation` with the default bounds.
-    #[must_use]
     pub fn new(operation: impl Into<String>) -> Self {
         let (limit, pause) = (Duration::from_secs(10), Duration::from_millis(100));
         Self { operation: operation.into(), bounds: Bounds { limit, attempts: 3, pause } }
@@ -211,7 +213,7 @@ impl SagaConfig {
     /// When `limit` is zero or longer than an hour.
     pub fn limit(mut self, limit: Duration) -> Result<Self, ConfigError> {
         if limit.is_zero() || limit > LONGEST {
-            return Err(refused("limit", &format!("{limit:?}"), "more than 0s and at most 3600s"));
+            return Err(ConfigError::refused("saga limit", limit, "more than 0s and at most 3600s"));
         }
         self.bounds.limit = limit;
         Ok(self)
@@ -221,9 +223,9 @@ impl SagaConfig {
     ///
     /// # Errors
     /// When `attempts` is zero or more than 100.
-    pub fn attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
+    pub fn max_attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
         if !(1..=MOST_ATTEMPTS).contains(&attempts) {
-            return Err(refused("attempts", &attempts.to_string(), "from 1 to 100"));
+            return Err(ConfigError::refused("saga max_attempts", attempts, "from 1 to 100"));
         }
         self.bounds.attempts = attempts;
         Ok(self)
@@ -236,15 +238,11 @@ impl SagaConfig {
     /// When `pause` is longer than an hour.
     pub fn pause(mut self, pause: Duration) -> Result<Self, ConfigError> {
         if pause > LONGEST {
-            return Err(refused("pause", &format!("{pause:?}"), "at most 3600s"));
+            return Err(ConfigError::refused("saga pause", pause, "at most 3600s"));
         }
         self.bounds.pause = pause;
         Ok(self)
     }
-}
-
-fn refused(field: &str, value: &str, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("saga {field} is {value}: it must be {allowed}"))
 }
 
 // === impl Saga ===
@@ -253,32 +251,21 @@ impl<P> Saga<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> SagaStats {
-        let runs = |outcome: SagaOutcome| self.counts.outcomes[outcome.index()].load(Ordering::Relaxed);
-        let steps = |event: SagaEvent| self.counts.events[event.index()].load(Ordering::Relaxed);
+        let Counts { outcomes, events } = &*self.counts;
         SagaStats {
-            successes: runs(SagaOutcome::Success),
-            errors: runs(SagaOutcome::Error),
-            compensated: runs(SagaOutcome::Compensated),
-            compensation_failed: runs(SagaOutcome::CompensationFailed),
-            cancelled: runs(SagaOutcome::Cancelled),
-            steps_undone: steps(SagaEvent::StepUndone),
-            steps_not_undone: steps(SagaEvent::CompensationFailed),
+            successes: outcomes.get(SagaOutcome::Success),
+            errors: outcomes.get(SagaOutcome::Error),
+            compensated: outcomes.get(SagaOutcome::Compensated),
+            compensation_failed: outcomes.get(SagaOutcome::CompensationFailed),
+            cancelled: outcomes.get(SagaOutcome::Cancelled),
+            steps_undone: events.get(SagaEvent::StepUndone),
+            steps_not_undone: events.get(SagaEvent::CompensationFailed),
         }
     }
 
     /// Waits until this saga is not undoing anything. See [`settled`] for all sagas of the process.
     pub async fn settled(&self) {
         self.tracker.wait().await;
-    }
-}
-
-impl<P: Primitive> Saga<P> {
-    async fn forward(&self, input: P::In, cx: &Context) -> Result<P::Out> {
-        let mut output = self.inner.execute(input, cx).await?;
-        if let Some(stream) = self.inner.stream(&mut output) {
-            first(stream).await?;
-        }
-        Ok(output)
     }
 }
 
@@ -301,7 +288,7 @@ impl<P: Primitive> Stage for Saga<P> {
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let mut open = Open::begin(self, cx, run)?;
         let inner = cx.with_journal(open.journal.clone());
-        let result = AssertUnwindSafe(self.forward(input, &inner)).catch_unwind().await;
+        let result = AssertUnwindSafe(answered(&self.inner, input, &inner)).catch_unwind().await;
         let error = match result {
             Ok(Ok(output)) => {
                 open.commit();
@@ -324,7 +311,7 @@ impl<P: Primitive> Stage for Saga<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts.outcomes[end.outcome.index()].fetch_add(1, Ordering::Relaxed);
+        self.counts.outcomes.inc(end.outcome);
     }
 
     fn describe(&self) -> Node {
@@ -389,7 +376,7 @@ impl<'a, P: Primitive> Open<'a, P> {
     fn undoing(&self, counters: Counters) -> Undoing {
         let counts = Arc::clone(&self.saga.counts);
         let tell: Tell = Arc::new(move |event: SagaEvent| {
-            counts.events[event.index()].fetch_add(1, Ordering::Relaxed);
+            counts.events.inc(event);
             if let Some(counter) = &counters[event.index()] {
                 counter.inc();
             }
@@ -465,7 +452,7 @@ impl<U: Primitive<In: Clone>> Compensation for Back<U> {
         self.compensation.describe().title()
     }
 
-    fn attempt(&mut self, cx: Context) -> Attempt {
+    fn attempt(&mut self, cx: Context) -> BoxFuture<'static, Result<()>> {
         let (compensation, output) = (Arc::clone(&self.compensation), self.output.clone());
         Box::pin(async move { compensation.execute(output, &cx).await.map(drop) })
     }

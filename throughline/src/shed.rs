@@ -34,20 +34,20 @@
 mod limit;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use self::limit::{Began, Limit};
+use crate::attempt::answered;
 use crate::context::Context;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
-use crate::stream::{StreamEnding, Streaming, first};
-use crate::telemetry::{Deferred, End, Family, Gauge, Observed, Registry, Run, Sink, Stage};
+use crate::stream::{StreamEnding, Streaming};
+use crate::telemetry::{Deferred, End, Family, Gauge, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 static LIMIT: Family = Family::gauge(
@@ -60,6 +60,7 @@ pub(crate) static FAMILIES: &[&Family] = &[&LIMIT];
 
 labels! {
     /// How a run under an adaptive limit ended.
+    #[non_exhaustive]
     pub enum ShedOutcome {
         /// It answered.
         Success = "success",
@@ -74,6 +75,7 @@ labels! {
 
 labels! {
     /// What can happen to a run under an adaptive limit.
+    #[non_exhaustive]
     pub enum ShedEvent {
         /// It failed in a way that says that the server has too much to do.
         Overload = "overload",
@@ -83,6 +85,7 @@ labels! {
 /// How the limit is found.
 #[derive(Clone)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `shed`"]
 pub struct ShedConfig {
     operation: String,
     least: u32,
@@ -97,7 +100,7 @@ pub struct Shed<P> {
     inner: P,
     config: ShedConfig,
     load: Arc<Mutex<Load>>,
-    counts: [AtomicU64; 4],
+    outcomes: PerLabel<ShedOutcome>,
 }
 
 struct Load {
@@ -151,7 +154,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     pub fn shed(self, config: ShedConfig) -> Workflow<Observed<Shed<P>>> {
         let limit = Limit::new(config.least, config.initial, config.most, config.tolerance);
         let load = Arc::new(Mutex::new(Load { limit, in_flight: 0, most_in_flight: 0 }));
-        Workflow::from_stage(Shed { inner: self.into_inner(), config, load, counts: Default::default() })
+        Workflow::from_stage(Shed { inner: self.into_inner(), config, load, outcomes: PerLabel::default() })
     }
 }
 
@@ -192,9 +195,8 @@ impl ShedConfig {
     pub fn initial(mut self, limit: u32) -> Result<Self, ConfigError> {
         if !(self.least..=self.most).contains(&limit) {
             let (least, most) = (self.least, self.most);
-            return Err(ConfigError::new(format!(
-                "shed initial limit is {limit}: it must be from {least} to {most}, its bounds"
-            )));
+            let allowed = format_args!("from {least} to {most}, its bounds");
+            return Err(ConfigError::refused("shed initial limit", limit, allowed));
         }
         self.initial = limit;
         Ok(self)
@@ -207,7 +209,7 @@ impl ShedConfig {
     /// When it is not from 1.1 to 10.
     pub fn tolerance(mut self, times: f64) -> Result<Self, ConfigError> {
         if !(1.1..=10.0).contains(&times) {
-            return Err(ConfigError::new(format!("shed tolerance is {times}: it must be from 1.1 to 10")));
+            return Err(ConfigError::refused("shed tolerance", format_args!("{times}"), "from 1.1 to 10"));
         }
         self.tolerance = times;
         Ok(self)
@@ -215,7 +217,6 @@ impl ShedConfig {
 
     /// Which errors say that the server has too much to do. Default: [`Kind::Timeout`] and
     /// [`Kind::Rejected`].
-    #[must_use]
     pub fn overload(mut self, when: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         self.overload = Arc::new(when);
         self
@@ -235,13 +236,12 @@ impl<P> Shed<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> ShedStats {
-        let count = |outcome: ShedOutcome| self.counts[outcome as usize].load(Ordering::Relaxed);
         let load = lock(&self.load);
         ShedStats {
-            successes: count(ShedOutcome::Success),
-            errors: count(ShedOutcome::Error),
-            cancelled: count(ShedOutcome::Cancelled),
-            rejected: count(ShedOutcome::Rejected),
+            successes: self.outcomes.get(ShedOutcome::Success),
+            errors: self.outcomes.get(ShedOutcome::Error),
+            cancelled: self.outcomes.get(ShedOutcome::Cancelled),
+            rejected: self.outcomes.get(ShedOutcome::Rejected),
             limit: load.limit.allowed(),
             in_flight: load.in_flight,
             most_in_flight: load.most_in_flight,
@@ -268,15 +268,6 @@ fn lock(load: &Mutex<Load>) -> MutexGuard<'_, Load> {
     load.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the answer is, once the first item of a stream has come.
-async fn begun<P: Primitive>(inner: &P, input: P::In, cx: &Context) -> Result<P::Out> {
-    let mut output = inner.execute(input, cx).await?;
-    if let Some(stream) = inner.stream(&mut output) {
-        first(stream).await?;
-    }
-    Ok(output)
-}
-
 impl<P: Primitive> Stage for Shed<P> {
     type In = P::In;
     type Out = P::Out;
@@ -297,7 +288,7 @@ impl<P: Primitive> Stage for Shed<P> {
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let mut slot = self.enter().inspect_err(|_| run.outcome(ShedOutcome::Rejected))?;
-        let mut output = match begun(&self.inner, input, cx).await {
+        let mut output = match answered(&self.inner, input, cx).await {
             Ok(output) => output,
             Err(error) => {
                 let overload = (self.config.overload)(&error);
@@ -320,7 +311,7 @@ impl<P: Primitive> Stage for Shed<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         if let Some(seen) = &end.seen {
             let limit = lock(&self.load).limit.allowed();
             seen.signals.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));

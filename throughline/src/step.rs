@@ -29,7 +29,7 @@ use std::marker::PhantomData;
 use crate::context::Context;
 use crate::error::Result;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
 /// A named async function. Made by [`workflow`], [`workflow_with`] and [`workflow_stream`].
@@ -139,8 +139,6 @@ impl<F: Function> Stage for Step<F> {
     async fn run(&self, input: F::In, cx: &Context, _: &mut Run<'_, Self>) -> Result<F::Out> {
         self.function.call(input, cx).await
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn stream<'a>(&self, output: &'a mut F::Out) -> Option<&'a mut dyn Streaming> {
         F::stream(output)

@@ -32,6 +32,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Error, Result};
@@ -52,7 +53,8 @@ pub trait Streaming: Send {
     /// Fails the stream with the limit's error once the limit is reached. Limits add up.
     fn limit(&mut self, limit: StreamLimit);
 
-    /// Calls `hear` once, when the stream has ended in whichever way; the first to ask is called first.
+    /// Calls `hear` once, when the stream has ended in whichever way, or now if it has; the first to ask is
+    /// called first.
     fn on_end(&mut self, hear: OnEnd);
 
     /// Reads on and throws away what comes; ready when the stream has ended.
@@ -61,6 +63,9 @@ pub trait Streaming: Send {
 
 /// What [`Streaming::on_end`] takes.
 pub type OnEnd = Box<dyn FnOnce(&StreamEnding) + Send>;
+
+/// The longest pause that is waited for: a year, which a clock can always add to now.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How a stream ended.
 #[derive(Clone, Debug)]
@@ -115,7 +120,7 @@ pub struct ItemStream<T> {
     timers: Vec<Timer>,
     taps: Vec<Tap<T>>,
     hear: Vec<OnEnd>,
-    over: bool,
+    ending: Option<StreamEnding>,
 }
 
 type Tap<T> = Box<dyn FnMut(&T) + Send>;
@@ -150,7 +155,7 @@ impl StreamLimit {
     /// The stream fails with `error` when nothing comes for `pause`.
     #[must_use]
     pub fn between(pause: Duration, error: Error) -> Self {
-        Self { bound: Bound::Between(pause), error }
+        Self { bound: Bound::Between(pause.min(LONGEST)), error }
     }
 }
 
@@ -173,7 +178,14 @@ impl Timer {
 
     /// The limit's error, once it is reached.
     fn poll(&mut self, task: &mut TaskContext<'_>) -> Option<Error> {
-        self.sleep.as_mut().poll(task).is_ready().then(|| self.limit.error.clone())
+        // A source that uses up tokio's budget in every turn would keep a timer that takes part in it from firing.
+        let sleep = Pin::new(&mut unconstrained(self.sleep.as_mut())).poll(task);
+        sleep.is_ready().then(|| self.limit.error.clone())
+    }
+
+    fn overdue(&self) -> Option<Error> {
+        let overdue = matches!(self.limit.bound, Bound::Until(end) if end <= Instant::now());
+        overdue.then(|| self.limit.error.clone())
     }
 }
 
@@ -191,7 +203,7 @@ impl<T> ItemStream<T> {
             timers: Vec::new(),
             taps: Vec::new(),
             hear: Vec::new(),
-            over: false,
+            ending: None,
         }
     }
 
@@ -211,19 +223,24 @@ impl<T> ItemStream<T> {
     /// Whether the stream has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.over
+        self.ending.is_some()
     }
 
-    fn end(&mut self, ending: &StreamEnding) {
-        self.over = true;
+    fn end(&mut self, ending: StreamEnding) {
         self.timers.clear();
+        let ending = self.ending.insert(ending);
         for hear in self.hear.drain(..) {
             hear(ending);
         }
     }
 
     fn fail(&mut self, error: &Error) {
-        self.end(&StreamEnding::Failed(error.clone()));
+        self.end(StreamEnding::Failed(error.clone()));
+    }
+
+    /// The error of a limit that has passed: a source that always has an item gives the timers no turn.
+    fn overdue(&self) -> Option<Error> {
+        self.timers.iter().find_map(Timer::overdue)
     }
 
     /// The next item of the source, under the limits.
@@ -231,7 +248,8 @@ impl<T> ItemStream<T> {
         match self.source.as_mut().poll_next(task) {
             Poll::Ready(next) => {
                 self.waiting = false;
-                Poll::Ready(next)
+                let too_late = next.as_ref().is_some_and(Result::is_ok).then(|| self.overdue()).flatten();
+                Poll::Ready(too_late.map_or(next, |error| Some(Err(error))))
             }
             Poll::Pending => {
                 // A pause of the reader is not one of the source.
@@ -248,7 +266,7 @@ impl<T> ItemStream<T> {
     fn deliver(&mut self, item: T) -> Poll<Option<Result<T>>> {
         self.taps.iter_mut().for_each(|tap| tap(&item));
         if (self.told_by)(&item) == Part::Last {
-            self.end(&StreamEnding::Complete);
+            self.end(StreamEnding::Complete);
         }
         Poll::Ready(Some(Ok(item)))
     }
@@ -256,7 +274,7 @@ impl<T> ItemStream<T> {
 
 impl<T: Send + Unpin> Streaming for ItemStream<T> {
     fn poll_first(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<()>> {
-        while !self.over
+        while !self.is_over()
             && !self.exhausted
             && self.head.back().is_none_or(|item| (self.told_by)(item) == Part::Preamble)
         {
@@ -273,13 +291,16 @@ impl<T: Send + Unpin> Streaming for ItemStream<T> {
     }
 
     fn limit(&mut self, limit: StreamLimit) {
-        if !self.over {
+        if !self.is_over() {
             self.timers.push(Timer::new(limit));
         }
     }
 
     fn on_end(&mut self, hear: OnEnd) {
-        self.hear.push(hear);
+        match &self.ending {
+            Some(ending) => hear(ending),
+            None => self.hear.push(hear),
+        }
     }
 
     fn poll_rest(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
@@ -292,7 +313,7 @@ impl<T: Unpin> Stream for ItemStream<T> {
     type Item = Result<T>;
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Result<T>>> {
-        if self.over {
+        if self.is_over() {
             return Poll::Ready(None);
         }
         if let Some(item) = self.head.pop_front() {
@@ -306,7 +327,7 @@ impl<T: Unpin> Stream for ItemStream<T> {
                 Poll::Ready(Some(Err(error)))
             }
             None => {
-                self.end(&StreamEnding::Complete);
+                self.end(StreamEnding::Complete);
                 Poll::Ready(None)
             }
         }
@@ -315,14 +336,14 @@ impl<T: Unpin> Stream for ItemStream<T> {
 
 impl<T> Drop for ItemStream<T> {
     fn drop(&mut self) {
-        if !self.over {
-            self.end(&StreamEnding::Dropped);
+        if !self.is_over() {
+            self.end(StreamEnding::Dropped);
         }
     }
 }
 
 impl<T> fmt::Debug for ItemStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ItemStream").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("ItemStream").field("over", &self.is_over()).finish_non_exhaustive()
     }
 }

@@ -40,11 +40,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Label as _, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// What can happen while a case is chosen.
+    #[non_exhaustive]
     pub enum SwitchEvent {
         /// An input had a case.
         CaseTaken = "case_taken",
@@ -61,6 +62,7 @@ labels! {
 const DEFAULT: &str = "default";
 
 /// What a switch is made of. Pass it to [`switch`].
+#[non_exhaustive]
 #[must_use = "a configuration does nothing until it is given to `switch`"]
 pub struct SwitchConfig<K, In, Out> {
     operation: String,
@@ -76,7 +78,7 @@ pub struct Switch<K, In, Out> {
     places: HashMap<K, usize>,
     cases: Vec<Case<In, Out>>,
     rest: Rest<In, Out>,
-    events: [AtomicU64; 4],
+    events: PerLabel<SwitchEvent>,
 }
 
 /// What a [`Switch`] has seen since it was built, with telemetry on or off.
@@ -200,7 +202,7 @@ impl<K: Eq + Hash + fmt::Display, In, Out> Switch<K, In, Out> {
             }
             named.push(Case { name, workflow, taken: AtomicU64::new(0) });
         }
-        Ok(Self { operation, key, places, cases: named, rest, events: Default::default() })
+        Ok(Self { operation, key, places, cases: named, rest, events: PerLabel::default() })
     }
 }
 
@@ -208,13 +210,12 @@ impl<K, In, Out> Switch<K, In, Out> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> SwitchStats {
-        let count = |event: SwitchEvent| self.events[event.index()].load(Ordering::Relaxed);
         let cases = self.cases.iter().map(|case| (case.name.clone(), case.taken.load(Ordering::Relaxed)));
         SwitchStats {
             cases: cases.collect(),
-            default: count(SwitchEvent::DefaultTaken),
-            passed_through: count(SwitchEvent::PassedThrough),
-            panics: count(SwitchEvent::KeyPanicked),
+            default: self.events.get(SwitchEvent::DefaultTaken),
+            passed_through: self.events.get(SwitchEvent::PassedThrough),
+            panics: self.events.get(SwitchEvent::KeyPanicked),
         }
     }
 
@@ -243,14 +244,14 @@ where
             (Ok(None), Rest::PassThrough(_)) => SwitchEvent::PassedThrough,
             (Err(_), _) => SwitchEvent::KeyPanicked,
         };
-        self.events[event.index()].fetch_add(1, Ordering::Relaxed);
+        self.events.inc(event);
         run.event(event);
         let case =
             case.map_err(|_| Error::new(Kind::Internal, "the function that gives the key panicked"))?;
         if let Some(case) = case {
             case.taken.fetch_add(1, Ordering::Relaxed);
         }
-        run.attribute("throughline.case", case.map_or(DEFAULT.to_owned(), |case| case.name.clone()));
+        run.attribute("throughline.switch.case", case.map_or(DEFAULT.to_owned(), |case| case.name.clone()));
         Ok(case)
     }
 }
@@ -283,8 +284,6 @@ where
             (None, Rest::PassThrough(identity)) => Ok(identity(input)),
         }
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         let start = Node::leaf(Self::PRIMITIVE, &self.operation);

@@ -30,20 +30,19 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::context::Context;
+use crate::context::{Context, until};
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, StreamLimit, Streaming, first};
 use crate::telemetry::{
-    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, Rate, Registry, Run, Sink, Stage,
-    WORK_SECONDS,
+    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, PerLabel, Rate, Registry, Run, Sink,
+    Stage, WORK_SECONDS,
 };
 use crate::workflow::Workflow;
 
@@ -70,6 +69,7 @@ pub(crate) static FAMILIES: &[&Family] = &[&SUCCESSES, &FAILURES, &EXECUTION, &R
 
 labels! {
     /// How a guarded run ended.
+    #[non_exhaustive]
     pub enum TimeoutOutcome {
         /// It answered within the limit.
         Success = "success",
@@ -86,6 +86,7 @@ labels! {
 
 labels! {
     /// What can happen while a guarded run is under way.
+    #[non_exhaustive]
     pub enum TimeoutEvent {
         /// The limit passed and the work was asked to stop.
         StopRequested = "stop_requested",
@@ -108,6 +109,7 @@ const GRACES: &str = "from 0 s to 86400 s";
 /// How long a run may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `timeout`"]
 pub struct TimeoutConfig {
     operation: String,
     limit: Duration,
@@ -127,7 +129,7 @@ pub struct StreamLimits {
 pub struct Timeout<P> {
     inner: P,
     config: TimeoutConfig,
-    counts: Counts,
+    outcomes: PerLabel<TimeoutOutcome>,
 }
 
 /// What a [`Timeout`] has seen since it was built, with telemetry on or off.
@@ -149,9 +151,6 @@ pub struct TimeoutStats {
 /// Runs a workflow as a task of its own. Made by [`Workflow::timeout_detached`].
 pub struct Detached<P>(Arc<P>);
 
-#[derive(Debug, Default)]
-struct Counts([AtomicU64; 5]);
-
 /// Handles to the families of [`Timeout`].
 #[derive(Debug)]
 pub struct TimeoutSignals {
@@ -165,7 +164,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// Bounds the workflow in time.
     pub fn timeout(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<P>>> {
         let inner = self.into_inner();
-        Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
+        Workflow::from_stage(Timeout { inner, config, outcomes: PerLabel::default() })
     }
 
     /// As [`Workflow::timeout`], with the work in a task of its own, so that the caller is let go on time
@@ -175,7 +174,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
     /// The task is aborted at its next await; work that blocks runs on until then.
     pub fn timeout_detached(self, config: TimeoutConfig) -> Workflow<Observed<Timeout<Detached<P>>>> {
         let inner = Detached(Arc::new(self.into_inner()));
-        Workflow::from_stage(Timeout { inner, config, counts: Counts::default() })
+        Workflow::from_stage(Timeout { inner, config, outcomes: PerLabel::default() })
     }
 }
 
@@ -206,7 +205,7 @@ impl TimeoutConfig {
     /// When `grace` is longer than a day.
     pub fn grace(mut self, grace: Duration) -> Result<Self, ConfigError> {
         if grace > LONGEST {
-            return Err(refused("grace", grace, GRACES));
+            return Err(refused("grace", grace.as_secs_f64(), GRACES));
         }
         self.grace = grace;
         Ok(self)
@@ -243,18 +242,17 @@ impl TimeoutConfig {
 
 fn bounded(field: &str, limit: Duration) -> Result<Duration, ConfigError> {
     match limit.is_zero() || limit > LONGEST {
-        true => Err(refused(field, limit, LIMITS)),
+        true => Err(refused(field, limit.as_secs_f64(), LIMITS)),
         false => Ok(limit),
     }
 }
 
 fn duration(field: &str, seconds: f64, allowed: &str) -> Result<Duration, ConfigError> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| ConfigError::new(format!("timeout {field} is {seconds:?} s: it must be {allowed}")))
+    Duration::try_from_secs_f64(seconds).map_err(|_| refused(field, seconds, allowed))
 }
 
-fn refused(field: &str, value: Duration, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("timeout {field} is {:?} s: it must be {allowed}", value.as_secs_f64()))
+fn refused(field: &str, seconds: f64, allowed: &str) -> ConfigError {
+    ConfigError::refused(&format!("timeout {field}"), format_args!("{seconds:?} s"), allowed)
 }
 
 // === impl Timeout ===
@@ -263,13 +261,12 @@ impl<P> Timeout<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> TimeoutStats {
-        let count = |outcome: TimeoutOutcome| self.counts.0[outcome as usize].load(Ordering::Relaxed);
         TimeoutStats {
-            successes: count(TimeoutOutcome::Success),
-            late: count(TimeoutOutcome::Late),
-            timeouts: count(TimeoutOutcome::Timeout),
-            inner_errors: count(TimeoutOutcome::InnerError),
-            cancelled: count(TimeoutOutcome::Cancelled),
+            successes: self.outcomes.get(TimeoutOutcome::Success),
+            late: self.outcomes.get(TimeoutOutcome::Late),
+            timeouts: self.outcomes.get(TimeoutOutcome::Timeout),
+            inner_errors: self.outcomes.get(TimeoutOutcome::InnerError),
+            cancelled: self.outcomes.get(TimeoutOutcome::Cancelled),
         }
     }
 
@@ -367,7 +364,7 @@ impl<P: Primitive> Stage for Timeout<P> {
         let (result, asked_to_stop) = tokio::select! {
             biased;
             result = &mut work => (Some(result), false),
-            () = sleep_until(start + limit) => {
+            () = until(Some(start + limit)) => {
                 stop.cancel();
                 run.event(TimeoutEvent::StopRequested);
                 (within(start + limit + grace, work).await, true)
@@ -410,7 +407,7 @@ impl<P: Primitive> Stage for Timeout<P> {
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        self.counts.0[end.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.outcomes.inc(end.outcome);
         let Some(seen) = &end.seen else { return };
         match end.outcome {
             TimeoutOutcome::Success | TimeoutOutcome::Late => {
@@ -464,7 +461,7 @@ async fn within<F: Future>(end: Instant, work: F) -> Option<F::Output> {
     tokio::select! {
         biased;
         output = work => Some(output),
-        () = sleep_until(end) => None,
+        () = until(Some(end)) => None,
     }
 }
 

@@ -33,9 +33,8 @@
 //! [tower]: https://docs.rs/tower
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
@@ -43,8 +42,8 @@ use tower_service::Service;
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::primitive::Primitive;
-use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
+use crate::primitive::{BoxFuture, Primitive};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
 /// Any error, as tower's middleware returns it.
@@ -133,7 +132,7 @@ fn upstream<E: Into<AnyError>>(error: E) -> Error {
 impl<P: Primitive> Service<P::In> for WorkflowService<P> {
     type Response = P::Out;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<P::Out>> + Send>>;
+    type Future = BoxFuture<'static, Result<P::Out>>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<()>> {
         Poll::Ready(Ok(()))
@@ -188,8 +187,6 @@ where
         cx.while_wanted(ready).await??;
         service.call(input).await.map_err(&self.map_error)
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 }
 
 impl<S, In, F> fmt::Debug for ServiceStage<S, In, F> {

@@ -17,7 +17,8 @@ impl Usd {
     )]
     pub(crate) fn add(&self, usd: f64) {
         if is_money(usd) {
-            self.0.fetch_add((usd * 1e9).round() as u64, Ordering::Relaxed);
+            let billionths = (usd * 1e9).round() as u64;
+            self.0.update(Ordering::Relaxed, Ordering::Relaxed, |sum| sum.saturating_add(billionths));
         }
     }
 
@@ -30,4 +31,18 @@ impl Usd {
 /// Whether `usd` can be an amount that was paid.
 pub(crate) fn is_money(usd: f64) -> bool {
     usd.is_finite() && usd >= 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_beyond_all_bounds_stays_there() {
+        let sum = Usd::default();
+        for usd in [f64::MAX, 5.0, f64::MAX, f64::NAN, f64::INFINITY, -1.0] {
+            sum.add(usd);
+        }
+        assert!(sum.total() > 1e10, "{}", sum.total());
+    }
 }

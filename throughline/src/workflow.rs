@@ -347,7 +347,8 @@ macro_rules! fan {
     };
 }
 
-async fn branch<P: Primitive>(primitive: &P, input: P::In, cx: Context) -> Result<P::Out> {
+/// Runs one branch on a context of its own.
+pub(crate) async fn branch<P: Primitive>(primitive: &P, input: P::In, cx: Context) -> Result<P::Out> {
     primitive.execute(input, &cx).await
 }
 

@@ -239,8 +239,8 @@ async fn drops_work_at_the_learned_limit_and_says_so() {
     let last = recorder.spans().into_iter().rfind(|span| span.name == "adaptive_timeout model").unwrap();
     let attribute =
         |name| last.attributes.iter().find(|at| at.key.as_str() == name).map(|at| at.value.clone());
-    assert_eq!(attribute("throughline.timeout.limit_seconds"), Some(limit.as_secs_f64().into()));
-    assert_eq!(attribute("throughline.timeout.enforced_seconds"), Some(limit.as_secs_f64().into()));
+    assert_eq!(attribute("throughline.adaptive_timeout.limit_seconds"), Some(limit.as_secs_f64().into()));
+    assert_eq!(attribute("throughline.adaptive_timeout.enforced_seconds"), Some(limit.as_secs_f64().into()));
     assert_eq!(recorder.metric("throughline_primitive_in_flight", &[]), Some(0.0));
 }
 
@@ -357,4 +357,20 @@ async fn a_wait_inside_that_ends_with_the_deadline_is_a_timeout_of_ones_own() {
     assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, millis(300)));
     assert_eq!(error.to_string(), "no answer within 300ms, the ceiling");
     assert_eq!((outcome(&recorder, "timeout"), outcome(&recorder, "inner_error")), (Some(1.0), None));
+}
+
+/// Works in a way that always goes on at once: it gives way only when tokio makes it.
+async fn busy() -> Result<()> {
+    for _ in 0..500_000 {
+        tokio::task::coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_never_waits_for_long_is_dropped_at_its_limit() {
+    let flow = workflow("busy", |(): ()| busy()).adaptive_timeout(config(100, 300));
+    let time = tokio::spawn(tokio::time::advance(millis(400)));
+    assert_eq!(flow.run((), &Context::new()).await.unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
 }

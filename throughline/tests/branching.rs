@@ -109,7 +109,7 @@ async fn a_conditional_runs_one_branch_or_lets_the_input_pass() {
     assert_eq!((events(&recorder, "then"), events(&recorder, "else")), (Some(1.0), Some(1.0)));
     assert_eq!(ended(&recorder, "half", "success"), Some(2.0));
     assert_eq!(ended(&recorder, "times 10", "success"), Some(1.0));
-    assert_eq!(attribute(&recorder, "conditional half", "throughline.branch"), ["then", "else"]);
+    assert_eq!(attribute(&recorder, "conditional half", "throughline.conditional.branch"), ["then", "else"]);
     assert_eq!(format!("{:?}", flow.stage()), "Conditional(half, 1 then, 1 else)");
     assert_eq!(flow.describe().to_tree(), "  conditional half\n    then: step times 10\n");
 }
@@ -213,7 +213,7 @@ async fn a_switch_runs_the_case_of_the_key_or_the_default() {
     assert_eq!(stats.cases, [("small".to_owned(), 1), ("large".to_owned(), 2)]);
     assert_eq!((stats.default, stats.passed_through, stats.panics), (1, 0, 0));
     assert_eq!((events(&recorder, "case_taken"), events(&recorder, "default_taken")), (Some(3.0), Some(1.0)));
-    let cases = attribute(&recorder, "switch size", "throughline.case");
+    let cases = attribute(&recorder, "switch size", "throughline.switch.case");
     assert_eq!(cases, ["small", "large", "large", "default"], "never the key of the input itself");
     assert_eq!(
         flow.describe().to_tree(),
@@ -289,7 +289,7 @@ async fn hostile_keys_add_no_series_and_no_attributes() {
         flow.run(n, &cx).await.unwrap();
     }
     assert_eq!(recorder.sink().render().lines().count(), before);
-    let cases = attribute(&recorder, "switch word", "throughline.case");
+    let cases = attribute(&recorder, "switch word", "throughline.switch.case");
     assert!(cases[1..].iter().all(|case| case == "default"));
 }
 

@@ -246,7 +246,7 @@ async fn a_place_that_was_given_to_one_who_then_goes_away_is_not_lost() {
 #[tokio::test(start_paused = true)]
 async fn workflows_that_share_a_compartment_share_its_places() {
     let places = Compartment::new(config(2).queue(1));
-    let (a, b) = (sleeper().bulkhead(places.clone()), sleeper().bulkhead(places.clone()));
+    let (a, b) = (sleeper().bulkhead(&places), sleeper().bulkhead(&places));
     let cx = Context::new();
     let _one = begin(a.run(100, &cx)).await;
     let _two = begin(b.run(100, &cx)).await;

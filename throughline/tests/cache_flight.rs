@@ -12,7 +12,8 @@ use throughline::cache::{Cache, Found, Lifetime};
 use throughline::telemetry::{Observed, Tick};
 use throughline::testing::Recorder;
 use throughline::{
-    CacheConfig, Error, JsonCaching, Key, Kind, Memory, Primitive, Result, Store, Workflow, workflow,
+    CacheConfig, Context, Error, JsonCaching, Key, Kind, Memory, Primitive, Result, Store, TimeoutConfig,
+    Workflow, workflow, workflow_with,
 };
 use tokio::time::{advance, sleep};
 
@@ -227,6 +228,40 @@ async fn a_leader_whose_caller_gave_up_does_not_fail_the_others() {
     let answers = at_once(&flow, &recorder, 5).await;
     assert_eq!(answers[0].as_ref().unwrap_err().kind(), Kind::Cancelled);
     assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(2))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_no_longer_than_until_its_own_deadline() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = slow(config(), &runs, Ok);
+    let (cx, start) = (recorder.context(), tokio::time::Instant::now());
+    let hurried = async {
+        let cx = cx.with_time_limit(SECOND / 4);
+        let error = flow.run("hi".into(), &cx).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, SECOND / 4));
+    };
+    let (leader, (), patient) = tokio::join!(flow.run("hi".into(), &cx), hurried, flow.run("hi".into(), &cx));
+    assert_eq!((leader.unwrap(), patient.unwrap(), runs.load(Ordering::Relaxed)), (1, 1, 1));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 2.0), ("coalesced", 1.0)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_asked_to_stop_waits_no_longer() {
+    let (recorder, runs) = (Recorder::new(), Arc::default());
+    let flow = Arc::new(slow(config(), &runs, Ok));
+    let (cx, start) = (recorder.context(), tokio::time::Instant::now());
+    let stop = TimeoutConfig::new("stop", SECOND / 4).unwrap().grace(10 * SECOND).unwrap();
+    let same = Arc::clone(&flow);
+    let stopped = workflow_with("stopped", move |input: String, cx: Context| {
+        let flow = Arc::clone(&same);
+        async move { flow.run(input, &cx).await }
+    });
+    let stopped = async {
+        let error = stopped.timeout(stop).run("hi".into(), &cx).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, SECOND / 4), "it did not need the grace");
+    };
+    let (leader, ()) = tokio::join!(flow.run("hi".into(), &cx), stopped);
+    assert_eq!((leader.unwrap(), runs.load(Ordering::Relaxed)), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use throughline::circuit_breaker::CircuitState;
-use throughline::circuit_breaker::{Undecided, Verdict, Window};
+use throughline::circuit_breaker::{CircuitState, Undecided, Verdict, Window};
 use throughline::telemetry::{Label as _, Sink};
 use throughline::testing::{Recorder, Script, Turn};
 use throughline::{
@@ -123,6 +122,34 @@ async fn it_opens_refuses_tries_again_and_closes() {
     assert_eq!(recorder.metric("throughline_primitive_duration_seconds_count", &runs), Some(2.0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_target_answers_reaches_the_caller_as_it_is() {
+    let answer = Error::new(Kind::Upstream, "the model answered 503").with_retry_after(secs(7));
+    let model = Script::new("model").then(Turn::value(7)).then(Turn::fail(answer));
+    let flow = model.workflow().circuit_breaker(config());
+    assert_eq!(flow.run((), &Context::new()).await.unwrap(), 7);
+    for _ in 0..2 {
+        let error = flow.run((), &Context::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the model answered 503", "also of the call that opens the circuit");
+        assert_eq!((error.retry_after(), error.also().len()), (Some(secs(7)), 0));
+    }
+    assert_eq!(flow.stage().circuit().state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_circuit_does_not_bound_how_many_calls_are_under_way() {
+    let model = Script::new("model").then(Turn::value(7).after(secs(1)));
+    let flow = model.workflow().circuit_breaker(config());
+    let cx = Context::new();
+    let all = futures_util::future::join_all((0..1_000).map(|_| flow.run((), &cx)));
+    let watch = async {
+        sleep(millis(500)).await;
+        assert_eq!(model.running(), 1_000);
+    };
+    let (answers, ()) = tokio::join!(all, watch);
+    assert!(answers.into_iter().all(|answer| answer.is_ok()));
+}
+
 #[test]
 fn shows_its_name_its_state_and_its_counts() {
     let flow = echo().circuit_breaker(config());
@@ -140,7 +167,7 @@ fn shows_its_name_its_state_and_its_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rates_of_the_window_can_be_read() {
-    let config = CircuitBreakerConfig::new("model").minimum_calls(4).unwrap().slow_after(secs(2)).unwrap();
+    let config = CircuitBreakerConfig::new("model").min_calls(4).unwrap().slow_after(secs(2)).unwrap();
     let script = Script::new("model")
         .then(Turn::fail(upstream()))
         .then(Turn::value(1).after(secs(3)))
@@ -163,7 +190,7 @@ fn refuses_bounds_that_are_none() {
         (new().window(Window::count(0)), "window is 0: it must be from 1 to 100000"),
         (new().window(Window::consecutive(100_001)), "window is 100001: it must be from 1 to 100000"),
         (new().window(Window::time(Duration::ZERO)), "window is 0.0 s: it must be from 0.001 s to 86400 s"),
-        (new().minimum_calls(0), "minimum of calls is 0: it must be from 1 to 100000"),
+        (new().min_calls(0), "minimum of calls is 0: it must be from 1 to 100000"),
         (new().failure_rate(0.0), "failure rate is 0.0: it must be above 0 and at most 1"),
         (new().failure_rate(f64::NAN), "failure rate is NaN: it must be above 0 and at most 1"),
         (new().slow_rate(1.01), "slow rate is 1.01: it must be above 0 and at most 1"),
@@ -171,7 +198,7 @@ fn refuses_bounds_that_are_none() {
         (new().trials(0), "number of trials is 0: it must be from 1 to 10000"),
         (new().open_for(secs(86_401)), "open time is 86401.0 s: it must be from 0.001 s to 86400 s"),
         (
-            new().open_at_most(secs(86_401)),
+            new().max_open_for(secs(86_401)),
             "longest open time is 86401.0 s: it must be from 0.001 s to 86400 s",
         ),
         (new().growth(0.9), "growth is 0.9: it must be from 1 to 10"),
@@ -541,7 +568,7 @@ async fn a_refusal_is_a_span_that_names_the_state() {
     let attribute = |key: &str| {
         spans[0].attributes.iter().find(|kv| kv.key.as_str() == key).map(|kv| kv.value.as_str().into_owned())
     };
-    assert_eq!(attribute("throughline.circuit.state").as_deref(), Some("forced_open"));
+    assert_eq!(attribute("throughline.circuit_breaker.state").as_deref(), Some("forced_open"));
     assert_eq!(attribute("throughline.outcome").as_deref(), Some("rejected"));
     assert_eq!(attribute("error.type").as_deref(), Some("circuit_open"));
 }

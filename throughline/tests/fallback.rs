@@ -140,7 +140,7 @@ async fn alternatives_are_tried_in_their_order_on_the_same_input() {
 
     let spans = recorder.spans();
     let span = spans.iter().find(|span| span.name == "fallback ask").unwrap();
-    let by = span.attributes.iter().find(|it| it.key.as_str() == "throughline.fallback").unwrap();
+    let by = span.attributes.iter().find(|it| it.key.as_str() == "throughline.fallback.answered_by").unwrap();
     assert_eq!(by.value.to_string(), "third");
     assert!(
         spans

@@ -465,3 +465,21 @@ async fn hedging_does_not_pull_its_own_percentile_down() {
         "a tenth is hedged, and not more and more: {stats:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_never_waits_for_long_is_hedged_all_the_same() {
+    let calls = AtomicU64::new(0);
+    let busy_first = workflow("busy_first", move |(): ()| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        async move {
+            for _ in 0..if call == 0 { 500_000 } else { 0 } {
+                tokio::task::coop::consume_budget().await;
+            }
+            Ok(call)
+        }
+    });
+    let flow = busy_first.hedge(config());
+    let time = tokio::spawn(tokio::time::advance(millis(200)));
+    assert_eq!(flow.run((), &Context::new()).await.unwrap(), 1);
+    time.await.unwrap();
+}

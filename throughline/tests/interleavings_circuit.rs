@@ -36,13 +36,13 @@ const FAILED: Ended = Ended::Counts { failed: true, slow: false };
 fn gate(trials: u32) -> Gate {
     let rules = Rules {
         window: Window::consecutive(1),
-        minimum_calls: 1,
+        min_calls: 1,
         failure_rate: 0.5,
         slow_rate: 1.0,
         trials,
         open_for: Duration::from_secs(10),
         growth: 1.0,
-        open_at_most: Duration::from_secs(10),
+        max_open_for: Duration::from_secs(10),
         jitter: 0.0,
         half_open_wait: Duration::from_secs(60),
         undecided: Undecided::Reopen,

@@ -103,7 +103,7 @@ async fn the_first_answer_wins_a_race_and_the_losers_are_gone() {
 
     let spans = recorder.spans();
     let race = spans.iter().find(|span| span.name == "race batch").unwrap();
-    let won_by = race.attributes.iter().find(|at| at.key.as_str() == "throughline.parallel.won_by").unwrap();
+    let won_by = race.attributes.iter().find(|at| at.key.as_str() == "throughline.race.won_by").unwrap();
     assert_eq!(won_by.value, 2.into());
     let branches: Vec<_> = spans.iter().filter(|span| span.name.starts_with("step ")).collect();
     assert!(branches.iter().all(|span| span.parent_span_id == race.span_context.span_id()));
@@ -157,7 +157,10 @@ fn refuses_a_quorum_that_is_none_and_branches_that_are_none() {
         none.map(|_| ()).unwrap_err().to_string(),
         "parallel `batch` has 0 branches: it must have at least 1"
     );
-    assert_eq!(config().at_most(0).unwrap_err().to_string(), "parallel at_most is 0: it must be at least 1");
+    assert_eq!(
+        config().max_concurrent(0).unwrap_err().to_string(),
+        "parallel max_concurrent is 0: it must be at least 1"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,7 +265,7 @@ fn sleeper() -> (Workflow<impl Primitive<In = u64, Out = u64>>, Arc<AtomicUsize>
 async fn runs_a_hundred_inputs_eight_at_a_time_and_keeps_their_order() {
     let recorder = Recorder::new();
     let (work, most) = sleeper();
-    let flow = work.each(config().at_most(8).unwrap());
+    let flow = work.each(config().max_concurrent(8).unwrap());
     let inputs: Vec<u64> = (0..100).map(|n| if n % 2 == 0 { 100 } else { 50 }).collect();
     let start = Instant::now();
     assert_eq!(flow.run(inputs.clone(), &recorder.context()).await.unwrap(), inputs);
@@ -286,7 +289,7 @@ async fn without_a_bound_all_run_at_once() {
 async fn the_first_error_drops_the_rest_and_starts_no_more() {
     let recorder = Recorder::new();
     let (work, _) = sleeper();
-    let flow = work.each(config().at_most(2).unwrap());
+    let flow = work.each(config().max_concurrent(2).unwrap());
     let start = Instant::now();
     let error = flow.run(vec![1_000, 13, 20, 30], &recorder.context()).await.unwrap_err();
     assert_eq!((error.to_string().as_str(), start.elapsed()), ("13 is unlucky", millis(13)));
@@ -298,7 +301,7 @@ async fn the_first_error_drops_the_rest_and_starts_no_more() {
 #[tokio::test(start_paused = true)]
 async fn settled_inputs_have_a_result_each_in_their_order() {
     let (work, _) = sleeper();
-    let flow = work.each(config().at_most(2).unwrap().settle());
+    let flow = work.each(config().max_concurrent(2).unwrap().settle());
     let results = flow.run(vec![40, 13, 20], &Context::new()).await.unwrap();
     let results: Vec<_> =
         results.into_iter().map(|result| result.map_err(|error| error.to_string())).collect();
@@ -324,7 +327,7 @@ async fn collections_know_the_same_four_ways() {
 async fn a_race_with_a_bound_goes_on_to_the_next_when_one_fails() {
     let scripts = [fails(10), answers(2, 20), answers(3, 0)];
     let flows = scripts.iter().map(|script| script.workflow::<()>()).collect();
-    let flow = parallel(config().race().at_most(1).unwrap(), flows).unwrap();
+    let flow = parallel(config().race().max_concurrent(1).unwrap(), flows).unwrap();
     assert_eq!(flow.run((), &Context::new()).await.unwrap(), 2);
     assert_eq!(scripts.map(|script| script.calls()), [1, 1, 0]);
 }
@@ -342,7 +345,7 @@ async fn too_few_inputs_for_a_result_are_refused() {
 async fn what_waits_for_its_turn_does_not_start_after_the_deadline() {
     let recorder = Recorder::new();
     let (work, _) = sleeper();
-    let flow = work.each(config().at_most(1).unwrap().settle());
+    let flow = work.each(config().max_concurrent(1).unwrap().settle());
     let cx = recorder.context().with_time_limit(millis(50));
     let results = flow.run(vec![20, 40, 20, 20], &cx).await.unwrap();
     let kinds: Vec<_> = results.iter().map(|result| result.as_ref().map_err(Error::kind).copied()).collect();
@@ -358,7 +361,18 @@ async fn what_waits_for_its_turn_does_not_start_after_the_deadline() {
 async fn what_waits_for_its_turn_does_not_start_when_the_work_is_asked_to_stop() {
     let (work, _) = sleeper();
     let limit = TimeoutConfig::new("limit", millis(30)).unwrap().grace(millis(100)).unwrap();
-    let flow = work.each(config().at_most(1).unwrap()).timeout(limit);
+    let flow = work.each(config().max_concurrent(1).unwrap()).timeout(limit);
     let error = flow.run(vec![20, 20, 20], &Context::new()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout, "it gave up because it was asked to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_branches_that_are_done_at_once_leave_others_their_turn() {
+    let at_once = workflow("at_once", |n: u64| async move { Ok(n) });
+    let config = ParallelConfig::new("many").at_most(2).unwrap();
+    let flow = at_once.each(config).timeout(TimeoutConfig::from_secs("many", 1.0).unwrap());
+    let time = tokio::spawn(tokio::time::advance(Duration::from_secs(2)));
+    let result = flow.run((0..200_000).collect(), &Context::new()).await;
+    assert_eq!(result.map(|answers| answers.len()).unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
 }

@@ -417,7 +417,7 @@ async fn a_stream_is_settled_when_it_knows() {
             "words",
             |n: u64, _| async move { Ok(ItemStream::new(stream::iter((0..n).map(Ok)))) },
         );
-    let config = RateLimitConfig::new("model", account.clone()).estimate(|_: &u64| 50).settle_with(
+    let config = RateLimitConfig::new("model", &account).estimate(|_: &u64| 50).settle_with(
         |words: &mut ItemStream<u64>, reservation| {
             assert_eq!(reservation.units(), 50);
             let used = Arc::new(AtomicU64::new(0));

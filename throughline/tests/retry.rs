@@ -205,6 +205,16 @@ async fn the_delays_are_those_of_the_backoff() {
     assert_eq!(starts(&log), [0, 1, 3, 7, 12, 17].map(Duration::from_secs));
 }
 
+/// Tokio's timers are good to a millisecond, and none of them is at once.
+#[tokio::test(start_paused = true)]
+async fn without_a_delay_the_next_attempt_does_not_wait_for_a_timer() {
+    tokio::time::advance(Duration::from_micros(300)).await;
+    let (flow, log) = dead();
+    let at_once = config().backoff(Backoff::constant(Duration::ZERO).unwrap());
+    flow.retry(at_once).run((), &Context::new()).await.unwrap_err();
+    assert_eq!(starts(&log), [Duration::ZERO; 3]);
+}
+
 /// Polly: "Delay = TimeSpan.Zero" is an instant retry.
 #[tokio::test(start_paused = true)]
 async fn a_delay_of_zero_retries_at_once() {
@@ -237,6 +247,20 @@ async fn a_retry_after_is_waited_for_even_beyond_the_cap() {
     let flow = flow.retry(config());
     assert_eq!(flow.run((), &Recorder::new().context()).await.unwrap(), 3);
     assert_eq!(starts(&log), [0, 30, 31].map(Duration::from_secs));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_of_more_than_an_hour_is_not_waited_for() {
+    for asked in [Duration::from_secs(3_601), Duration::MAX] {
+        let recorder = Recorder::new();
+        let (flow, log) = script([upstream().with_retry_after(asked)]);
+        let error = flow.retry(config()).run((), &recorder.context()).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(asked), "the caller may still come back then");
+        assert_eq!((starts(&log).len(), events(&recorder, "no_time_left")), (1, Some(1.0)));
+    }
+    let (flow, log) = script([upstream().with_retry_after(Duration::from_secs(3_600))]);
+    flow.retry(config()).run((), &Context::new()).await.unwrap();
+    assert_eq!(starts(&log), [Duration::ZERO, Duration::from_secs(3_600)]);
 }
 
 #[tokio::test(start_paused = true)]

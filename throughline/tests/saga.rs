@@ -188,6 +188,30 @@ async fn a_panic_of_a_step_undoes_the_others_and_becomes_an_error() {
     assert_eq!(counts(flow.stage().stats()), ([0, 0, 1, 0, 0], [1, 0]));
 }
 
+/// Can be copied once: for the journal.
+struct Receipt(AtomicU32);
+
+impl Clone for Receipt {
+    fn clone(&self) -> Self {
+        assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "copied again");
+        Self(AtomicU32::new(1))
+    }
+}
+
+#[tokio::test]
+async fn an_output_that_panics_when_it_is_copied_leaves_the_other_steps_to_be_undone() {
+    let log = Log::default();
+    let pay = workflow("pay", |_: u64| async { Ok(Receipt(AtomicU32::new(0))) })
+        .undo(workflow("refund", |_: Receipt| async { Ok(()) }));
+    let fails = workflow("fails", |_: Receipt| async { Err::<u64, _>(Error::new(Kind::InvalidInput, "no")) });
+    let flow = (log.step("a") >> pay >> fails).saga(order());
+    let error = flow.run(1, &Recorder::new().context()).await.unwrap_err();
+    assert_eq!(log.after("undid "), ["a"]);
+    let why = "`refund` did not undo its step, attempt 1 of 3";
+    assert_eq!(error.also().iter().map(ToString::to_string).collect::<Vec<_>>(), [why]);
+    assert_eq!(counts(flow.stage().stats()), ([0, 0, 0, 1, 0], [1, 1]));
+}
+
 #[tokio::test]
 async fn without_telemetry_it_undoes_and_counts_all_the_same() {
     let (log, off) = (Log::default(), Sink::without_telemetry(Clock::Tokio));
@@ -351,7 +375,8 @@ fn a_run_outside_a_runtime_is_refused_before_it_begins() {
 #[test]
 fn a_run_dropped_outside_its_runtime_is_undone_in_it() {
     let log = Log::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let flow = (log.step("a") >> hangs()).saga(order());
     let cx = Recorder::new().context();
     let mut run = Box::pin(flow.run(1, &cx));
@@ -367,7 +392,8 @@ fn a_run_dropped_outside_its_runtime_is_undone_in_it() {
 #[test]
 fn what_is_left_when_the_runtime_has_ended_is_counted_as_not_undone() {
     let (log, recorder) = (Log::default(), Recorder::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let flow = (log.step("a") >> log.step("b") >> hangs()).saga(order());
     let cx = recorder.context();
     let mut run = Box::pin(flow.run(1, &cx));
@@ -384,7 +410,8 @@ fn what_is_left_when_the_runtime_has_ended_is_counted_as_not_undone() {
 #[test]
 fn a_runtime_that_ends_while_steps_are_undone_leaves_none_uncounted() {
     let (log, recorder) = (Log::default(), Recorder::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let never = workflow("never", |_: u64| pending::<Result<(), Error>>());
     let flow = (log.step("a") >> log.slow("b", 0).undo(never) >> log.step("c") >> hangs()).saga(order());
     let cx = recorder.context();
@@ -429,7 +456,7 @@ async fn a_compensation_that_hangs_is_dropped_at_its_limit_and_tried_again() {
         let first = told.lines().iter().filter(|line| *line == "tried").count() == 1;
         async move { if first { pending().await } else { Ok(n) } }
     });
-    let config = order().limit(Duration::from_secs(2)).unwrap().attempts(2).unwrap();
+    let config = order().limit(Duration::from_secs(2)).unwrap().max_attempts(2).unwrap();
     let flow = (log.step("a") >> log.slow("b", 0).undo(hangs_once) >> fails()).saga(config);
     let start = Instant::now();
     let error = flow.run(1, &Recorder::new().context()).await.unwrap_err();
@@ -439,7 +466,7 @@ async fn a_compensation_that_hangs_is_dropped_at_its_limit_and_tried_again() {
     assert_eq!(counts(flow.stage().stats()), ([0, 0, 1, 0, 0], [2, 0]));
 
     let never = workflow("never", |_: u64| pending::<Result<(), Error>>());
-    let config = order().limit(Duration::from_secs(2)).unwrap().attempts(2).unwrap();
+    let config = order().limit(Duration::from_secs(2)).unwrap().max_attempts(2).unwrap();
     let flow = (log.slow("b", 0).undo(never) >> fails()).saga(config);
     let (start, error) = (Instant::now(), flow.run(1, &Recorder::new().context()).await.unwrap_err());
     assert_eq!(start.elapsed(), Duration::from_millis(4_100));
@@ -566,7 +593,7 @@ async fn a_nested_saga_that_succeeds_is_undone_by_the_outer_one_as_one() {
 async fn a_nested_saga_keeps_the_bounds_of_its_compensations() {
     let log = Log::default();
     let never = workflow("never", |_: u64| pending::<Result<(), Error>>());
-    let config = SagaConfig::new("nested").limit(Duration::from_secs(1)).unwrap().attempts(1).unwrap();
+    let config = SagaConfig::new("nested").limit(Duration::from_secs(1)).unwrap().max_attempts(1).unwrap();
     let nested = log.slow("n", 0).undo(never).saga(config);
     let flow = (nested >> fails()).saga(order());
     let start = Instant::now();
@@ -714,8 +741,8 @@ fn bounds_that_cannot_work_are_refused() {
     let limit = "it must be more than 0s and at most 3600s";
     assert_eq!(text(order().limit(Duration::ZERO)), format!("saga limit is 0ns: {limit}"));
     assert_eq!(text(order().limit(hours(2))), format!("saga limit is 7200s: {limit}"));
-    assert_eq!(text(order().attempts(0)), "saga attempts is 0: it must be from 1 to 100");
-    assert_eq!(text(order().attempts(101)), "saga attempts is 101: it must be from 1 to 100");
+    assert_eq!(text(order().max_attempts(0)), "saga max_attempts is 0: it must be from 1 to 100");
+    assert_eq!(text(order().max_attempts(101)), "saga max_attempts is 101: it must be from 1 to 100");
     assert_eq!(text(order().pause(hours(2))), "saga pause is 7200s: it must be at most 3600s");
-    assert!(order().limit(hours(1)).unwrap().pause(Duration::ZERO).unwrap().attempts(1).is_ok());
+    assert!(order().limit(hours(1)).unwrap().pause(Duration::ZERO).unwrap().max_attempts(1).is_ok());
 }

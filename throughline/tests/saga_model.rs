@@ -92,7 +92,7 @@ struct Log {
 type Flow = Workflow<Boxed<(), ()>>;
 
 fn config() -> SagaConfig {
-    SagaConfig::new("saga").attempts(1).unwrap()
+    SagaConfig::new("saga").max_attempts(1).unwrap()
 }
 
 fn build(tree: &Tree, log: &Log) -> Flow {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use throughline::stream::StreamLimit;
 use throughline::testing::{ChaosConfig, Recorder};
 use throughline::{
     AdaptiveTimeoutConfig, Boxed, BulkheadConfig, CacheConfig, Caching, CircuitBreakerConfig,
     ConditionalConfig, ConfigError, Context, Error, FallbackConfig, HedgeConfig, HedgeDelay, ItemStream, Key,
     KeyBuilder, Kind, Memory, Primitive, Quota, RateLimitConfig, Result, RetryConfig, RouterConfig,
-    SagaConfig, ShedConfig, SwitchConfig, TimeoutConfig, Workflow, conditional, router, switch,
-    workflow_stream,
+    SagaConfig, ShedConfig, Streaming as _, SwitchConfig, TimeoutConfig, Workflow, conditional, router,
+    switch, workflow_stream,
 };
 use tokio::time::{Instant, sleep};
 
@@ -170,6 +171,63 @@ async fn the_limit_is_that_of_the_whole_stream() {
     assert_eq!(error.unwrap().to_string(), "the stream was not complete within 1s");
     assert_eq!(events(&recorder, "incomplete"), Some(1.0));
     assert_eq!(ended(&recorder, "limit", "timeout"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_always_has_an_item_ends_at_its_limit() {
+    let flow = workflow_stream("endless", |_: u64, _: Context| async {
+        Ok(ItemStream::new(stream::iter(0..100_000).map(Ok)))
+    })
+    .timeout(limit());
+    let mut stream = flow.run(0, &Context::new()).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), 0);
+    tokio::time::advance(millis(1_000)).await;
+    let (items, error) = read(stream).await;
+    assert!(items.is_empty(), "what is read after the limit is too late");
+    assert_eq!(error.unwrap().to_string(), "the stream was not complete within 1s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_waits_for_long_and_gives_nothing_ends_at_the_limit() {
+    let flow = workflow_stream("comments", |_: u64, _: Context| async {
+        let comments = stream::once(async {
+            for _ in 0..500_000 {
+                tokio::task::coop::consume_budget().await;
+            }
+            Ok(1)
+        });
+        Ok(ItemStream::new(stream::iter([Ok(0)]).chain(comments)))
+    })
+    .timeout(limit());
+    let mut stream = flow.run(0, &Context::new()).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), 0);
+    let time = tokio::spawn(tokio::time::advance(millis(2_000)));
+    let error = stream.next().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the stream was not complete within 1s");
+    time.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_any_length_can_be_allowed() {
+    let mut stream = ItemStream::new(items(vec![(0, Some(1)), (10, Some(2))]));
+    stream.limit(StreamLimit::between(Duration::MAX, Error::new(Kind::Timeout, "stalled")));
+    assert_eq!(read(stream).await.0, [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_after_the_end_hears_of_it_at_once() {
+    let recorder = Recorder::new();
+    let flow = workflow_stream("spent", |_: u64, _: Context| async {
+        let mut spent = ItemStream::new(items(vec![(0, Some(1)), (0, None)]));
+        while spent.next().await.is_some() {}
+        Ok(spent)
+    })
+    .bulkhead(BulkheadConfig::new("places", 1).unwrap());
+    let stream = flow.run(0, &recorder.context()).await.unwrap();
+    assert_eq!(flow.stage().stats().in_use, 0, "nobody waits for the reader to drop it");
+    assert_eq!(ended(&recorder, "spent", "error"), Some(1.0));
+    drop(stream);
+    assert_eq!(ended(&recorder, "spent", "cancelled"), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,8 +72,11 @@ async fn one_request_is_one_trace_with_the_right_parents() {
         assert_eq!(span.status, SpanStatus::Ok, "{name}");
         parent = span.span_context.span_id();
     }
-    assert_eq!(attribute(span(&spans, "cache answers"), "throughline.cache").as_deref(), Some("miss"));
-    assert_eq!(attribute(span(&spans, "router chat"), "throughline.route").as_deref(), Some("only"));
+    assert_eq!(
+        attribute(span(&spans, "cache answers"), "throughline.cache.outcome").as_deref(),
+        Some("miss")
+    );
+    assert_eq!(attribute(span(&spans, "router chat"), "throughline.router.route").as_deref(), Some("only"));
 }
 
 #[tokio::test]

@@ -431,3 +431,27 @@ async fn empty_and_absent_inputs_pass_through() {
     let absent = workflow("absent", |input: Option<u8>| async move { Ok(input) }).timeout(config(1.0));
     assert_eq!(absent.run(None, &cx).await.unwrap(), None);
 }
+
+/// Works in a way that always goes on at once: it gives way only when tokio makes it.
+async fn busy() -> Result<()> {
+    for _ in 0..500_000 {
+        tokio::task::coop::consume_budget().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_never_waits_for_long_is_dropped_at_its_limit() {
+    let flow = workflow("busy", |(): ()| busy()).timeout(config(1.0));
+    let time = tokio::spawn(tokio::time::advance(Duration::from_secs(2)));
+    assert_eq!(flow.run((), &Context::new()).await.unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_on_work_that_never_waits_for_long_ends_at_the_deadline() {
+    let cx = Context::builder().time_limit(Duration::from_secs(1)).build();
+    let time = tokio::spawn(tokio::time::advance(Duration::from_secs(2)));
+    assert_eq!(cx.while_wanted(busy()).await.unwrap_err().kind(), Kind::Timeout);
+    time.await.unwrap();
+}

@@ -7,6 +7,7 @@ use crate::error::ConfigError;
 /// How values are cached.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `cache`"]
 pub struct CacheConfig {
     pub(super) operation: String,
     pub(super) ttl: Duration,
@@ -27,7 +28,7 @@ impl CacheConfig {
     /// When `ttl` is shorter than a millisecond.
     pub fn new(operation: impl Into<String>, ttl: Duration) -> Result<Self, ConfigError> {
         if ttl < Duration::from_millis(1) {
-            return Err(ConfigError::new(format!("cache ttl is {ttl:?}: it must be at least 1ms")));
+            return Err(ConfigError::refused("cache ttl", ttl, "at least 1ms"));
         }
         Ok(Self {
             operation: operation.into(),
@@ -47,7 +48,7 @@ impl CacheConfig {
     /// When it is not between 0 and 0.5.
     pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
         if !(0.0..=0.5).contains(&share) {
-            return Err(ConfigError::new(format!("cache jitter is {share}: it must be from 0 to 0.5")));
+            return Err(ConfigError::refused("cache jitter", format_args!("{share}"), "from 0 to 0.5"));
         }
         self.jitter = share;
         Ok(self)
@@ -55,7 +56,6 @@ impl CacheConfig {
 
     /// Serves a value for this long after its time, while it is refreshed in the background (RFC 5861).
     /// Default: 0s.
-    #[must_use]
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.stale_while_revalidate = window;
         self
@@ -63,7 +63,6 @@ impl CacheConfig {
 
     /// Serves a value for this long after its time when the workflow fails in a way that may pass
     /// (RFC 5861). Default: 0s.
-    #[must_use]
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = window;
         self
@@ -75,14 +74,13 @@ impl CacheConfig {
     /// When it is zero.
     pub fn store_deadline(mut self, deadline: Duration) -> Result<Self, ConfigError> {
         if deadline.is_zero() {
-            return Err(ConfigError::new("cache store deadline is 0s: it must be more"));
+            return Err(ConfigError::refused("cache store deadline", format_args!("0s"), "more"));
         }
         self.store_deadline = deadline;
         Ok(self)
     }
 
     /// Part of every key. Change it when the meaning of stored values changes. Default: 0.
-    #[must_use]
     pub fn schema(mut self, version: u32) -> Self {
         self.schema = version;
         self

@@ -1,282 +1,247 @@
 //! Single flight: of many callers who want the same value, one computes it and the others wait.
 //!
-//! The leader's value goes to everyone, also to those who come while it is being stored. So does an error
-//! that another try could not cure. After any other error one follower tries again, and its error goes to
-//! everyone. When the leader is dropped one follower takes the lead. A value that must not be shared sends every follower on its own way.
+//! What the leader lands goes to everyone who waits, and to those who come before the leader has gone. A leader
+//! that fails, or is dropped, hands the lead to one follower; a second failure lands. A flight exists as long
+//! as somebody is aboard.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError};
+use std::task::{Poll, Waker};
 
-use bytes::Bytes;
-use tokio::sync::Notify;
-
-use super::key::Key;
-use crate::error::Error;
+use crate::sync::Mutex;
 
 /// Leaders that may fail before those who wait are told.
 const TRIES: u32 = 2;
 
 /// The values being computed now.
-#[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<Key, Arc<Flight>>>);
-
 #[derive(Debug)]
-struct Flight {
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    waiting: usize,
-    /// Leaders whose work failed in a way that may pass.
-    failures: u32,
-}
-
-#[derive(Clone, Debug)]
-enum Phase {
-    Led,
-    Orphaned,
-    Landed(Landing),
-}
-
-/// How a flight ended.
-#[derive(Clone, Debug)]
-pub(super) enum Landing {
-    /// The value, encoded.
-    Value(Bytes),
-    /// A value past its time, encoded, because there was no new one.
-    Expired(Bytes),
-    /// An error that another try would not cure, or did not.
-    Fatal(Error),
-    /// A value that is not to be shared.
-    Private,
-}
+pub(super) struct Flights<K, T>(Mutex<Board<K, T>>);
 
 /// What a caller becomes.
-pub(super) enum Joined {
-    Leader(Lead),
-    Landed(Landing),
+pub(super) enum Joined<K: Copy + Eq + Hash, T> {
+    Leader(Lead<K, T>),
+    Landed(T),
 }
 
 /// The duty to compute the value. Dropped without [`Lead::land`], it passes to a follower; after that,
-/// newcomers find the landing until it is dropped.
-pub(super) struct Lead {
-    flights: Arc<Flights>,
-    flight: Arc<Flight>,
-    key: Key,
+/// newcomers find what has landed until it is dropped.
+pub(super) struct Lead<K: Copy + Eq + Hash, T> {
+    flights: Arc<Flights<K, T>>,
+    flight: u64,
 }
 
-/// Takes a follower off the books, however its wait ends.
-struct Waiting<'a> {
-    flights: &'a Flights,
-    flight: &'a Arc<Flight>,
-    key: Key,
+/// A follower; gives up its seat however its wait ends.
+struct Follower<'a, K: Copy + Eq + Hash, T> {
+    flights: &'a Flights<K, T>,
+    seat: Seat,
+}
+
+/// Who is aboard of what: all that the lock protects. It wakes nobody, but says who is to be woken.
+#[derive(Debug)]
+struct Board<K, T> {
+    /// The flights that newcomers find.
+    open: HashMap<K, u64>,
+    flights: HashMap<u64, Flight<K, T>>,
+    /// The number given last, to a flight or a seat.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Flight<K, T> {
+    key: K,
+    /// Whether the leader is aboard.
+    led: bool,
+    landed: Option<T>,
+    /// Leaders whose work failed in a way that may pass.
+    failures: u32,
+    /// Those who wait, by the order they came in.
+    waiting: BTreeMap<u64, Option<Waker>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seat {
+    flight: u64,
+    number: u64,
+}
+
+/// What a follower has waited for.
+enum Turn<T> {
+    Lead,
+    Landed(T),
 }
 
 // === impl Flights ===
 
-impl Flights {
+impl<K: Copy + Eq + Hash, T> Flights<K, T> {
     /// Leads the flight for `key`, or waits until there is something to do or to have.
-    pub(super) async fn join(self: &Arc<Self>, key: Key) -> Joined {
-        let flight = match self.board(key) {
-            Ok(lead) => return Joined::Leader(lead),
-            Err(flight) => flight,
+    pub(super) async fn join(self: &Arc<Self>, key: K) -> Joined<K, T>
+    where
+        T: Clone,
+    {
+        let seat = match self.with(|board| board.board(key)) {
+            Ok(flight) => return Joined::Leader(self.lead(flight)),
+            Err(seat) => seat,
         };
-        let _waiting = Waiting { flights: self, flight: &flight, key };
-        loop {
-            let mut changed = std::pin::pin!(flight.changed.notified());
-            changed.as_mut().enable();
-            match &mut flight.lock().phase {
-                Phase::Landed(landing) => return Joined::Landed(landing.clone()),
-                phase @ Phase::Orphaned => {
-                    *phase = Phase::Led;
-                    let flight = Arc::clone(&flight);
-                    return Joined::Leader(Lead { flights: Arc::clone(self), flight, key });
-                }
-                Phase::Led => {}
-            }
-            changed.await;
+        let follower = Follower { flights: self, seat };
+        let turn = poll_fn(|task| {
+            let waker = task.waker().clone();
+            // The waker that is no longer needed is dropped when the lock is free: it may own anything.
+            self.with(|board| board.look(follower.seat, waker)).map_or_else(|_| Poll::Pending, Poll::Ready)
+        });
+        match turn.await {
+            Turn::Lead => Joined::Leader(self.lead(seat.flight)),
+            Turn::Landed(landed) => Joined::Landed(landed),
         }
     }
 
     /// The lead, unless somebody has it already.
-    pub(super) fn try_lead(self: &Arc<Self>, key: Key) -> Option<Lead> {
-        let mut flights = self.lock();
-        if flights.contains_key(&key) {
-            return None;
-        }
-        Some(self.launch(&mut flights, key))
+    pub(super) fn try_lead(self: &Arc<Self>, key: K) -> Option<Lead<K, T>> {
+        let flight = self.with(|board| (!board.open.contains_key(&key)).then(|| board.launch(key)))?;
+        Some(self.lead(flight))
     }
 
-    fn board(self: &Arc<Self>, key: Key) -> Result<Lead, Arc<Flight>> {
-        let mut flights = self.lock();
-        let Some(flight) = flights.get(&key).cloned() else { return Ok(self.launch(&mut flights, key)) };
-        flight.lock().waiting += 1;
-        Err(flight)
-    }
-
-    fn launch(self: &Arc<Self>, flights: &mut HashMap<Key, Arc<Flight>>, key: Key) -> Lead {
-        let state = Mutex::new(State { phase: Phase::Led, waiting: 0, failures: 0 });
-        let flight = Arc::new(Flight { state, changed: Notify::new() });
-        flights.insert(key, Arc::clone(&flight));
-        Lead { flights: Arc::clone(self), flight, key }
-    }
-
-    fn remove(flights: &mut HashMap<Key, Arc<Flight>>, key: &Key, flight: &Arc<Flight>) {
-        if flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight)) {
-            flights.remove(key);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// How many there are.
     #[cfg(test)]
-    fn len(&self) -> usize {
-        self.lock().len()
+    pub(super) fn len(&self) -> usize {
+        self.with(|board| board.flights.len().max(board.open.len()))
+    }
+
+    fn lead(self: &Arc<Self>, flight: u64) -> Lead<K, T> {
+        Lead { flights: Arc::clone(self), flight }
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut Board<K, T>) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-// === impl Flight ===
-
-impl Flight {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Self {
+        Self(Mutex::new(Board { open: HashMap::new(), flights: HashMap::new(), last: 0 }))
     }
 }
 
 // === impl Lead ===
 
-impl Lead {
-    /// The work failed in a way that may pass: one follower may try as well. When that fails too, those who
-    /// wait get the error, for otherwise they would try one after the other.
-    pub(super) fn fail(self, error: &Error) {
-        let failures = {
-            let mut state = self.flight.lock();
-            state.failures += 1;
-            state.failures
-        };
-        if failures >= TRIES {
-            self.land(Landing::Fatal(error.clone()));
+impl<K: Copy + Eq + Hash, T> Lead<K, T> {
+    /// The work failed in a way that may pass: one follower may try as well. When that fails too, this lands,
+    /// for otherwise those who wait would try one after the other.
+    pub(super) fn fail(self, landing: T) {
+        if self.flights.with(|board| board.fail(self.flight)) >= TRIES {
+            self.land(landing);
         }
     }
 
     /// Ends the wait for everyone.
-    pub(super) fn land(&self, landing: Landing) {
-        self.flight.lock().phase = Phase::Landed(landing);
-        self.flight.changed.notify_waiters();
+    pub(super) fn land(&self, landing: T) {
+        let waiting = self.flights.with(|board| board.land(self.flight, landing));
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
-impl Drop for Lead {
+impl<K: Copy + Eq + Hash, T> Drop for Lead<K, T> {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock();
-        let mut state = self.flight.lock();
-        if matches!(state.phase, Phase::Landed(_)) {
-            Flights::remove(&mut flights, &self.key, &self.flight);
-            return;
-        }
-        state.phase = Phase::Orphaned;
-        if state.waiting == 0 {
-            Flights::remove(&mut flights, &self.key, &self.flight);
-        }
-        drop(state);
-        drop(flights);
-        self.flight.changed.notify_one();
+        let next = self.flights.with(|board| board.abandon(self.flight));
+        next.into_iter().for_each(Waker::wake);
     }
 }
 
-// === impl Waiting ===
+// === impl Follower ===
 
-impl Drop for Waiting<'_> {
+impl<K: Copy + Eq + Hash, T> Drop for Follower<'_, K, T> {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock();
-        let mut state = self.flight.lock();
-        state.waiting -= 1;
-        if state.waiting == 0 && matches!(state.phase, Phase::Orphaned) {
-            Flights::remove(&mut flights, &self.key, self.flight);
-        }
+        let (_own, next) = self.flights.with(|board| board.leave(self.seat));
+        next.into_iter().for_each(Waker::wake);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::key::KeyBuilder;
+// === impl Board ===
 
-    fn key() -> Key {
-        KeyBuilder::new("test", 0).build()
+impl<K: Copy + Eq + Hash, T> Board<K, T> {
+    /// A new flight to lead, or a seat in the one there is.
+    fn board(&mut self, key: K) -> Result<u64, Seat> {
+        let Some(&flight) = self.open.get(&key) else { return Ok(self.launch(key)) };
+        let seat = Seat { flight, number: self.number() };
+        self.flight(flight).waiting.insert(seat.number, None);
+        Err(seat)
     }
 
-    async fn leader(flights: &Arc<Flights>) -> Lead {
-        match flights.join(key()).await {
-            Joined::Leader(lead) => lead,
-            Joined::Landed(_) => panic!("nobody has landed"),
+    fn launch(&mut self, key: K) -> u64 {
+        let number = self.number();
+        self.open.insert(key, number);
+        let waiting = BTreeMap::new();
+        self.flights.insert(number, Flight { key, led: true, landed: None, failures: 0, waiting });
+        number
+    }
+
+    /// What there is to do or to have; or, when there is nothing yet, the waker that is replaced by this one.
+    fn look(&mut self, seat: Seat, waker: Waker) -> Result<Turn<T>, Option<Waker>>
+    where
+        T: Clone,
+    {
+        let flight = self.flight(seat.flight);
+        if let Some(landed) = &flight.landed {
+            return Ok(Turn::Landed(landed.clone()));
         }
-    }
-
-    #[tokio::test]
-    async fn followers_get_what_the_leader_computed() {
-        let flights = Arc::new(Flights::default());
-        let lead = leader(&flights).await;
-        let followers: Vec<_> = (0..10)
-            .map(|_| {
-                let flights = Arc::clone(&flights);
-                tokio::spawn(async move { flights.join(key()).await })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        lead.land(Landing::Value(Bytes::from_static(b"42")));
-        for follower in followers {
-            assert!(
-                matches!(follower.await.unwrap(), Joined::Landed(Landing::Value(value)) if value == "42")
-            );
+        if !flight.led {
+            flight.led = true;
+            return Ok(Turn::Lead);
         }
-        assert!(matches!(flights.join(key()).await, Joined::Landed(_)), "a newcomer, before it is stored");
-        drop(lead);
-        assert_eq!(flights.len(), 0);
+        Err(flight.waiting.insert(seat.number, Some(waker)).flatten())
     }
 
-    #[tokio::test]
-    async fn a_dropped_leader_hands_over_to_one_follower() {
-        let flights = Arc::new(Flights::default());
-        let lead = leader(&flights).await;
-        let first = tokio::spawn({
-            let flights = Arc::clone(&flights);
-            async move { flights.join(key()).await }
-        });
-        let second = tokio::spawn({
-            let flights = Arc::clone(&flights);
-            async move { flights.join(key()).await }
-        });
-        tokio::task::yield_now().await;
-        drop(lead);
-        let Joined::Leader(lead) = first.await.unwrap() else { panic!("the first follower takes the lead") };
-        tokio::task::yield_now().await;
-        assert!(!second.is_finished(), "the second goes on waiting");
-        lead.land(Landing::Private);
-        assert!(matches!(second.await.unwrap(), Joined::Landed(Landing::Private)));
-        drop(lead);
-        assert_eq!(flights.len(), 0);
+    fn fail(&mut self, flight: u64) -> u32 {
+        let flight = self.flight(flight);
+        flight.failures += 1;
+        flight.failures
     }
 
-    #[tokio::test]
-    async fn nothing_is_left_when_everybody_has_gone() {
-        let flights = Arc::new(Flights::default());
-        let lead = leader(&flights).await;
-        let follower = tokio::spawn({
-            let flights = Arc::clone(&flights);
-            async move { flights.join(key()).await }
-        });
-        tokio::task::yield_now().await;
-        drop(lead);
-        follower.abort();
-        drop(follower.await);
-        assert_eq!(flights.len(), 0);
-        drop(leader(&flights).await);
-        assert_eq!(flights.len(), 0);
+    fn land(&mut self, flight: u64, landing: T) -> Vec<Waker> {
+        let flight = self.flight(flight);
+        flight.landed = Some(landing);
+        flight.waiting.values_mut().filter_map(Option::take).collect()
+    }
+
+    /// The leader goes. Who may take over is to be woken.
+    fn abandon(&mut self, flight: u64) -> Option<Waker> {
+        self.flight(flight).led = false;
+        self.tidy(flight)
+    }
+
+    /// A follower goes: its waker, and that of who may lead in its stead, should it have been woken for that.
+    fn leave(&mut self, seat: Seat) -> (Option<Waker>, Option<Waker>) {
+        let own = self.flight(seat.flight).waiting.remove(&seat.number).flatten();
+        (own, self.tidy(seat.flight))
+    }
+
+    /// Closes a flight that has ended, forgets one that nobody is aboard of, and finds a leader for one that
+    /// goes on without.
+    fn tidy(&mut self, number: u64) -> Option<Waker> {
+        let flight = self.flight(number);
+        if flight.led {
+            return None;
+        }
+        let (key, empty) = (flight.key, flight.waiting.is_empty());
+        if !empty && flight.landed.is_none() {
+            return flight.waiting.values_mut().next().and_then(Option::take);
+        }
+        if self.open.get(&key) == Some(&number) {
+            self.open.remove(&key);
+        }
+        if empty {
+            self.flights.remove(&number);
+        }
+        None
+    }
+
+    fn flight(&mut self, number: u64) -> &mut Flight<K, T> {
+        self.flights.get_mut(&number).expect("a flight stays as long as somebody is aboard")
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 }

@@ -5,15 +5,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::flight::{Flights, Landing, Lead};
+use super::flight;
 use super::guard::Guarded;
 use super::key::Key;
 use super::store::{Lifetime, Store};
 use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::primitive::Primitive;
 use crate::telemetry::{Counter, Tick};
+
+pub(super) type Flights = flight::Flights<Key, Landing>;
+pub(super) type Lead = flight::Lead<Key, Landing>;
+
+/// How a flight ended.
+#[derive(Clone, Debug)]
+pub(super) enum Landing {
+    /// The value, encoded.
+    Value(Bytes),
+    /// A value past its time, encoded, because there was no new one.
+    Expired(Bytes),
+    /// An error that another try would not cure, or did not.
+    Fatal(Error),
+    /// A value that is not to be shared: every follower goes its own way.
+    Private,
+}
 
 /// What a refresh in the background shares with the cache.
 pub(super) struct Work<P, C, S> {
@@ -52,7 +68,7 @@ where
             Err(error) => {
                 match error.kind() {
                     Kind::Cancelled => drop(lead),
-                    _ if error.is_retryable() => lead.fail(&error),
+                    _ if error.is_retryable() => lead.fail(Landing::Fatal(error.clone())),
                     _ => lead.land(Landing::Fatal(error.clone())),
                 }
                 return (Err(error), None);

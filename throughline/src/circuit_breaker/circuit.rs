@@ -272,7 +272,7 @@ impl Refusal {
         let error = |message: String| Error::new(Kind::CircuitOpen, message);
         match self {
             Self::Open { left, cause } => {
-                error(format!("circuit open for another {left:.1?} {cause}")).not_before(left)
+                error(format!("circuit open for another {left:.1?} {cause}")).with_retry_after(left).fatal()
             }
             Self::HalfOpen { trials } => error(format!("circuit half-open with all {trials} trials taken")),
             Self::ForcedOpen => error("circuit forced open until it is reset".to_owned()),

@@ -32,6 +32,7 @@ pub enum Verdict {
 /// When a circuit opens, for how long, and what closes it.
 #[derive(Clone)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `circuit_breaker`"]
 pub struct CircuitBreakerConfig {
     pub(super) circuit: String,
     pub(super) rules: Rules,
@@ -71,17 +72,16 @@ impl Verdict {
 impl CircuitBreakerConfig {
     /// Describes the circuit called `circuit`: the name of the target, from code or configuration. It becomes
     /// the `circuit` and the `operation` label.
-    #[must_use]
     pub fn new(circuit: impl Into<String>) -> Self {
         let rules = Rules {
             window: Window::count(100),
-            minimum_calls: 20,
+            min_calls: 20,
             failure_rate: 0.5,
             slow_rate: 1.0,
             trials: 5,
             open_for: Duration::from_secs(10),
             growth: 2.0,
-            open_at_most: Duration::from_secs(300),
+            max_open_for: Duration::from_secs(300),
             jitter: 0.1,
             half_open_wait: Duration::from_secs(600),
             undecided: Undecided::Reopen,
@@ -114,9 +114,9 @@ impl CircuitBreakerConfig {
     ///
     /// # Errors
     /// When it is 0 or more than 100,000.
-    pub fn minimum_calls(mut self, calls: u32) -> Result<Self, ConfigError> {
+    pub fn min_calls(mut self, calls: u32) -> Result<Self, ConfigError> {
         bounded("minimum of calls", calls, MOST_CALLS)?;
-        self.rules.minimum_calls = calls;
+        self.rules.min_calls = calls;
         Ok(self)
     }
 
@@ -151,14 +151,12 @@ impl CircuitBreakerConfig {
 
     /// Whether a call that is dropped, or gives up because it was asked to stop, is a slow failure when it
     /// has been slow by then. Without it an outer timeout hides a target that hangs. Default: true.
-    #[must_use]
     pub fn count_slow_drops(mut self, count: bool) -> Self {
         self.count_slow_drops = count;
         self
     }
 
     /// Says what an error is to the circuit. Default: [`Verdict::of`].
-    #[must_use]
     pub fn judge(mut self, judge: impl Fn(&Error) -> Verdict + Send + Sync + 'static) -> Self {
         self.judge = Arc::new(judge);
         self
@@ -203,7 +201,7 @@ impl CircuitBreakerConfig {
     /// When it is not a number, less than 1 or more than 10.
     pub fn growth(mut self, factor: f64) -> Result<Self, ConfigError> {
         if !(1.0..=10.0).contains(&factor) {
-            return Err(refused("growth", format_args!("{factor:?}"), "from 1 to 10"));
+            return Err(refused("growth", factor, "from 1 to 10"));
         }
         self.rules.growth = factor;
         Ok(self)
@@ -214,9 +212,9 @@ impl CircuitBreakerConfig {
     ///
     /// # Errors
     /// When it is less than a millisecond or more than a day.
-    pub fn open_at_most(mut self, time: Duration) -> Result<Self, ConfigError> {
+    pub fn max_open_for(mut self, time: Duration) -> Result<Self, ConfigError> {
         timed("longest open time", time)?;
-        self.rules.open_at_most = time;
+        self.rules.max_open_for = time;
         Ok(self)
     }
 
@@ -227,14 +225,13 @@ impl CircuitBreakerConfig {
     /// When it is not a number, negative or more than 0.5.
     pub fn jitter(mut self, share: f64) -> Result<Self, ConfigError> {
         if !(0.0..=0.5).contains(&share) {
-            return Err(refused("jitter", format_args!("{share:?}"), "from 0 to 0.5"));
+            return Err(refused("jitter", share, "from 0 to 0.5"));
         }
         self.rules.jitter = share;
         Ok(self)
     }
 
     /// Makes the jitter the same every time, for tests. Default: by chance.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -243,7 +240,7 @@ impl CircuitBreakerConfig {
 
 fn bounded(field: &str, given: u32, most: u32) -> Result<(), ConfigError> {
     if given == 0 || given > most {
-        return Err(refused(field, format_args!("{given}"), &format!("from 1 to {most}")));
+        return Err(refused(field, given, format_args!("from 1 to {most}")));
     }
     Ok(())
 }
@@ -259,11 +256,11 @@ fn share(field: &str, given: f64) -> Result<f64, ConfigError> {
     if given > 0.0 && given <= 1.0 {
         return Ok(given);
     }
-    Err(refused(field, format_args!("{given:?}"), RATES))
+    Err(refused(field, given, RATES))
 }
 
-fn refused(field: &str, given: fmt::Arguments<'_>, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("circuit {field} is {given}: it must be {allowed}"))
+fn refused(field: &str, given: impl fmt::Debug, allowed: impl fmt::Display) -> ConfigError {
+    ConfigError::refused(&format!("circuit {field}"), given, allowed)
 }
 
 impl fmt::Debug for CircuitBreakerConfig {

@@ -12,6 +12,7 @@ use crate::labels;
 
 labels! {
     /// What a circuit does with calls.
+    #[non_exhaustive]
     pub enum CircuitState {
         /// Lets them through and counts them.
         Closed = "closed",
@@ -30,6 +31,7 @@ labels! {
 
 labels! {
     /// What a call was to the circuit.
+    #[non_exhaustive]
     pub enum CircuitCall {
         /// It succeeded in time.
         Success = "success",

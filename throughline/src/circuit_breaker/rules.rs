@@ -19,13 +19,13 @@ pub enum Undecided {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) window: Window,
-    pub(super) minimum_calls: u32,
+    pub(super) min_calls: u32,
     pub(super) failure_rate: f64,
     pub(super) slow_rate: f64,
     pub(super) trials: u32,
     pub(super) open_for: Duration,
     pub(super) growth: f64,
-    pub(super) open_at_most: Duration,
+    pub(super) max_open_for: Duration,
     pub(super) jitter: f64,
     pub(super) half_open_wait: Duration,
     pub(super) undecided: Undecided,
@@ -55,8 +55,8 @@ impl Rules {
     /// Whether the rates of a window mean something yet.
     fn enough(&self, tally: Tally) -> bool {
         match self.window.extent() {
-            Extent::Count(calls) => tally.calls >= self.minimum_calls.min(calls),
-            Extent::Time(_) => tally.calls >= self.minimum_calls,
+            Extent::Count(calls) => tally.calls >= self.min_calls.min(calls),
+            Extent::Time(_) => tally.calls >= self.min_calls,
             Extent::Consecutive(_) => false,
         }
     }
@@ -105,7 +105,7 @@ impl Rules {
     /// How long to stay open after so many trips before this one; `chance` is from 0 to 1.
     pub(super) fn pause(&self, trips: u32, chance: f64) -> Duration {
         let grown = self.open_for.as_secs_f64() * self.growth.powi(i32::try_from(trips).unwrap_or(i32::MAX));
-        let cap = self.open_at_most.max(self.open_for).as_secs_f64();
+        let cap = self.max_open_for.max(self.open_for).as_secs_f64();
         let spread = 1.0 + self.jitter * (2.0 * chance - 1.0);
         Duration::from_secs_f64((grown.min(cap) * spread).min(cap))
     }

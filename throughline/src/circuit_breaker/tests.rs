@@ -26,7 +26,7 @@ const fn millis(millis: u64) -> Duration {
 /// A window of ten calls, five of them needed, half of them too many; three trials; open for 10 s, no jitter.
 fn config() -> CircuitBreakerConfig {
     let config = CircuitBreakerConfig::new("target").window(Window::count(10)).unwrap();
-    let config = config.minimum_calls(5).unwrap().trials(3).unwrap();
+    let config = config.min_calls(5).unwrap().trials(3).unwrap();
     config.open_for(secs(10)).unwrap().jitter(0.0).unwrap()
 }
 
@@ -207,7 +207,7 @@ fn below_the_minimum_of_calls_it_never_opens() {
 #[test]
 fn a_failure_rate_equal_to_the_limit_opens() {
     for (failures, of, rate) in [(5, 10, 0.5), (1, 10, 0.1), (3, 10, 0.3), (7, 10, 0.7), (10, 10, 1.0)] {
-        let config = config().minimum_calls(of).unwrap().failure_rate(rate).unwrap();
+        let config = config().min_calls(of).unwrap().failure_rate(rate).unwrap();
         let mut rig = Rig::new(config);
         rig.calls(&vec![OK; (of - failures) as usize]);
         rig.calls(&vec![FAILED; (failures - 1) as usize]);
@@ -236,7 +236,7 @@ fn a_success_can_be_the_call_that_makes_up_the_minimum() {
 
 #[test]
 fn a_full_window_is_enough_when_it_is_smaller_than_the_minimum() {
-    let mut rig = Rig::new(config().minimum_calls(1_000).unwrap());
+    let mut rig = Rig::new(config().min_calls(1_000).unwrap());
     rig.calls(&[FAILED; 9]);
     assert_eq!(rig.state(), CircuitState::Closed);
     rig.call(FAILED);
@@ -261,7 +261,7 @@ fn the_minimum_holds_for_a_time_window_however_long_it_runs() {
 
 #[test]
 fn failures_that_left_the_window_do_not_count() {
-    let mut rig = Rig::new(config().minimum_calls(10).unwrap());
+    let mut rig = Rig::new(config().min_calls(10).unwrap());
     rig.calls(&[FAILED; 4]);
     rig.calls(&[OK; 10]);
     rig.calls(&[FAILED; 4]);
@@ -369,7 +369,7 @@ fn an_open_circuit_is_half_open_when_its_time_is_over_even_if_no_call_comes() {
 
 #[test]
 fn the_open_time_grows_with_every_trip_and_is_capped() {
-    let mut rig = Rig::new(config().growth(3.0).unwrap().open_at_most(secs(60)).unwrap());
+    let mut rig = Rig::new(config().growth(3.0).unwrap().max_open_for(secs(60)).unwrap());
     let mut pauses = Vec::new();
     for _ in 0..5 {
         let pause = rig.pause_of_a_trip();
@@ -391,7 +391,7 @@ fn the_open_time_stays_the_same_without_growth() {
 
 #[test]
 fn a_cap_below_the_open_time_counts_as_the_open_time() {
-    let mut rig = Rig::new(config().open_at_most(secs(1)).unwrap());
+    let mut rig = Rig::new(config().max_open_for(secs(1)).unwrap());
     assert_eq!(rig.pause_of_a_trip(), secs(10));
 }
 
@@ -427,7 +427,7 @@ fn no_number_of_trips_overflows_the_open_time() {
 #[test]
 fn jitter_spreads_the_open_time_and_never_passes_the_cap() {
     let pauses = |seed: u64| -> Vec<Duration> {
-        let config = config().jitter(0.5).unwrap().open_at_most(secs(20)).unwrap().seed(seed);
+        let config = config().jitter(0.5).unwrap().max_open_for(secs(20)).unwrap().seed(seed);
         let mut rig = Rig::new(config);
         (0..50)
             .map(|_| {

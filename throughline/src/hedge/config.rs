@@ -1,6 +1,5 @@
 //! When a hedge starts another attempt, and how many.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::budget::Budget;
@@ -24,6 +23,7 @@ pub(super) enum Delay {
 /// How work that may run more than once is hedged.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `hedge`"]
 pub struct HedgeConfig {
     pub(super) operation: String,
     pub(super) delay: Delay,
@@ -40,7 +40,7 @@ impl HedgeDelay {
     /// When `delay` is longer than a day.
     pub fn fixed(delay: Duration) -> Result<Self, ConfigError> {
         if delay > LONGEST {
-            return Err(refused("delay", format_args!("{delay:?}"), "from 0s to 24h"));
+            return Err(ConfigError::refused("hedge delay", delay, "from 0s to 24h"));
         }
         Ok(Self(Delay::Fixed(delay)))
     }
@@ -57,14 +57,14 @@ impl HedgeDelay {
     /// a day.
     pub fn percentile(quantile: f64, floor: Duration, ceiling: Duration) -> Result<Self, ConfigError> {
         if !(quantile > 0.0 && quantile < 1.0) {
-            return Err(refused("quantile", format_args!("{quantile:?}"), "above 0 and below 1"));
+            return Err(ConfigError::refused("hedge quantile", quantile, "above 0 and below 1"));
         }
         if ceiling.is_zero() || ceiling > LONGEST {
-            return Err(refused("ceiling", format_args!("{ceiling:?}"), "more than 0s and at most 24h"));
+            return Err(ConfigError::refused("hedge ceiling", ceiling, "more than 0s and at most 24h"));
         }
         if floor > ceiling {
             let allowed = format!("at most the ceiling, {ceiling:?}");
-            return Err(refused("floor", format_args!("{floor:?}"), &allowed));
+            return Err(ConfigError::refused("hedge floor", floor, allowed));
         }
         let (min_samples, window) = (20, Duration::from_secs(60));
         Ok(Self(Delay::Percentile { quantile, floor, ceiling, min_samples, window }))
@@ -76,7 +76,7 @@ impl HedgeDelay {
     /// When `samples` is zero.
     pub fn min_samples(mut self, samples: u64) -> Result<Self, ConfigError> {
         if samples == 0 {
-            return Err(refused("min_samples", format_args!("0"), "at least 1"));
+            return Err(ConfigError::refused("hedge min_samples", samples, "at least 1"));
         }
         if let Delay::Percentile { min_samples, .. } = &mut self.0 {
             *min_samples = samples;
@@ -91,7 +91,7 @@ impl HedgeDelay {
     /// When `window` is zero or longer than a day.
     pub fn window(mut self, window: Duration) -> Result<Self, ConfigError> {
         if window.is_zero() || window > LONGEST {
-            return Err(refused("window", format_args!("{window:?}"), "more than 0s and at most 24h"));
+            return Err(ConfigError::refused("hedge window", window, "more than 0s and at most 24h"));
         }
         if let Delay::Percentile { window: own, .. } = &mut self.0 {
             *own = window;
@@ -100,16 +100,11 @@ impl HedgeDelay {
     }
 }
 
-fn refused(field: &str, given: fmt::Arguments<'_>, allowed: &str) -> ConfigError {
-    ConfigError::new(format!("hedge {field} is {given}: it must be {allowed}"))
-}
-
 // === impl HedgeConfig ===
 
 impl HedgeConfig {
     /// Hedges `operation`. By calling this the caller says that the work is idempotent: that nothing but
     /// cost changes when it is done twice, at the same time, or half.
-    #[must_use]
     pub fn for_idempotent_work(operation: impl Into<String>, delay: HedgeDelay) -> Self {
         Self { operation: operation.into(), delay: delay.0, extra_attempts: 1, budget: None }
     }
@@ -121,7 +116,7 @@ impl HedgeConfig {
     /// When `attempts` is zero or more than 10.
     pub fn extra_attempts(mut self, attempts: u32) -> Result<Self, ConfigError> {
         if attempts == 0 || attempts > MOST_EXTRA {
-            return Err(refused("extra_attempts", format_args!("{attempts}"), "from 1 to 10"));
+            return Err(ConfigError::refused("hedge extra_attempts", attempts, "from 1 to 10"));
         }
         self.extra_attempts = attempts;
         Ok(self)
@@ -129,7 +124,6 @@ impl HedgeConfig {
 
     /// Lets a budget decide whether an extra attempt may start; a success is deposited there. Exhausted, it
     /// leaves the attempts under way alone. Default: none.
-    #[must_use]
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self

@@ -9,7 +9,7 @@ use crate::error::{ConfigError, Result};
 use crate::graph::Node;
 use crate::primitive::{Boxed, Primitive};
 use crate::telemetry::{End, Ended, Observed, Registry, Run, Sink, Stage};
-use crate::workflow::{Branches, Fan, Workflow};
+use crate::workflow::{Branches, Fan, Workflow, branch};
 
 /// Branches of one input.
 pub trait Tuple: Send + Sync + 'static {
@@ -181,10 +181,6 @@ macro_rules! tuple {
             }
         }
     };
-}
-
-async fn branch<P: Primitive>(primitive: &P, input: P::In, cx: Context) -> Result<P::Out> {
-    primitive.execute(input, &cx).await
 }
 
 macro_rules! tuples {

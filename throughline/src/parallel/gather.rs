@@ -4,6 +4,7 @@ use std::fmt;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::task::coop::consume_budget;
 
 use super::{Counts, ParallelEvent};
 use crate::attempt::{adopt, answered};
@@ -89,7 +90,7 @@ async fn branch<'a, P: Primitive>(
 
 /// Runs `branches`, at most so many at once, until the result is certain, and drops the rest.
 pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = ParallelEvent>>(
-    (mode, at_most): (&G, usize),
+    (mode, max_concurrent): (&G, usize),
     mut branches: impl ExactSizeIterator<Item = (&'a P, P::In)> + Send,
     cx: &Context,
     counts: &Counts,
@@ -109,12 +110,12 @@ pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = Paralle
             if let (Ok(out), Some((at, inner, branch))) = (&mut decided, last)
                 && let Some(answer) = G::one(out)
             {
-                run.attribute("throughline.parallel.won_by", i64::try_from(at).unwrap_or(i64::MAX));
+                run.attribute("throughline.race.won_by", i64::try_from(at).unwrap_or(i64::MAX));
                 adopt(cx, &branch, &base, P::stream(inner, answer));
             }
             return decided;
         }
-        while running.len() < at_most
+        while running.len() < max_concurrent
             && let Some((inner, input)) = branches.next()
         {
             match unwanted(cx) {
@@ -126,6 +127,8 @@ pub(super) async fn gather<'a, P: Primitive, G: Gather, S: Stage<Event = Paralle
             }
             begun += 1;
         }
+        // However many are done at once, what runs beside them has its turn.
+        consume_budget().await;
         let Some(Arrival { at, inner, cx, result }) = running.next().await else { continue };
         match result {
             Ok(answer) => tray.answers.push((at, answer)),

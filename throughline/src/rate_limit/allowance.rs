@@ -154,15 +154,15 @@ impl Allowance {
     }
 }
 
-impl From<Quota> for Allowance {
-    fn from(requests: Quota) -> Self {
-        Self::new(requests)
+impl From<&Allowance> for Allowance {
+    fn from(allowance: &Allowance) -> Self {
+        allowance.clone()
     }
 }
 
-impl From<&Allowance> for Allowance {
-    fn from(shared: &Allowance) -> Self {
-        shared.clone()
+impl From<Quota> for Allowance {
+    fn from(requests: Quota) -> Self {
+        Self::new(requests)
     }
 }
 
@@ -246,7 +246,8 @@ impl Reservation {
     }
 
     /// Replaces the estimate by the real use. More than the estimate is owed: nothing passes until it has
-    /// been made up for. Less is given back as far as time has not given it back already.
+    /// been made up for, however long that takes: bound a number that an upstream could make up. Less is given
+    /// back as far as time has not given it back already.
     pub fn settle(self, units: u64) {
         let (Some(bucket), Some(taken)) = (&self.shared.units, self.taken) else { return };
         if bucket.gcra.settle(taken, self.shared.now(), units)

@@ -33,16 +33,14 @@ impl Quota {
     /// When the amount is zero, or more than one in 100 ns, or the period is not from 1 ms to 31 days.
     pub fn new(amount: u64, period: Duration) -> Result<Self, ConfigError> {
         if !(SHORTEST..=LONGEST).contains(&period) {
-            return Err(ConfigError::new(format!(
-                "quota period is {period:?}: it must be from {SHORTEST:?} to {LONGEST:?}"
-            )));
+            let allowed = format_args!("from {SHORTEST:?} to {LONGEST:?}");
+            return Err(ConfigError::refused("quota period", period, allowed));
         }
         let nanos = u64::try_from(period.as_nanos()).expect("31 days of nanoseconds fit");
         let most = nanos / LEAST_INTERVAL;
         if amount == 0 || amount > most {
-            return Err(ConfigError::new(format!(
-                "quota amount is {amount} in {period:?}: it must be from 1 to {most}"
-            )));
+            let given = format_args!("{amount} in {period:?}");
+            return Err(ConfigError::refused("quota amount", given, format_args!("from 1 to {most}")));
         }
         Ok(Self { amount, period, interval: nanos.div_ceil(amount), burst: amount })
     }
@@ -70,7 +68,7 @@ impl Quota {
     pub fn burst(mut self, burst: u64) -> Result<Self, ConfigError> {
         let most = u64::try_from(LONGEST.as_nanos()).expect("31 days of nanoseconds fit") / self.interval;
         if burst == 0 || burst > most {
-            return Err(ConfigError::new(format!("quota burst is {burst}: it must be from 1 to {most}")));
+            return Err(ConfigError::refused("quota burst", burst, format_args!("from 1 to {most}")));
         }
         self.burst = burst;
         Ok(self)

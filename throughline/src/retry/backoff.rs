@@ -68,9 +68,7 @@ impl Backoff {
     /// When `delay` is longer than a day.
     pub fn constant(delay: Duration) -> Result<Self, ConfigError> {
         if delay > LONGEST {
-            return Err(ConfigError::new(format!(
-                "backoff delay is {delay:?}: it must be at most {LONGEST:?}"
-            )));
+            return Err(ConfigError::refused("backoff delay", delay, format_args!("at most {LONGEST:?}")));
         }
         Ok(Self { base: delay, cap: delay, jitter: Jitter::default() })
     }
@@ -82,14 +80,15 @@ impl Backoff {
     /// When `base` is zero, or `cap` is shorter than `base` or longer than a day.
     pub fn exponential(base: Duration, cap: Duration) -> Result<Self, ConfigError> {
         if base.is_zero() {
-            return Err(ConfigError::new(
-                "backoff base is 0s: it must be more, or nothing grows; use a constant backoff for no delay",
+            return Err(ConfigError::refused(
+                "backoff base",
+                format_args!("0s"),
+                "more, or nothing grows; use a constant backoff for no delay",
             ));
         }
         if cap < base || cap > LONGEST {
-            return Err(ConfigError::new(format!(
-                "backoff cap is {cap:?}: it must be from the base of {base:?} to {LONGEST:?}"
-            )));
+            let allowed = format_args!("from the base of {base:?} to {LONGEST:?}");
+            return Err(ConfigError::refused("backoff cap", cap, allowed));
         }
         Ok(Self { base, cap, jitter: Jitter::default() })
     }

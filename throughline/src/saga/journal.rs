@@ -1,7 +1,5 @@
 //! What a saga undoes if it fails: one entry a completed step, in the order of completion.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::primitive::BoxFuture;
 
 /// The entries of one run of a saga. It travels in the [`Context`], branches share it.
 #[derive(Clone)]
@@ -56,10 +55,8 @@ pub(super) trait Compensation: Send {
     fn name(&self) -> String;
 
     /// Tries once.
-    fn attempt(&mut self, cx: Context) -> Attempt;
+    fn attempt(&mut self, cx: Context) -> BoxFuture<'static, Result<()>>;
 }
-
-pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 // === impl Journal ===
 

@@ -115,7 +115,8 @@ async fn repeat(step: &mut dyn Compensation, bounds: Bounds, by: &Undoing) -> Re
 }
 
 async fn once(step: &mut dyn Compensation, limit: Duration, cx: Context) -> Result<()> {
-    let work = AssertUnwindSafe(step.attempt(cx.with_time_limit(limit))).catch_unwind();
+    // Asked for inside as well: it copies the step's output, which may panic.
+    let work = AssertUnwindSafe(async { step.attempt(cx.with_time_limit(limit)).await }).catch_unwind();
     match timeout(limit, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Error::new(Kind::Internal, "the compensation panicked")),

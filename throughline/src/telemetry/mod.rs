@@ -41,6 +41,7 @@ mod observed;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod page;
+mod per_label;
 mod per_sink;
 mod registry;
 mod run;
@@ -58,6 +59,7 @@ pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
+pub(crate) use per_label::PerLabel;
 pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Rate, Registry};
 pub use run::{Deferred, Run};

@@ -87,7 +87,7 @@ impl<'a, S: Stage> Run<'a, S> {
         }
     }
 
-    /// Puts an attribute on the span, if there is one.
+    /// Puts an attribute on the span, if there is one: `throughline.{primitive}.{what}`, unless a convention names it.
     pub fn attribute(&mut self, key: &'static str, value: impl Into<opentelemetry::Value>) {
         if let Some(span) = self.live().and_then(|live| live.span.as_mut()) {
             span.set_attribute(KeyValue::new(key, value.into()));

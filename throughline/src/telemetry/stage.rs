@@ -59,7 +59,9 @@ pub trait Stage: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Self::Out>> + Send;
 
     /// Called once at the end of every run, whether it returned or was dropped, with telemetry on or off.
-    fn ended(&self, end: &End<'_, Self>);
+    fn ended(&self, end: &End<'_, Self>) {
+        let _ = end;
+    }
 
     /// This stage and what it holds.
     fn describe(&self) -> Node {

@@ -35,11 +35,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Ended, Observed, Registry, Run, Sink, Stage};
 use crate::workflow::Workflow;
 
 labels! {
     /// What was done to a run.
+    #[non_exhaustive]
     pub enum ChaosEvent {
         /// It was held up.
         Latency = "latency",
@@ -51,6 +52,8 @@ labels! {
 }
 
 /// Which faults, and how often. Rates are shares of all runs, 0 to 1, drawn independently.
+#[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `chaos`"]
 pub struct ChaosConfig<Out> {
     operation: String,
     latency: (f64, RangeInclusive<Duration>),
@@ -132,14 +135,12 @@ impl<Out> ChaosConfig<Out> {
     }
 
     /// Draws the same faults again in every run of the program. Default: others each time.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
     /// Does nothing while `switch` is false. Default: always on.
-    #[must_use]
     pub fn switch(mut self, switch: Arc<AtomicBool>) -> Self {
         self.switch = switch;
         self
@@ -213,8 +214,6 @@ impl<P: Primitive> Stage for Chaos<P> {
         }
         self.inner.execute(input, cx).await
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 
     fn describe(&self) -> Node {
         Node::leaf(Self::PRIMITIVE, &self.config.operation).holding(self.inner.describe())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::telemetry::{End, Ended, NoEvents, Observed, Registry, Run, Stage};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use crate::workflow::Workflow;
 
 /// What one call does.
@@ -194,8 +194,6 @@ impl<In: Send + 'static, Out: Clone + Send + 'static> Stage for Scripted<In, Out
         call.returned = true;
         result
     }
-
-    fn ended(&self, _: &End<'_, Self>) {}
 }
 
 impl<In, Out> fmt::Debug for Scripted<In, Out> {

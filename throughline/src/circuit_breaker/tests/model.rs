@@ -312,12 +312,12 @@ fn machine(settings: Settings) -> Rig {
     let build = || {
         CircuitBreakerConfig::new("target")
             .window(window)?
-            .minimum_calls(settings.minimum)?
+            .min_calls(settings.minimum)?
             .failure_rate(rate(settings.failure_percent))?
             .slow_rate(rate(settings.slow_percent))?
             .trials(settings.trials)?
             .open_for(secs(10))?
-            .open_at_most(secs(60))?
+            .max_open_for(secs(60))?
             .half_open_wait(WAIT, undecided)?
             .jitter(0.0)
     };

@@ -35,7 +35,7 @@ pub(super) const EACH: Specimen = Specimen {
     observed: true,
     wrap: |inner, place| {
         let list = workflow("list", |input: u64| async move { Ok(vec![input]) });
-        built(list >> inner.each(config(place).at_most(1)?) >> workflow("only", only))
+        built(list >> inner.each(config(place).max_concurrent(1)?) >> workflow("only", only))
     },
     law,
 };
