@@ -13,8 +13,8 @@ pub(crate) fn of_thread() -> Duration {
     )
 }
 
-/// The middle of `values`, which must not be empty.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
+/// The middle of `values`, if there are any, which are in order afterwards.
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied()
 }

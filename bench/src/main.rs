@@ -23,16 +23,19 @@ enum What {
         /// Calls per case and round
         #[arg(long, default_value_t = 20_000)]
         calls: u32,
-        /// Only the case of this name, say to profile it
+        /// Only the case or the group of this name, say to profile it
         #[arg(long)]
         only: Option<String>,
+        /// Only with this telemetry
+        #[arg(long, value_parser = primitives::MODES)]
+        mode: Option<String>,
     },
 }
 
 fn main() {
     match Cli::parse().what {
-        What::Primitives { rounds, calls, only } => {
-            primitives::run(rounds.max(1), calls.max(1), only.as_deref());
+        What::Primitives { rounds, calls, only, mode } => {
+            primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
         }
     }
 }

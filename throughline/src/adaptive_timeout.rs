@@ -337,7 +337,7 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
         run.attribute("throughline.adaptive_timeout.enforced_seconds", enforced.as_secs_f64());
         run.note = Some(start);
 
-        let (inner, stop) = cx.bounded(enforced);
+        let inner = cx.bounded(start + enforced);
         let work = pin!(answered(&self.inner, input, &inner));
         let result = self.in_time(work, start, (limit, enforced), run).await;
         run.note = None;
@@ -359,7 +359,7 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
                 Err(error)
             }
             None => {
-                stop.cancel();
+                inner.stop();
                 Err(self.timed_out(enforced, now, run))
             }
         }

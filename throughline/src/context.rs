@@ -15,6 +15,8 @@
 //! assert_eq!(longer.tag("tier"), Some("gold"));
 //! ```
 
+mod stop;
+
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -27,11 +29,11 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::saga::Journal;
 use crate::telemetry::{Clock, Sink, Tick};
+use stop::Stop;
 
 /// Tags or baggage entries a context may hold; what comes after is left out.
 const MAX_ENTRIES: usize = 64;
@@ -46,7 +48,7 @@ pub struct Context {
     span: SpanContext,
     deadline: Option<Instant>,
     attempt: u32,
-    cancellation: CancellationToken,
+    stop: Stop,
     journal: Option<Journal>,
     expects_stream: bool,
 }
@@ -247,12 +249,12 @@ impl Context {
     /// Whether the work was asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancellation.is_cancelled()
+        self.stop.is_given()
     }
 
     /// Completes when the work is asked to stop.
     pub async fn cancelled(&self) {
-        self.cancellation.cancelled().await;
+        self.stop.given().await;
     }
 
     /// The same request, of which the caller wants a stream.
@@ -269,12 +271,16 @@ impl Context {
         cx
     }
 
-    /// As [`Context::with_time_limit`], with a stop signal of its own; it also stops when this one does.
-    pub(crate) fn bounded(&self, limit: Duration) -> (Self, CancellationToken) {
-        let stop = self.cancellation.child_token();
-        let mut cx = Self { cancellation: stop.clone(), ..self.clone() };
-        cx.shrink(limit);
-        (cx, stop)
+    /// The same request, to be done by `end` or earlier, with a stop signal of its own: it stops with this one
+    /// and by [`Context::stop`].
+    pub(crate) fn bounded(&self, end: Instant) -> Self {
+        let deadline = Some(self.deadline.map_or(end, |old| old.min(end)));
+        Self { stop: self.stop.inner(), deadline, ..self.clone() }
+    }
+
+    /// Asks the work to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.give();
     }
 
     /// The same request on a copy of the state.
@@ -300,7 +306,7 @@ impl Context {
             span: self.span.clone(),
             deadline: None,
             attempt: 1,
-            cancellation: CancellationToken::new(),
+            stop: Stop::default(),
             journal: None,
             expects_stream: self.expects_stream,
         }
@@ -468,7 +474,7 @@ impl ContextBuilder {
             span: self.span.unwrap_or(SpanContext::NONE),
             deadline: None,
             attempt: 1,
-            cancellation: CancellationToken::new(),
+            stop: Stop::default(),
             journal: None,
             expects_stream: false,
         };
@@ -608,10 +614,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_reaches_inward_and_never_outward() {
+    async fn bounded_work_stops_by_itself() {
         let outer = Context::new();
-        let (inner, stop) = outer.bounded(Duration::from_secs(1));
-        stop.cancel();
+        let inner = outer.bounded(Instant::now() + Duration::from_secs(1));
+        inner.stop();
         assert!(inner.is_cancelled());
         assert!(!outer.is_cancelled());
     }

@@ -221,8 +221,10 @@ impl<P: Primitive<In: Clone>> Stage for Hedge<P> {
     fn declare(&self, _: &Registry) {}
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
-        let mut race = Race::new(self, input, cx);
-        run.note = Some(race.start());
+        let now = Instant::now();
+        let mut race = Race::new(self, input, cx, now);
+        run.note = Some(now);
+        race.start(now);
         loop {
             let landed = tokio::select! {
                 biased;
@@ -231,8 +233,8 @@ impl<P: Primitive<In: Clone>> Stage for Hedge<P> {
             };
             match landed {
                 None => race.another(HedgeEvent::Hedged, run),
-                Some((flight, Ok(output))) => return Ok(race.won(&flight, output, run)),
-                Some((flight, Err(error))) => race.lost(&flight, error, run)?,
+                Some((number, cx, Ok(output))) => return Ok(race.won(number, &cx, output, run)),
+                Some((number, cx, Err(error))) => race.lost(number, cx, error, run)?,
             }
         }
     }
@@ -289,39 +291,38 @@ struct Race<'a, P: Primitive> {
 struct Flight<'a, Out> {
     number: u32,
     since: Instant,
-    cx: Context,
-    work: BoxFuture<'a, Result<Out>>,
+    work: BoxFuture<'a, (Context, Result<Out>)>,
 }
 
-/// The next attempt to end; of several that end together the one that started first.
-async fn landing<'a, Out>(flights: &mut Vec<Flight<'a, Out>>) -> (Flight<'a, Out>, Result<Out>) {
+/// The next attempt to end, with its number and context; of several that end together the one that started first.
+async fn landing<Out>(flights: &mut Vec<Flight<'_, Out>>) -> (u32, Context, Result<Out>) {
     poll_fn(|task| {
         let ended =
             flights.iter_mut().enumerate().find_map(|(at, flight)| match flight.work.as_mut().poll(task) {
                 Poll::Ready(result) => Some((at, result)),
                 Poll::Pending => None,
             });
-        ended.map_or(Poll::Pending, |(at, result)| Poll::Ready((flights.remove(at), result)))
+        ended.map_or(Poll::Pending, |(at, (cx, result))| Poll::Ready((flights.remove(at).number, cx, result)))
     })
     .await
 }
 
 impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
-    fn new(hedge: &'a Hedge<P>, input: P::In, cx: &'a Context) -> Self {
-        let wait = hedge.delay(Instant::now());
+    fn new(hedge: &'a Hedge<P>, input: P::In, cx: &'a Context, now: Instant) -> Self {
+        let wait = hedge.delay(now);
         let (base, flights) = (cx.fork(), Vec::with_capacity(1));
         Self { hedge, input, cx, base, wait, flights, started: 0, next: None, failed: None }
     }
 
-    fn start(&mut self) -> Instant {
-        let (inner, input) = (&self.hedge.inner, self.input.clone());
-        let (cx, since) = (self.base.fork(), Instant::now());
-        let own = cx.clone();
-        let work = Box::pin(async move { answered(inner, input, &own).await });
-        self.flights.push(Flight { number: self.started, since, cx, work });
+    fn start(&mut self, since: Instant) {
+        let (inner, input, cx) = (&self.hedge.inner, self.input.clone(), self.base.fork());
+        let work = Box::pin(async move {
+            let result = answered(inner, input, &cx).await;
+            (cx, result)
+        });
+        self.flights.push(Flight { number: self.started, since, work });
         self.started += 1;
         self.next = since.checked_add(self.wait).filter(|_| self.started <= self.hedge.config.extra_attempts);
-        since
     }
 
     /// Starts another attempt, if number, deadline and budget allow it.
@@ -335,18 +336,13 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
         if self.hedge.config.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
             return self.count(HedgeEvent::BudgetExhausted, run);
         }
-        self.start();
+        self.start(Instant::now());
         self.count(why, run);
     }
 
-    /// Decides the run for `flight`.
-    fn won(
-        &mut self,
-        flight: &Flight<'a, P::Out>,
-        mut output: P::Out,
-        run: &mut Run<'_, Hedge<P>>,
-    ) -> P::Out {
-        let (won_by, outcome) = match flight.number {
+    /// Decides the run for the attempt of this number.
+    fn won(&mut self, number: u32, cx: &Context, mut output: P::Out, run: &mut Run<'_, Hedge<P>>) -> P::Out {
+        let (won_by, outcome) = match number {
             0 => (WonBy::Primary, HedgeOutcome::Primary),
             number => (WonBy::Hedge(number), HedgeOutcome::Hedge),
         };
@@ -354,16 +350,16 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
             budget.deposit();
         }
         self.decided(won_by == WonBy::Primary, run);
-        adopt(self.cx, &flight.cx, &self.base, self.hedge.inner.stream(&mut output));
+        adopt(self.cx, cx, &self.base, self.hedge.inner.stream(&mut output));
         self.cx.state().insert(won_by);
-        run.attribute("throughline.hedge.won_by", NAMES[flight.number as usize]);
+        run.attribute("throughline.hedge.won_by", NAMES[number as usize]);
         run.outcome(outcome);
         output
     }
 
-    /// Goes on without `flight`, if there is a way.
-    fn lost(&mut self, flight: &Flight<'a, P::Out>, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
-        if flight.number == 0 {
+    /// Goes on without the attempt of this number, if there is a way.
+    fn lost(&mut self, number: u32, cx: Context, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
+        if number == 0 {
             run.note = None;
         }
         let fatal = !error.is_retryable();
@@ -371,9 +367,9 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
             self.next = None;
         }
         let (error, cx) = match self.failed.take() {
-            Some((earlier, _)) if fatal => (error.and(earlier), flight.cx.clone()),
+            Some((earlier, _)) if fatal => (error.and(earlier), cx),
             Some((first, cx)) => (first.and(error), cx),
-            None => (error, flight.cx.clone()),
+            None => (error, cx),
         };
         self.another(HedgeEvent::FailedOver, run);
         if fatal || self.flights.is_empty() {

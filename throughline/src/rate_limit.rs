@@ -273,7 +273,6 @@ impl<P: Primitive> RateLimit<P> {
     /// Takes what a run of `units` needs, as soon as there is room.
     async fn admit(&self, units: u64, cx: &Context, run: &mut Run<'_, Self>) -> Result<Reservation> {
         let RateLimitConfig { allowance, max_wait, .. } = &self.config;
-        let end = Instant::now() + *max_wait;
         let refusal = if max_wait.is_zero() || allowance.waiting() == 0 {
             match allowance.take(units) {
                 Ok(reservation) => return Ok(reservation),
@@ -282,6 +281,7 @@ impl<P: Primitive> RateLimit<P> {
         } else {
             allowance.refusal(units)
         };
+        let end = Instant::now() + *max_wait;
         if let Some(refusal) = refusal {
             in_time(refusal, end, cx).map_err(|refusal| refuse(refusal, units, run))?;
         }

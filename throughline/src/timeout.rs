@@ -285,7 +285,6 @@ impl<P> Timeout<P> {
     }
 
     /// The bounds it enforces.
-    #[must_use]
     pub fn config(&self) -> &TimeoutConfig {
         &self.config
     }
@@ -354,7 +353,7 @@ impl<P: Primitive> Stage for Timeout<P> {
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         let TimeoutConfig { limit, grace, first_item, .. } = self.config;
         let start = Instant::now();
-        let (inner, stop) = cx.bounded(limit + grace);
+        let inner = cx.bounded(start + limit + grace);
         let no_first_item = first_item.map(|limit| {
             (start + limit, Error::new(Kind::Timeout, format!("no first item within {limit:?}")))
         });
@@ -365,7 +364,7 @@ impl<P: Primitive> Stage for Timeout<P> {
             biased;
             result = &mut work => (Some(result), false),
             () = until(Some(start + limit)) => {
-                stop.cancel();
+                inner.stop();
                 run.event(TimeoutEvent::StopRequested);
                 (within(start + limit + grace, work).await, true)
             }

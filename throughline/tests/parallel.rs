@@ -369,7 +369,7 @@ async fn what_waits_for_its_turn_does_not_start_when_the_work_is_asked_to_stop()
 #[tokio::test(start_paused = true)]
 async fn many_branches_that_are_done_at_once_leave_others_their_turn() {
     let at_once = workflow("at_once", |n: u64| async move { Ok(n) });
-    let config = ParallelConfig::new("many").at_most(2).unwrap();
+    let config = ParallelConfig::new("many").max_concurrent(2).unwrap();
     let flow = at_once.each(config).timeout(TimeoutConfig::from_secs("many", 1.0).unwrap());
     let time = tokio::spawn(tokio::time::advance(Duration::from_secs(2)));
     let result = flow.run((0..200_000).collect(), &Context::new()).await;

@@ -53,9 +53,11 @@ impl<S: Store> Guarded<S> {
 
     async fn call<T>(&self, now: Tick, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.admit(now)?;
-        let result = match tokio::time::timeout(self.deadline, call).await {
-            Ok(result) => result,
-            Err(_) => {
+        let result = tokio::select! {
+            biased;
+            result = call => result,
+            // No timer is made for a store that does not wait.
+            () = async { tokio::time::sleep(self.deadline).await } => {
                 Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)))
             }
         };

@@ -87,17 +87,17 @@ impl Journal {
 
     /// A step is completed.
     pub(super) fn completed(&self, compensation: Box<dyn Compensation>) {
-        self.keep(vec![Entry::Done(compensation, self.0.bounds)]);
+        self.keep([Entry::Done(compensation, self.0.bounds)]);
     }
 
-    pub(super) fn keep(&self, entries: Vec<Entry>) {
+    pub(super) fn keep(&self, entries: impl IntoIterator<Item = Entry>) {
         let late = match &mut *self.state() {
             State::Open(kept) => return kept.extend(entries),
             State::Failed(late) => Some(Arc::clone(late)),
             State::Committed | State::Refusing => None,
         };
         match (late, self.outer()) {
-            (Some(late), _) => late(entries),
+            (Some(late), _) => late(entries.into_iter().collect()),
             (None, Some(outer)) => outer.keep(entries),
             (None, None) => {}
         }
