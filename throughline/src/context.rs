@@ -392,43 +392,44 @@ impl fmt::Debug for ContextBuilder {
 }
 
 impl ContextBuilder {
-    /// The name of the workflow.
+    /// The name of the workflow. Default: none.
     pub fn workflow_id(mut self, id: impl Into<String>) -> Self {
         self.request.ids.workflow = Some(id.into());
         self
     }
 
-    /// Ties this request to others. A random one is made if none is given.
+    /// Ties this request to others. Default: a random one.
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.request.ids.correlation = id.into();
         self
     }
 
-    /// The session.
+    /// The session. Default: none.
     pub fn session_id(mut self, id: impl Into<String>) -> Self {
         self.request.ids.session = Some(id.into());
         self
     }
 
-    /// The user.
+    /// The user. Default: none.
     pub fn user_id(mut self, id: impl Into<String>) -> Self {
         self.request.ids.user = Some(id.into());
         self
     }
 
-    /// Adds a tag; at most 64 are kept.
+    /// Adds a tag; at most 64 are kept. Default: none.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         keep(&mut self.request.tags, name.into(), value.into());
         self
     }
 
-    /// Adds a baggage entry; at most 64 are kept.
+    /// Adds a baggage entry; at most 64 are kept. Default: none.
     pub fn baggage(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         keep(&mut self.request.baggage, name.into(), value.into());
         self
     }
 
     /// Continues the trace of a W3C `traceparent` and `tracestate`; malformed ones start a new trace.
+    /// Default: a new trace.
     pub fn trace_parent(mut self, traceparent: &str, tracestate: Option<&str>) -> Self {
         use opentelemetry::propagation::TextMapPropagator;
         let mut carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
@@ -448,13 +449,13 @@ impl ContextBuilder {
         self
     }
 
-    /// The work must be done within `limit` from the moment of `build`.
+    /// The work must be done within `limit` from the moment of `build`. Default: no deadline.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Reports to `sink` instead of [`Sink::current`].
+    /// Where stages report to. Default: [`Sink::current`].
     pub fn sink(mut self, sink: &Sink) -> Self {
         self.request.sink = Some(sink.clone());
         self

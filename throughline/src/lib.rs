@@ -62,6 +62,7 @@
 //!   [`Workflow::race`], [`Workflow::quorum`], [`parallel()`]
 //! * How do I run 100 prompts, 8 at a time? [`Workflow::each`]
 //! * How do I turn one type into another between two stages? [`Workflow::map`]
+//! * How do I give an answer piece by piece? [`workflow_stream`]
 //! * How do I undo what was done when a later step fails? [`Workflow::saga`]
 //!
 //! **When it may go wrong**
@@ -73,6 +74,7 @@
 //! **When it may be slow**
 //! * Do we know the answer already? [`Workflow::cache`]
 //! * What if it takes too long? [`Workflow::timeout`]
+//! * And if it blocks its thread? [`Workflow::timeout_detached`]
 //! * And if nobody knows how long that is? [`Workflow::adaptive_timeout`]
 //! * What if a few answers are much slower than the rest? [`Workflow::hedge`]
 //!
@@ -85,6 +87,7 @@
 //! * How do I see a whole workflow as one? [`Workflow::named`]
 //! * How do I put unlike workflows into one collection? [`Workflow::boxed`]
 //! * What did I build? [`Workflow::describe`]: JSON, Mermaid, a tree
+//! * How do I test what I built? The module `testing`: scripts, recorders, faults by chance
 //! * How do I write a primitive of my own? [`telemetry::Stage`]
 //!
 //! The folder `examples` answers more questions, one file each.

@@ -308,3 +308,14 @@ async fn many_at_once_never_exceed_the_bounds() {
     assert!(stats.most_in_use <= 3 && stats.most_queued <= 20, "{stats:?}");
     assert_eq!((stats.in_use, stats.queued), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_compartment_is_shared_by_reference() {
+    let places = Compartment::new(config(1));
+    let hangs = || workflow("hangs", |(): ()| std::future::pending::<Result<()>>()).bulkhead(&places);
+    let (first, second, cx) = (hangs(), hangs(), Context::new());
+    let mut holds = Box::pin(first.run((), &cx));
+    assert!(poll!(&mut holds).is_pending());
+    assert_eq!(second.run((), &cx).await.unwrap_err().kind(), Kind::Rejected);
+    assert_eq!(places.in_use(), 1);
+}

@@ -545,3 +545,13 @@ async fn many_at_once_never_take_more_than_there_is() {
     let passed = join_all(runs.collect::<Vec<_>>()).await;
     assert_eq!(passed.into_iter().filter(|passed| *passed.as_ref().unwrap()).count(), 40);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_configuration_for_two_workflows_is_one_allowance() {
+    let account = Allowance::new(quota(1));
+    let one = config(&account);
+    let (first, second, cx) = (limited(one.clone()), limited(one), Context::new());
+    first.run(1, &cx).await.unwrap();
+    assert_eq!(second.run(1, &cx).await.unwrap_err().kind(), Kind::RateLimited);
+    assert_eq!(account.requests_left(), Some(0));
+}
