@@ -548,6 +548,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -620,5 +622,13 @@ mod tests {
         inner.stop();
         assert!(inner.is_cancelled());
         assert!(!outer.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_of_no_time_takes_none() {
+        let cx = Context::new();
+        cx.sleep(Duration::ZERO).now_or_never().expect("it is over at once").unwrap();
+        let late = Context::new().with_time_limit(Duration::ZERO);
+        assert_eq!(late.sleep(Duration::ZERO).await.unwrap_err().kind(), Kind::Timeout);
     }
 }
