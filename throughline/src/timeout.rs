@@ -285,7 +285,6 @@ impl<P> Timeout<P> {
     }
 
     /// The bounds it enforces.
-    #[must_use]
     pub fn config(&self) -> &TimeoutConfig {
         &self.config
     }
