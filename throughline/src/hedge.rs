@@ -7,7 +7,8 @@
 //!
 //! The delay is fixed or learned: the percentile of what first attempts that succeed take (Dean and Barroso,
 //! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once, as in Polly; an error
-//! that asks for a pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run.
+//! that asks for a pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run;
+//! an open circuit inside only keeps further attempts from starting.
 //! When all fail, the error is the first one, with the others in [`Error::also`]. Attempts run in the caller's task. The output may be a stream: its first item wins.
 //!
 //! ```
@@ -55,7 +56,7 @@ pub use config::{HedgeConfig, HedgeDelay};
 
 use crate::attempt::{adopt, answered};
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::latency::Latency;
@@ -371,6 +372,11 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
     fn lost(&mut self, flight: &Flight<'a, P::Out>, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
         if flight.number == 0 {
             run.note = None;
+        }
+        if error.kind() == Kind::CircuitOpen && !self.flights.is_empty() {
+            // It was not made, and says nothing of those that were let through.
+            self.next = None;
+            return Ok(());
         }
         let fatal = !error.is_retryable();
         if fatal || error.retry_after().is_some() {
