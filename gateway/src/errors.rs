@@ -109,7 +109,9 @@ impl ApiError {
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(delay) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+            // Who comes back a part of a second too early comes for nothing.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
     }
@@ -184,9 +186,15 @@ mod tests {
 
     #[test]
     fn says_when_to_come_back() {
-        let error = Error::new(Kind::RateLimited, "slow down").with_retry_after(Duration::from_millis(200));
-        let response = ApiError::from(&error).into_response();
-        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        for (delay, expected) in [(0, "1"), (200, "1"), (7000, "7"), (9100, "10")] {
+            let delay = Duration::from_millis(delay);
+            let limited = Error::new(Kind::RateLimited, "slow down").with_retry_after(delay);
+            let open = Error::new(Kind::CircuitOpen, "circuit open").not_before(delay);
+            for error in [limited, open] {
+                let response = ApiError::from(&error).into_response();
+                assert_eq!(response.headers()[RETRY_AFTER], expected);
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The configured models as workflows.
 //!
-//! A model is `named( timeout( cache( router( timeout( chat ) … ))))`, outermost first; what is not
-//! configured is left out.
+//! A model is `named( timeout( cache( router( fallback( ROUTE, ROUTE, … ), … ))))`, and a route is
+//! `retry( hedge( circuit_breaker( timeout( chat ))))`, outermost first; what is not configured is left out.
+//! A route is one thing, with one circuit and one budget, whether it was taken or fallen back to.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,21 +10,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderName;
+use throughline::circuit_breaker::Window;
 use throughline::router::OnUnknownRoute;
 use throughline::{
-    CacheConfig, ConfigError, Context, Memory, Result, RouterConfig, TimeoutConfig, router, weighted,
+    Backoff, Budget, CacheConfig, CircuitBreakerConfig, ConfigError, Context, FallbackConfig, HedgeConfig,
+    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, TimeoutConfig, router, weighted,
 };
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
 use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, PriceTable, chat};
 
-use crate::config::{self, Condition, Config, Rule, TimeLimit};
+use crate::config::{self, Breaker, Condition, Config, Retries, Route, Rule, TimeLimit};
 use crate::gateway::{Model, header_tag};
 
 type Providers = BTreeMap<String, Arc<Provider>>;
 
 /// Providers share a client, and with it its connections' settings, unless their connect timeouts differ.
 type Clients = BTreeMap<Duration, HttpClient>;
+
+/// The routes of a model, each with what guards it and without its fallbacks.
+type Routes = BTreeMap<String, Model>;
+
+/// A provider that asks for a longer pause is not waited for, unless the longest delay is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A circuit judges by the last so many calls, or by the fewest that it needs.
+const CIRCUIT_CALLS: u32 = 100;
 
 /// Builds every configured model.
 ///
@@ -110,15 +122,16 @@ fn build_model(
     providers: &Providers,
     prices: &Arc<PriceTable>,
 ) -> Result<Model, ConfigError> {
+    let guarded = model.routes.iter().map(|(route, target)| {
+        let (provider, prices) = (Arc::clone(&providers[&target.provider]), Arc::clone(prices));
+        let ask = chat(ChatConfig::new(&target.provider, target.model.as_str()), provider, prices);
+        Ok((route.clone(), guard(&format!("{name}/{route}"), ask.boxed(), target)?))
+    });
+    let guarded = guarded.collect::<Result<Routes, ConfigError>>()?;
     let mut routes = RouterConfig::new(name).default_route(&model.default_route).select(selector(model)?);
-    for (route, target) in &model.routes {
-        let provider = Arc::clone(&providers[&target.provider]);
-        let ask =
-            chat(ChatConfig::new(&target.provider, target.model.as_str()), provider, Arc::clone(prices));
-        routes = match &target.timeout {
-            Some(limit) => routes.route(route, ask.timeout(timeout(format!("{name}/{route}"), limit)?)),
-            None => routes.route(route, ask),
-        };
+    for route in guarded.keys() {
+        routes =
+            routes.route(route, fall_back(&format!("{name}/{route}"), route, &guarded, &model.fallback)?);
     }
     if let Some(baseline) = &model.baseline {
         routes = routes.baseline(baseline);
@@ -142,6 +155,65 @@ fn build_model(
         workflow = workflow.timeout(timeout(name.to_owned(), limit)?).boxed();
     }
     Ok(workflow.named(name).boxed())
+}
+
+/// Puts around a route what is configured for it. All that adds calls to its provider shares one budget, in
+/// which the innermost counts the successes.
+fn guard(operation: &str, ask: Model, route: &Route) -> Result<Model, ConfigError> {
+    let mut guarded = ask;
+    if let Some(limit) = &route.timeout {
+        guarded = guarded.timeout(timeout(operation.to_owned(), limit)?).boxed();
+    }
+    if let Some(breaker) = &route.circuit_breaker {
+        let mut config = circuit(operation, breaker)?;
+        if let Some(limit) = &route.timeout {
+            config = config.slow_after(limit.limit)?;
+        }
+        guarded = guarded.circuit_breaker(config).boxed();
+    }
+    let mut budget = Budget::default();
+    if let Some(hedge) = &route.hedge {
+        let config = HedgeConfig::for_idempotent_work(operation, HedgeDelay::fixed(hedge.after)?);
+        guarded = guarded.hedge(config.budget(&budget)).boxed();
+        budget = budget.withdraw_only();
+    }
+    if let Some(retries) = &route.retry {
+        guarded = guarded.retry(retry(operation, retries)?.budget(&budget)).boxed();
+    }
+    Ok(guarded)
+}
+
+fn circuit(operation: &str, breaker: &Breaker) -> Result<CircuitBreakerConfig, ConfigError> {
+    CircuitBreakerConfig::new(operation)
+        .window(Window::count(breaker.minimum_calls.max(CIRCUIT_CALLS)))?
+        .minimum_calls(breaker.minimum_calls)?
+        .failure_rate(breaker.failure_rate)?
+        .open_for(breaker.open_for)
+}
+
+fn retry(operation: &str, retries: &Retries) -> Result<RetryConfig, ConfigError> {
+    let longest = retries.longest_delay.max(LONGEST_PAUSE);
+    Ok(RetryConfig::new(operation)
+        .max_attempts(retries.attempts)?
+        .backoff(Backoff::exponential(retries.first_delay, retries.longest_delay)?)
+        .retry_if(move |error| error.retry_after().is_none_or(|pause| pause <= longest)))
+}
+
+/// The route with those that are tried when it has failed: the configured ones without itself.
+fn fall_back(
+    operation: &str,
+    route: &str,
+    guarded: &Routes,
+    fallback: &[String],
+) -> Result<Model, ConfigError> {
+    let own = guarded[route].clone();
+    let others: Vec<_> = fallback.iter().filter(|other| *other != route).collect();
+    if others.is_empty() {
+        return Ok(own);
+    }
+    let start = FallbackConfig::new(operation);
+    let config = others.into_iter().fold(start, |config, other| config.then(other, guarded[other].clone()));
+    Ok(own.fallback(config)?.boxed())
 }
 
 fn timeout(operation: String, limit: &TimeLimit) -> Result<TimeoutConfig, ConfigError> {

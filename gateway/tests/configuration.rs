@@ -27,6 +27,10 @@ async fn a_wrong_configuration_is_refused_with_its_place_and_a_cure() {
         (model.replace("provider = \"sim\"", "provider = \"simm\""), "10:12", "did you mean `sim`?"),
         (format!("{model}\n[models.auto]\ntimeout = {{ limit = \"0s\" }}\n"), "14:21", "`limit` is 0s"),
         (format!("{model}\n[models.auto]\ndefault_route = \"onlly\"\n"), "14:17", "did you mean `only`?"),
+        (format!("{model}\n[models.auto]\nfallback = [\"onlly\"]\n"), "14:13", "did you mean `only`?"),
+        (format!("{model}retry = {{ attempts = 0 }}\n"), "12:22", "write 1 to 100"),
+        (format!("{model}hedge = {{ afer = \"2s\" }}\n"), "12:11", "did you mean `after`?"),
+        (format!("{model}circuit_breaker = {{ failure_rate = 2 }}\n"), "12:36", "above 0 and at most 1"),
         (
             format!(
                 "{model}\n[providers.o.openai]\nbase_url = \"https://h/v1\"\napi_key = \"env:NO_SUCH_KEY\"\n"
@@ -47,6 +51,28 @@ async fn a_wrong_configuration_is_refused_with_its_place_and_a_cure() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn what_guards_a_route_is_shown_in_its_order() {
+    let guarded = "timeout = { limit = \"20s\" }\nhedge = { after = \"2s\" }\ncircuit_breaker = {}\nretry = {}\n\
+                   [models.auto]\ndefault_route = \"only\"\nfallback = [\"spare\"]\n\
+                   [models.auto.routes.spare]\nprovider = \"sim\"\nmodel = \"gpt-4o\"\n";
+    let check = Launch::new(&["check", NAME]).file(NAME, &(prompt_config("") + guarded)).finish().await;
+    let expected = "
+auto
+  workflow auto
+    router auto
+      only: fallback auto/only
+        primary: retry auto/only
+          hedge auto/only
+            circuit_breaker auto/only
+              timeout auto/only
+                chat sim/gpt-4o-mini
+        spare: chat sim/gpt-4o
+      spare: chat sim/gpt-4o
+";
+    assert!(check.stdout.ends_with(expected), "{check:?}");
 }
 
 #[tokio::test]

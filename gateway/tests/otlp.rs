@@ -5,6 +5,8 @@
 mod process;
 mod receiver;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http_body_util::BodyExt as _;
 use process::upstream::{Seen, Step, answer, piece, stream_end, stream_head};
 use process::{Answer, Gateway, Launch, Upstream, chat};
@@ -39,6 +41,23 @@ timeout = { limit = "50ms" }
 provider = "up"
 model = "gpt-4o-mini"
 
+[models.guarded]
+default_route = "cheap"
+fallback = ["dear"]
+[models.guarded.routes.cheap]
+provider = "up"
+model = "gpt-4o-mini"
+retry = { attempts = 2, first_delay = "1ms", longest_delay = "1ms" }
+circuit_breaker = { failure_rate = 1.0, minimum_calls = 3, open_for = "1h" }
+[models.guarded.routes.dear]
+provider = "up"
+model = "gpt-4o"
+
+[models.hedged.routes.only]
+provider = "up"
+model = "gpt-4o-mini"
+hedge = { after = "30ms" }
+
 [models.inside.routes.only]
 provider = "sim"
 model = "tiny"
@@ -50,10 +69,21 @@ struct Scene {
     upstream: Upstream,
 }
 
-/// What the provider does, by a word in the request.
-fn script(seen: &Seen) -> Vec<Step> {
-    let has = |word: &str| String::from_utf8_lossy(&seen.body).contains(word);
+/// What the provider does, by a word in the request and, where that is `once`, only the first time.
+fn script() -> impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static {
+    let once = AtomicBool::new(true);
+    move |seen| {
+        let has = |word: &str| String::from_utf8_lossy(&seen.body).contains(word);
+        match has("once") && !once.swap(false, Ordering::SeqCst) {
+            true => act(|word| word == "\"stream\"" && has(word)),
+            false => act(has),
+        }
+    }
+}
+
+fn act(has: impl Fn(&str) -> bool) -> Vec<Step> {
     match () {
+        () if has("cheap breaks") && !has("\"gpt-4o\"") => answer("503 No", "", "{}"),
         () if has("hang") && has("\"stream\"") => vec![stream_head(), piece(CONTENT), Step::Hold],
         () if has("hang") => vec![Step::Hold],
         () if has("fail") => answer("503 No", "", r#"{"error":{"message":"s3cret reason"}}"#),
@@ -63,7 +93,7 @@ fn script(seen: &Seen) -> Vec<Step> {
 }
 
 async fn scene(receiver: Receiver, protocol: &str) -> Scene {
-    let upstream = Upstream::start(script).await;
+    let upstream = Upstream::start(script()).await;
     let provider = upstream.config();
     let provider = provider.split("[models").next().unwrap();
     let gateway = Launch::serve(&format!("{provider}\n{}\n{MODELS}", process::PROMPT_PROVIDER))
@@ -277,6 +307,109 @@ async fn a_client_that_leaves_is_seen_in_its_trace() {
     })
     .await;
     assert_eq!(scene.receiver.trace(&id).await.tree(), MISS.replace("(ok)", "(error: cancelled)"));
+}
+
+fn streamed_by(model: &str, prompt: &str) -> [Value; 2] {
+    let (whole, mut stream) = (chat(model, prompt), chat(model, prompt));
+    stream["stream"] = true.into();
+    [whole, stream]
+}
+
+#[tokio::test]
+async fn attempts_are_seen_under_their_retry() {
+    for body in streamed_by("guarded", "s3cret: fail once") {
+        let scene = grpc().await;
+        let answer = scene.gateway.ask(body).await;
+        assert_eq!(answer.status, 200);
+        let trace = scene.receiver.trace(trace_id(&answer)).await;
+        let expected = "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow guarded (ok)
+    INTERNAL router guarded (ok)
+      INTERNAL fallback guarded/cheap (ok)
+        INTERNAL retry guarded/cheap (ok)
+          INTERNAL circuit_breaker guarded/cheap (error: upstream)
+            CLIENT chat gpt-4o-mini (error: upstream)
+              CLIENT POST (error: upstream)
+          INTERNAL circuit_breaker guarded/cheap (ok)
+            CLIENT chat gpt-4o-mini (ok)
+              CLIENT POST (ok)
+";
+        assert_eq!(trace.tree(), expected);
+        let retry = trace.attributes("retry guarded/cheap");
+        assert_eq!(retry["throughline.outcome"], "recovered");
+        assert_eq!(retry["throughline.retry.attempts"], "2");
+        assert_eq!(scene.receiver.ids().len(), 1, "one trace for all attempts");
+        assert!(!scene.receiver.dump().contains("s3cret"));
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_is_seen_beside_what_failed_and_an_open_circuit_makes_no_call() {
+    let scene = grpc().await;
+    let [whole, stream] = streamed_by("guarded", "s3cret: cheap breaks");
+    let answer = scene.gateway.ask(whole).await;
+    assert_eq!(answer.header("x-throughline-fallback"), Some("dear"));
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    let failed = "          INTERNAL circuit_breaker guarded/cheap (error: upstream)
+            CLIENT chat gpt-4o-mini (error: upstream)
+              CLIENT POST (error: upstream)
+";
+    let refused = "          INTERNAL circuit_breaker guarded/cheap (error: circuit_open)\n";
+    let tree = |kind: &str, attempts: &[&str]| {
+        let attempts = attempts.concat();
+        format!(
+            "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow guarded (ok)
+    INTERNAL router guarded (ok)
+      INTERNAL fallback guarded/cheap (ok)
+        INTERNAL retry guarded/cheap (error: {kind})
+{attempts}        CLIENT chat gpt-4o (ok)
+          CLIENT POST (ok)
+"
+        )
+    };
+    assert_eq!(trace.tree(), tree("upstream", &[failed, failed]));
+    let fallback = trace.attributes("fallback guarded/cheap");
+    assert_eq!(fallback["throughline.outcome"], "fallback");
+    assert_eq!(fallback["throughline.fallback"], "dear");
+    assert_eq!(trace.attributes("retry guarded/cheap")["throughline.retry.gave_up"], "exhausted");
+    assert_eq!(trace.attributes("router guarded")["throughline.route"], "cheap");
+
+    // The third failure opens the circuit.
+    let answer = scene.gateway.ask(stream.clone()).await;
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    assert_eq!(trace.tree(), tree("circuit_open", &[failed, refused]));
+    let answer = scene.gateway.ask(stream).await;
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    assert_eq!(trace.tree(), tree("circuit_open", &[refused]));
+    let circuit = trace.attributes("circuit_breaker guarded/cheap");
+    assert_eq!(circuit["throughline.circuit.state"], "open");
+    assert_eq!(scene.receiver.ids().len(), 3, "one trace per request");
+    assert!(!scene.receiver.dump().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn both_attempts_are_seen_under_their_hedge() {
+    let scene = grpc().await;
+    let [whole, _] = streamed_by("hedged", "s3cret: hang once");
+    let answer = scene.gateway.ask(whole).await;
+    assert_eq!(answer.header("x-throughline-attempts"), Some("2"));
+    let trace = scene.receiver.trace(trace_id(&answer)).await;
+    let tree = trace.tree();
+    let head = "\
+SERVER POST /v1/chat/completions (ok)
+  INTERNAL invoke_workflow hedged (ok)
+    INTERNAL router hedged (ok)
+      INTERNAL hedge hedged/only (ok)
+";
+    let ended =
+        |how: &str| format!("        CLIENT chat gpt-4o-mini ({how})\n          CLIENT POST ({how})\n");
+    let (won, lost) = (ended("ok"), ended("error: cancelled"));
+    let (one, other) = (format!("{head}{won}{lost}"), format!("{head}{lost}{won}"));
+    assert!(tree == one || tree == other, "{tree}");
+    assert_eq!(trace.attributes("hedge hedged/only")["throughline.hedge.won_by"], "hedge_1");
 }
 
 #[tokio::test]

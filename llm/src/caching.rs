@@ -22,11 +22,12 @@ pub struct ChatCaching {
     metadata: Vec<String>,
 }
 
-/// Charges answers by their usage, on the route that gave them and on the route to compare with.
+/// Charges answers by their usage, at the price of the model that gave them and of the route to compare with.
+/// Where a fallback inside the route has answered, that is not the route's own model.
 #[derive(Clone, Debug)]
 pub struct ChatPricing {
     prices: Arc<PriceTable>,
-    /// The model behind each route.
+    /// The model behind each route, for the one to compare with.
     models: Vec<(String, Arc<str>)>,
 }
 
@@ -146,12 +147,11 @@ impl ChatPricing {
         Self { prices, models }
     }
 
-    fn charge(&self, bill: Bill, usage: Option<Usage>) {
-        let cost = |route: Option<&str>| {
-            let (_, model) = self.models.iter().find(|(name, _)| Some(name.as_str()) == route)?;
-            self.prices.cost(model, &usage?)
-        };
-        let (spent, baseline) = (cost(Some(bill.route())), cost(bill.baseline()));
+    /// Charges an answer that `model` gave.
+    fn charge(&self, bill: Bill, model: &str, usage: Option<Usage>) {
+        let cost = |model: &str| self.prices.cost(model, &usage?);
+        let compared = self.models.iter().find(|(route, _)| Some(route.as_str()) == bill.baseline());
+        let (spent, baseline) = (cost(model), compared.and_then(|(_, model)| cost(model)));
         bill.settle(spent, baseline);
     }
 }
@@ -160,12 +160,12 @@ impl Pricing<Answer> for ChatPricing {
     fn settle(&self, answer: Answer, bill: Bill) -> Answer {
         match answer {
             Answer::Full(answer) => {
-                self.charge(bill, answer.usage);
+                self.charge(bill, &answer.model, answer.usage);
                 Answer::Full(answer)
             }
             Answer::Stream(stream) => {
-                let pricing = self.clone();
-                Answer::Stream(stream.on_end(move |end| pricing.charge(bill, end.usage)))
+                let (pricing, model) = (self.clone(), Arc::clone(stream.model()));
+                Answer::Stream(stream.on_end(move |end| pricing.charge(bill, &model, end.usage)))
             }
         }
     }

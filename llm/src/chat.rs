@@ -24,6 +24,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -72,12 +73,14 @@ pub struct Chat {
     prices: Arc<PriceTable>,
 }
 
-/// How many calls to providers a request has made, left in [`Context::state`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attempts(pub u32);
+/// How many calls to providers a request has made, left in [`Context::state`]. Clones count together: put one
+/// there before the request runs, and the calls of attempts that do not count in the end are in it as well.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts(Arc<AtomicU32>);
 
 /// What the answers to a request have cost so far, in USD, left in [`Context::state`]; a stream's cost comes
-/// with its end. `None`: at least one answer's cost is unknown.
+/// with its end. A call that failed and the loser of a hedge are not in it. `None`: at least one answer's cost
+/// is unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spent(pub Option<f64>);
 
@@ -115,6 +118,16 @@ impl ChatConfig {
         let (provider, model) = (provider.into(), model.into());
         let operation = format!("{provider}/{model}");
         Self { provider, model, operation }
+    }
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// The calls so far.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -244,7 +257,7 @@ impl Stage for Chat {
         if request.stream() {
             run.attribute("gen_ai.request.stream", true);
         }
-        cx.state().update::<Attempts>(|attempts| attempts.0 += 1);
+        cx.state().update::<Attempts>(|attempts| _ = attempts.0.fetch_add(1, Ordering::Relaxed));
         Ok(match self.call(&request, cx).await? {
             Answer::Full(answer) => Answer::Full(self.answered(answer, cx, run)),
             Answer::Stream(stream) => Answer::Stream(self.streaming(stream, cx, run)),

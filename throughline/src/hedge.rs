@@ -7,9 +7,9 @@
 //!
 //! The delay is fixed or learned: the percentile of what first attempts that succeed take (Dean and Barroso,
 //! *The Tail at Scale*, 2013). An attempt that fails sooner starts the next at once; an error that asks for a
-//! pause ([`Error::retry_after`]) starts no more, and one that is not retryable ends the run. When all fail,
-//! the first error has the others in [`Error::also`]. All run in the caller's task. Of a stream the first
-//! item wins.
+//! pause ([`Error::retry_after`]) starts no more, one that is not retryable ends the run, and an open circuit
+//! inside only keeps further attempts from starting. When all fail, the first error has the others in
+//! [`Error::also`]. All run in the caller's task. Of a stream the first item wins.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,7 +54,7 @@ pub use config::{HedgeConfig, HedgeDelay};
 
 use crate::attempt::{adopt, answered};
 use crate::context::{Context, until};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::latency::Latency;
@@ -361,6 +361,11 @@ impl<'a, P: Primitive<In: Clone>> Race<'a, P> {
     fn lost(&mut self, number: u32, cx: Context, error: Error, run: &mut Run<'_, Hedge<P>>) -> Result<()> {
         if number == 0 {
             run.note = None;
+        }
+        if error.kind() == Kind::CircuitOpen && !self.flights.is_empty() {
+            // It was not made, and says nothing of those that were let through.
+            self.next = None;
+            return Ok(());
         }
         let fatal = !error.is_retryable();
         if fatal || error.retry_after().is_some() {

@@ -314,7 +314,8 @@ impl<P: Primitive<In: Clone>> Retry<P> {
             Some(None) => return Err(Stop::GiveUp(RetryEvent::BudgetExhausted)),
             token => token.flatten(),
         };
-        match cx.sleep(delay).await {
+        // It is the other side that is waited for, and no time of the program's own.
+        match cx.elsewhere(cx.sleep(delay)).await {
             Ok(()) if !cx.is_cancelled() => {}
             Err(late) if late.kind() == Kind::Timeout => return Err(Stop::GiveUp(RetryEvent::NoTimeLeft)),
             _ => return Err(Stop::Asked),

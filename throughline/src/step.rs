@@ -45,6 +45,9 @@ pub trait Function: Send + Sync + 'static {
     /// What it gives.
     type Out: Send + 'static;
 
+    /// Whether what it gives is a stream.
+    const STREAMS: bool = false;
+
     /// Calls it.
     fn call(&self, input: Self::In, cx: &Context) -> impl Future<Output = Result<Self::Out>> + Send;
 
@@ -129,6 +132,7 @@ impl<F: Function> Stage for Step<F> {
     type Note = ();
 
     const PRIMITIVE: &'static str = "step";
+    const STREAMS: bool = F::STREAMS;
 
     fn operation(&self) -> &str {
         &self.name
@@ -136,8 +140,14 @@ impl<F: Function> Stage for Step<F> {
 
     fn declare(&self, _: &Registry) {}
 
-    async fn run(&self, input: F::In, cx: &Context, _: &mut Run<'_, Self>) -> Result<F::Out> {
-        self.function.call(input, cx).await
+    // No futures of their own here and below: a chain of a hundred steps would be compiled with each of them.
+    fn run(
+        &self,
+        input: F::In,
+        cx: &Context,
+        _: &mut Run<'_, Self>,
+    ) -> impl Future<Output = Result<F::Out>> + Send {
+        self.function.call(input, cx)
     }
 
     fn stream<'a>(&self, output: &'a mut F::Out) -> Option<&'a mut dyn Streaming> {
@@ -163,8 +173,8 @@ where
     type In = In;
     type Out = Out;
 
-    async fn call(&self, input: In, _: &Context) -> Result<Out> {
-        (self.0)(input).await
+    fn call(&self, input: In, _: &Context) -> impl Future<Output = Result<Out>> + Send {
+        (self.0)(input)
     }
 }
 
@@ -178,8 +188,8 @@ where
     type In = In;
     type Out = Out;
 
-    async fn call(&self, input: In, cx: &Context) -> Result<Out> {
-        (self.0)(input, cx.clone()).await
+    fn call(&self, input: In, cx: &Context) -> impl Future<Output = Result<Out>> + Send {
+        (self.0)(input, cx.clone())
     }
 }
 
@@ -193,8 +203,10 @@ where
     type In = In;
     type Out = Out;
 
-    async fn call(&self, input: In, cx: &Context) -> Result<Out> {
-        (self.0)(input, cx.clone()).await
+    const STREAMS: bool = true;
+
+    fn call(&self, input: In, cx: &Context) -> impl Future<Output = Result<Out>> + Send {
+        (self.0)(input, cx.clone())
     }
 
     fn stream(output: &mut Out) -> Option<&mut dyn Streaming> {

@@ -222,6 +222,27 @@ async fn a_fatal_error_ends_the_run_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_extra_attempt_that_a_circuit_refuses_leaves_the_first_alone() {
+    let open = || Turn::fail(Error::new(Kind::CircuitOpen, "circuit open"));
+    let (recorder, work) = (Recorder::new(), script([answer(1, 1_000), open(), answer(3, 0)]));
+    let flow = work.workflow::<()>().hedge(config().extra_attempts(2).unwrap());
+    assert_eq!(flow.run((), &recorder.context()).await.unwrap(), 1);
+    assert_eq!((work.calls(), events(&recorder)), (2, [1, 0, 0, 0, 0]), "and no further one is tried");
+
+    let work = script([failure(150), open()]);
+    let error = work.workflow::<()>().hedge(config()).run((), &Context::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.also().len()), (Kind::Upstream, 0));
+
+    let work = script([open(), open()]);
+    let error = work.workflow::<()>().hedge(config()).run((), &Context::new()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), work.calls()),
+        (Kind::CircuitOpen, 1),
+        "who refuses the first refuses the next"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upstream_that_asks_for_a_pause_gets_no_more_attempts() {
     let busy = Error::new(Kind::RateLimited, "slow down").with_retry_after(Duration::from_secs(5));
     let work = script([Turn::fail(busy).after(millis(10)), answer(2, 10)]);

@@ -702,3 +702,12 @@ proptest! {
         prop_assert_eq!(starts, expected.into_iter().map(Duration::from_millis).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_between_attempts_is_no_time_of_the_programs_own() {
+    let recorder = Recorder::new();
+    let (work, _) = script([upstream(), upstream()]);
+    let cx = recorder.context();
+    work.retry(attempts(3)).run((), &cx).await.unwrap();
+    assert_eq!(cx.upstream_time(), SECOND * 2);
+}

@@ -257,6 +257,15 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
     }
 
     #[test]
+    fn the_guides_example_of_what_guards_a_route_is_accepted() {
+        let example =
+            blocks(GUIDE, "toml").into_iter().find(|(_, text)| text.contains("fallback =")).unwrap().1;
+        let config = Config::parse(example, "t.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        let cheap = &config.models["auto"].routes["cheap"];
+        assert!(cheap.retry.is_some() && cheap.circuit_breaker.is_some() && cheap.hedge.is_some());
+    }
+
+    #[test]
     fn the_guide_begins_with_a_file_that_works() {
         let (_, first) = blocks(GUIDE, "toml")[0];
         Config::parse(first, "throughline.toml", &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
@@ -277,6 +286,9 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "models.m.cache",
             "models.m.timeout",
             "models.m.routes.r",
+            "models.m.routes.r.retry",
+            "models.m.routes.r.circuit_breaker",
+            "models.m.routes.r.hedge",
         ] {
             let said = parse(&format!("{table}.zzz = 1")).unwrap_err().to_string();
             let (_, rest) = said.split_once("(allowed: ").unwrap();

@@ -10,13 +10,16 @@
 
 mod cache;
 mod check;
+mod circuit_breaker;
 mod error;
+mod hedge;
 mod load;
 mod model;
 mod openai;
 mod price;
 mod provider;
 mod read;
+mod retry;
 mod route;
 mod secret;
 mod server;
@@ -28,10 +31,12 @@ mod timeout;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use circuit_breaker::Breaker;
 pub(crate) use error::nearest;
 pub(crate) use load::Config;
-pub(crate) use model::Model;
+pub(crate) use model::{Model, PRIMARY};
 pub(crate) use provider::Provider;
-pub(crate) use route::{Condition, Rule};
+pub(crate) use retry::Retries;
+pub(crate) use route::{Condition, Route, Rule};
 pub(crate) use server::{Server, Telemetry};
 pub(crate) use timeout::TimeLimit;

@@ -12,6 +12,9 @@ use super::error::unknown;
 use super::route::{Route, RouteFile, Rule, RuleFile};
 use super::timeout::{TimeLimit, TimeoutFile};
 
+/// What a fallback calls the route that was taken.
+pub(crate) const PRIMARY: &str = "primary";
+
 /// A name that clients can put into `model`. The route is what the header names, else what the first rule
 /// that holds names, else drawn by weight, else the default.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +35,9 @@ pub(crate) struct Model {
     pub(crate) cache: Option<CacheLimits>,
     /// How long the whole workflow may take. Default: without limit.
     pub(crate) timeout: Option<TimeLimit>,
+    /// The routes to try, in this order, when the one that was taken has failed; each exists and is named once.
+    /// Default: none.
+    pub(crate) fallback: Vec<String>,
     /// The routes by name; at least one.
     pub(crate) routes: BTreeMap<String, Route>,
 }
@@ -48,6 +54,8 @@ pub(super) struct ModelFile {
     rules: Vec<RuleFile>,
     cache: Option<CacheFile>,
     timeout: Option<TimeoutFile>,
+    #[serde(default)]
+    fallback: Vec<Spanned<String>>,
     #[serde(default)]
     routes: BTreeMap<Spanned<String>, RouteFile>,
 }
@@ -73,6 +81,7 @@ impl ModelFile {
             rules: self.rules.into_iter().map(|rule| rule.check(check, &routes)).collect(),
             cache: self.cache.map(|cache| cache.check(check)),
             timeout: self.timeout.map(|timeout| timeout.check(check)),
+            fallback: fallback(self.fallback, &routes, check),
             routes: check.named("route", self.routes, |check, _, route| route.check(check, providers)),
         }
     }
@@ -105,6 +114,24 @@ fn known_route(written: Spanned<String>, routes: &[String], check: &mut Check<'_
         check.known("route", &written, "routes", routes.iter().map(String::as_str));
     }
     written.into_inner()
+}
+
+fn fallback(written: Vec<Spanned<String>>, routes: &[String], check: &mut Check<'_>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for route in written {
+        let name = route.get_ref();
+        if found.contains(name) {
+            check.refuse(route.span(), format!("`{name}` is in `fallback` already: name a route once"));
+        }
+        if name == PRIMARY {
+            let problem = format!(
+                "`{PRIMARY}` cannot be in `fallback`: it stands for the route that was taken; give the route another name"
+            );
+            check.refuse(route.span(), problem);
+        }
+        found.push(known_route(route, routes, check));
+    }
+    found
 }
 
 fn fails(policy: &Spanned<String>, check: &mut Check<'_>) -> bool {
@@ -168,6 +195,7 @@ mod tests {
             (&found.baseline, &found.route_header, &found.cache, &found.timeout),
             (&None, &None, &None, &None)
         );
+        assert_eq!(found.fallback, [""; 0]);
         assert!(!found.fail_on_unknown_route && found.weights.is_empty() && found.rules.is_empty());
     }
 
@@ -177,7 +205,7 @@ mod tests {
             "default_route = \"cheap\"\nbaseline = \"premium\"\nroute_header = \"X-Route\"\n\
              on_unknown_route = \"error\"\nweights = { cheap = 9, premium = 0 }\n\
              rules = [{ route = \"premium\", when = { prompt_chars_at_least = 8 } }]\n\
-             cache = { ttl = \"5m\" }\ntimeout = { limit = \"60s\" }",
+             cache = { ttl = \"5m\" }\ntimeout = { limit = \"60s\" }\nfallback = [\"premium\", \"cheap\"]",
         );
         assert_eq!(found.default_route, "cheap");
         assert_eq!(found.baseline.as_deref(), Some("premium"));
@@ -185,6 +213,7 @@ mod tests {
         assert!(found.fail_on_unknown_route);
         assert_eq!(found.weights, BTreeMap::from([("cheap".to_owned(), 9), ("premium".to_owned(), 0)]));
         assert_eq!(found.rules.len(), 1);
+        assert_eq!(found.fallback, ["premium", "cheap"], "in the order as written");
         assert_eq!(found.cache.unwrap().ttl, Duration::from_secs(300));
         assert_eq!(found.timeout.unwrap().limit, Duration::from_secs(60));
         assert_eq!(found.routes.into_keys().collect::<Vec<_>>(), ["cheap", "premium"]);
@@ -215,6 +244,35 @@ mod tests {
             "t.toml:3:12: unknown route `gold` (routes: cheap, premium)\n    \
              3 | baseline = \"gold\"\n      |            ^^^^^^"
         );
+    }
+
+    #[test]
+    fn a_fallback_to_a_route_that_does_not_exist_is_refused() {
+        assert_eq!(
+            refusal("default_route = \"cheap\"\nfallback = [\"cheap\", \"premum\"]"),
+            "t.toml:3:22: unknown route `premum`, did you mean `premium`? (routes: cheap, premium)\n    \
+             3 | fallback = [\"cheap\", \"premum\"]\n      |                      ^^^^^^^^"
+        );
+        assert!(refusal("default_route = \"cheap\"\nfallback = \"premium\"").starts_with("t.toml:3:12: "));
+    }
+
+    #[test]
+    fn a_fallback_that_is_named_twice_is_refused() {
+        assert_eq!(
+            refusal("default_route = \"cheap\"\nfallback = [\"premium\", \"premium\"]"),
+            "t.toml:3:24: `premium` is in `fallback` already: name a route once\n    \
+             3 | fallback = [\"premium\", \"premium\"]\n      |                        ^^^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn a_fallback_with_the_name_of_the_route_that_was_taken_is_refused() {
+        let routes = "default_route = \"cheap\"\nfallback = [\"primary\"]\n\
+                      [models.a.routes.primary]\nprovider = \"sim\"\nmodel = \"s\"\n";
+        let shown = refused(&format!(
+            "[models.a]\n{routes}[models.a.routes.cheap]\nprovider = \"sim\"\nmodel = \"s\"\n"
+        ));
+        assert!(shown.starts_with("t.toml:3:13: `primary` cannot be in `fallback`"), "{shown}");
     }
 
     #[test]

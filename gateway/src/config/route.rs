@@ -5,17 +5,26 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::Check;
+use super::circuit_breaker::{Breaker, BreakerFile};
+use super::hedge::{HedgeFile, Hedging};
+use super::retry::{Retries, RetryFile};
 use super::timeout::{TimeLimit, TimeoutFile};
 
 /// A way that requests for a model can go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Route {
     /// The name of a provider that exists.
     pub(crate) provider: String,
     /// The name that the provider knows the model by.
     pub(crate) model: String,
-    /// How long this route may take. Default: without limit.
+    /// How long one attempt may take. Default: without limit.
     pub(crate) timeout: Option<TimeLimit>,
+    /// When to try again. Default: never.
+    pub(crate) retry: Option<Retries>,
+    /// When to leave the provider alone. Default: never.
+    pub(crate) circuit_breaker: Option<Breaker>,
+    /// When to start a second attempt beside the first. Default: never.
+    pub(crate) hedge: Option<Hedging>,
 }
 
 /// Sends requests to a route.
@@ -54,6 +63,9 @@ pub(super) struct RouteFile {
     provider: Spanned<String>,
     model: Spanned<String>,
     timeout: Option<TimeoutFile>,
+    retry: Option<RetryFile>,
+    circuit_breaker: Option<BreakerFile>,
+    hedge: Option<HedgeFile>,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +101,9 @@ impl RouteFile {
             provider: self.provider.into_inner(),
             model: self.model.into_inner(),
             timeout: self.timeout.map(|file| file.check(check)),
+            retry: self.retry.map(|file| file.check(check)),
+            circuit_breaker: self.circuit_breaker.map(|file| file.check(check)),
+            hedge: self.hedge.map(|file| file.check(check)),
         }
     }
 }
@@ -160,7 +175,14 @@ mod tests {
             first_token: None,
             between_chunks: None,
         });
-        let expected = Route { provider: "sim".to_owned(), model: "@cf/x".to_owned(), timeout };
+        let expected = Route {
+            provider: "sim".to_owned(),
+            model: "@cf/x".to_owned(),
+            timeout,
+            retry: None,
+            circuit_breaker: None,
+            hedge: None,
+        };
         assert_eq!(config.models["a"].routes["r"], expected);
     }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: the life of a chat request.
 //!
 //! receive the body -> peek at the fields we act on -> find the model -> run its workflow (cache, route,
-//! timeouts, provider) -> answer whole or streamed, and say in headers what happened.
+//! fallbacks, attempts, provider) -> answer whole or streamed, and say in headers what happened.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -9,16 +9,19 @@ use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use throughline::fallback::AnsweredBy;
 use throughline::telemetry::Label as _;
 use throughline::{Blame, CacheOutcome, Context, Error, RouteTaken};
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::{Answer, Attempts, Spent};
 
+use crate::config::PRIMARY;
 use crate::errors::ApiError;
 use crate::exchange::Reply;
 use crate::gateway::{BODY_LIMIT, Gateway};
 
 const ROUTE: HeaderName = HeaderName::from_static("x-throughline-route");
+const FALLBACK: HeaderName = HeaderName::from_static("x-throughline-fallback");
 const CACHE: HeaderName = HeaderName::from_static("x-throughline-cache");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-throughline-attempts");
 const COST: HeaderName = HeaderName::from_static("x-throughline-cost-usd");
@@ -57,6 +60,8 @@ async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Re
         .models
         .get(request.model())
         .ok_or_else(|| ApiError::unknown_model(request.model(), gateway.models.keys().map(String::as_str)))?;
+    // There before anything is tried, so that attempts side by side count together.
+    cx.state().insert(Attempts::default());
     let answer = match request.stream() {
         true => model.run(request, &cx.expecting_stream()).await,
         false => model.run(request, cx).await,
@@ -105,10 +110,13 @@ fn tell(headers: &mut HeaderMap, cx: &Context) {
     if let Some(taken) = state.get::<RouteTaken>() {
         put(ROUTE, &taken.route);
     }
+    if let Some(by) = state.get::<AnsweredBy>().filter(|by| *by.name != *PRIMARY) {
+        put(FALLBACK, &by.name);
+    }
     if let Some(outcome) = state.get::<CacheOutcome>() {
         put(CACHE, outcome.as_str());
     }
-    let attempts = state.get::<Attempts>().map_or(0, |attempts| attempts.0);
+    let attempts = state.get::<Attempts>().map_or(0, |attempts| attempts.count());
     put(ATTEMPTS, &attempts.to_string());
     let spent = match state.get::<Spent>() {
         Some(spent) => spent.0,

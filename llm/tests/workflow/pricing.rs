@@ -1,15 +1,19 @@
 //! What routes are charged: by the usage of each answer, on the route that gave it and on the baseline.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use throughline::router::{Router, RouterStats};
 use throughline::telemetry::Observed;
 use throughline::testing::Recorder;
-use throughline::{Context, RouterConfig, Workflow, router};
+use throughline::{
+    Context, FallbackConfig, HedgeConfig, HedgeDelay, RouterConfig, Workflow, router, workflow_with,
+};
 use throughline_llm::openai::{ChatRequest, Usage};
 use throughline_llm::simulated::SimulatedConfig;
-use throughline_llm::{Answer, ChatPricing, PriceTable};
+use throughline_llm::{Answer, Attempts, ChatPricing, PriceTable, Spent};
 
 use super::{PLAIN, STREAMED, ask, drain, request, simulation, streamed, whole};
 
@@ -113,6 +117,56 @@ async fn a_baseline_without_a_price_books_the_cost_alone() {
     near(stats(&flow).cost_usd, cost(CHEAP, Usage::new(4, 5)));
     assert_eq!((stats(&flow).baseline_usd, stats(&flow).unpriced), (0.0, 0));
     assert_eq!(recorder.metric("router_cost_savings_usd_total", &[]), Some(0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_fallback_is_charged_by_the_model_that_gave_it_on_the_route_that_was_taken() {
+    let recorder = Recorder::new();
+    let words = simulation(|config| config.answers = vec!["four words of text".into()]);
+    let failing = simulation(|config: &mut SimulatedConfig| config.faults.error_rate = 1.0);
+    let cheap = ask(CHEAP, failing).fallback(FallbackConfig::new("cheap").then("dear", ask(DEAR, words)));
+    let words = simulation(|config| config.answers = vec!["four words of text".into()]);
+    let behind = [("cheap", CHEAP), ("dear", DEAR)].map(|(route, model)| (route.to_owned(), model.into()));
+    let config = RouterConfig::new("ask")
+        .route("cheap", cheap.unwrap())
+        .route("dear", ask(DEAR, words))
+        .baseline("dear")
+        .pricing(ChatPricing::new(PriceTable::builtin().into(), behind.to_vec()));
+    let flow = router(config.select(|_, _| Ok("cheap".into()))).unwrap();
+
+    let usage = whole(flow.run(request(PLAIN), &recorder.context()).await).usage.unwrap();
+    near(stats(&flow).cost_usd, cost(DEAR, usage));
+    near(stats(&flow).baseline_usd, cost(DEAR, usage));
+    near(recorder.metric("router_cost_usd_total", &[("route", "cheap")]).unwrap(), cost(DEAR, usage));
+    assert_eq!(recorder.metric("router_cost_usd_total", &[("route", "dear")]), Some(0.0));
+    assert_eq!(recorder.metric("router_cost_savings_usd_total", &[]), Some(0.0));
+    drain(streamed(flow.run(request(STREAMED), &recorder.context()).await)).await;
+    near(stats(&flow).cost_usd, cost(DEAR, usage) * 2.0);
+    assert_eq!(stats(&flow).unpriced, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_lost_is_counted_as_a_call_and_charged_to_nobody() {
+    let slow = simulation(|config| config.faults.hang_rate = 1.0);
+    let second = Arc::new(AtomicU32::new(0));
+    let quick = simulation(|config| config.answers = vec!["four words of text".into()]);
+    let (slow, quick) = (ask(CHEAP, slow), ask(CHEAP, quick));
+    let either = workflow_with("either", move |request: ChatRequest, cx: Context| {
+        let (slow, quick, first) = (slow.clone(), quick.clone(), second.fetch_add(1, Ordering::Relaxed) == 0);
+        async move { if first { slow.run(request, &cx).await } else { quick.run(request, &cx).await } }
+    });
+    let hedge = HedgeConfig::for_idempotent_work("ask", HedgeDelay::fixed(Duration::from_secs(2)).unwrap());
+    let pricing = ChatPricing::new(PriceTable::builtin().into(), Vec::new());
+    let config = RouterConfig::new("ask").route("only", either.hedge(hedge)).pricing(pricing);
+    let flow = router(config.select(|_, _| Ok("only".into()))).unwrap();
+
+    let cx = Context::new();
+    cx.state().insert(Attempts::default());
+    let usage = whole(flow.run(request(PLAIN), &cx).await).usage.unwrap();
+    assert_eq!(cx.state().get::<Attempts>().unwrap().count(), 2);
+    near(cx.state().get::<Spent>().unwrap().0.unwrap(), cost(CHEAP, usage));
+    near(stats(&flow).cost_usd, cost(CHEAP, usage));
+    assert_eq!(stats(&flow).unpriced, 0);
 }
 
 #[tokio::test(start_paused = true)]

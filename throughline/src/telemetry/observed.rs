@@ -55,14 +55,15 @@ pub struct Observed<S: Stage>(Arc<Core<S>>);
 
 pub(super) struct Core<S: Stage> {
     pub(super) stage: S,
-    bindings: PerSink<Binding<S>>,
+    bindings: PerSink<Binding<S::Signals>>,
 }
 
-/// The handles of one stage in one telemetry instance.
-pub(super) struct Binding<S: Stage> {
+/// The handles of one stage in one telemetry instance. What follows is generic over as little as it needs: a long
+/// chain has a type of stage for every step, and each would be compiled by itself.
+pub(super) struct Binding<Signals> {
     pub(super) span_name: Cow<'static, str>,
     pub(super) handles: Handles,
-    pub(super) signals: S::Signals,
+    pub(super) signals: Signals,
 }
 
 pub(super) struct Handles {
@@ -92,7 +93,8 @@ impl<S: Stage> Primitive for Observed<S> {
     async fn execute(&self, input: S::In, cx: &Context) -> Result<S::Out> {
         let (mut run, inner) = Run::start(&self.0, cx);
         let mut result = self.0.stage.run(input, inner.as_deref().unwrap_or(cx), &mut run).await;
-        if let Ok(output) = &mut result
+        if S::STREAMS
+            && let Ok(output) = &mut result
             && let Some(stream) = self.0.stage.stream(output)
         {
             run.ends_with(stream);
@@ -131,22 +133,22 @@ impl<S: Stage + fmt::Debug> fmt::Debug for Observed<S> {
 
 impl<S: Stage> Core<S> {
     /// The handles for the telemetry instance `sink`, resolved at its first run there; `None` when it is off.
-    pub(super) fn binding(&self, sink: &Sink) -> Option<&Binding<S>> {
+    pub(super) fn binding(&self, sink: &Sink) -> Option<&Binding<S::Signals>> {
         let registry = sink.registry()?;
         let resolve = || Binding {
             span_name: self.stage.span_name(),
-            handles: Handles::resolve::<S>(registry, self.stage.operation()),
+            handles: Handles::resolve::<S::Outcome, S::Event>(registry, S::PRIMITIVE, self.stage.operation()),
             signals: self.stage.declare(registry),
         };
-        Some(self.bindings.get_or_make(sink.id(), resolve))
+        Some(self.bindings.get_or_make(sink.id(), &resolve))
     }
 
     /// Settles a run, once: what comes after the first call does nothing.
     pub(super) fn end(
         &self,
         cx: &Context,
-        binding: Option<&Binding<S>>,
-        open: &mut Open<S>,
+        binding: Option<&Binding<S::Signals>>,
+        open: &mut Open<S::Outcome>,
         note: &S::Note,
         outcome: S::Outcome,
         error_type: Option<&'static str>,
@@ -161,7 +163,8 @@ impl<S: Stage> Core<S> {
         let at = cx.clock().now();
         let elapsed = at.since(live.started);
         let trace = live.span.as_ref().map(|span| span.span_context().trace_id());
-        binding.handles.ended(cx, self, outcome, elapsed, trace);
+        let labels = [S::PRIMITIVE, self.stage.operation(), outcome.as_str()];
+        binding.handles.ended(cx, labels, outcome.index(), elapsed, trace);
         if S::UPSTREAM {
             cx.add_upstream_time(elapsed);
         }
@@ -191,27 +194,27 @@ fn close(span: &mut opentelemetry_sdk::trace::Span, outcome: &'static str, error
 // === impl Handles ===
 
 impl Handles {
-    fn resolve<S: Stage>(registry: &Registry, operation: &str) -> Self {
-        let event = |event: &S::Event| registry.counter(&EVENTS, &[S::PRIMITIVE, operation, event.as_str()]);
+    fn resolve<O: Label, E: Label>(registry: &Registry, primitive: &str, operation: &str) -> Self {
+        let event = |event: &E| registry.counter(&EVENTS, &[primitive, operation, event.as_str()]);
         Self {
-            in_flight: registry.gauge(&IN_FLIGHT, &[S::PRIMITIVE, operation]),
-            durations: S::Outcome::ALL.iter().map(|_| OnceLock::new()).collect(),
-            events: S::Event::ALL.iter().map(event).collect(),
+            in_flight: registry.gauge(&IN_FLIGHT, &[primitive, operation]),
+            durations: O::ALL.iter().map(|_| OnceLock::new()).collect(),
+            events: E::ALL.iter().map(event).collect(),
         }
     }
 
-    fn ended<S: Stage>(
+    fn ended(
         &self,
         cx: &Context,
-        core: &Core<S>,
-        outcome: S::Outcome,
+        labels: [&str; 3],
+        outcome: usize,
         elapsed: Duration,
         trace: Option<TraceId>,
     ) {
         self.in_flight.dec();
-        let histogram = self.durations[outcome.index()].get_or_init(|| {
+        let histogram = self.durations[outcome].get_or_init(|| {
             let registry = cx.sink().registry().expect("a live run has a registry");
-            registry.histogram(&DURATION, &[S::PRIMITIVE, core.stage.operation(), outcome.as_str()])
+            registry.histogram(&DURATION, &labels)
         });
         histogram.observe(elapsed.as_secs_f64(), trace);
     }

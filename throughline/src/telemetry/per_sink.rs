@@ -24,7 +24,7 @@ impl<T> PerSink<T> {
     }
 
     /// The value for `sink`, made at the first call. `make` must not ask for a value of this list.
-    pub(super) fn get_or_make(&self, sink: u64, make: impl Fn() -> T) -> &T {
+    pub(super) fn get_or_make(&self, sink: u64, make: &dyn Fn() -> T) -> &T {
         let mut at = self;
         loop {
             // Who loses the race for a free place finds another sink in it, and goes on to the next.
@@ -48,10 +48,10 @@ mod tests {
     fn keeps_a_value_per_sink_and_gives_out_the_same_one() {
         let list = PerSink::new();
         for sink in [7, 3, 9] {
-            list.get_or_make(sink, || format!("of {sink}"));
+            list.get_or_make(sink, &|| format!("of {sink}"));
         }
         for sink in [3, 9, 7] {
-            assert_eq!(list.get_or_make(sink, || unreachable!("it is there")), &format!("of {sink}"));
+            assert_eq!(list.get_or_make(sink, &|| unreachable!("it is there")), &format!("of {sink}"));
         }
     }
 
@@ -70,7 +70,7 @@ mod tests {
                     start.wait();
                     for turn in 0..THREADS {
                         let sink = (turn + thread) % THREADS;
-                        assert_eq!(*list.get_or_make(sink, || make(sink)), sink * 10);
+                        assert_eq!(*list.get_or_make(sink, &|| make(sink)), sink * 10);
                     }
                 });
             }

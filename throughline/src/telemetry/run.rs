@@ -1,16 +1,17 @@
 //! One run of a stage: what it writes down while it is under way, and that it is settled however it ends.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{Span as _, SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
 use super::clock::Tick;
 use super::label::{Label as _, Outcome as _};
-use super::observed::{Binding, Core};
+use super::observed::{Binding, Core, Handles};
 use super::registry::Counter;
 use super::stage::Stage;
 use crate::context::Context;
@@ -22,8 +23,8 @@ pub struct Run<'a, S: Stage> {
     core: &'a Arc<Core<S>>,
     cx: &'a Context,
     /// `None` when telemetry is off.
-    binding: Option<&'a Binding<S>>,
-    open: Open<S>,
+    binding: Option<&'a Binding<S::Signals>>,
+    open: Open<S::Outcome>,
     /// What [`Stage::ended`] will want to know.
     pub note: S::Note,
 }
@@ -33,15 +34,15 @@ pub struct Run<'a, S: Stage> {
 pub struct Deferred<S: Stage> {
     core: Arc<Core<S>>,
     cx: Context,
-    open: Open<S>,
+    open: Open<S::Outcome>,
     /// What [`Stage::ended`] will want to know.
     pub note: S::Note,
 }
 
 /// What is to be settled when a run ends. It stays where it is until then: moving it costs as much as counting.
-pub(super) struct Open<S: Stage> {
+pub(super) struct Open<O> {
     pub(super) settled: bool,
-    pub(super) outcome: Option<S::Outcome>,
+    pub(super) outcome: Option<O>,
     pub(super) live: Option<Live>,
 }
 
@@ -54,6 +55,18 @@ pub(super) struct Live {
     pub(super) span: Option<Box<SdkSpan>>,
 }
 
+// === impl Live ===
+
+impl Live {
+    #[inline]
+    fn begin(handles: &Handles, cx: &Context, span: Option<Box<SdkSpan>>) -> Self {
+        // The clock first, here and at the end: right after an atomic addition it would wait for that.
+        let started = cx.clock().now();
+        handles.in_flight.inc();
+        Self { started, outside: Duration::ZERO, left: None, span }
+    }
+}
+
 // === impl Run ===
 
 impl<'a, S: Stage> Run<'a, S> {
@@ -62,15 +75,12 @@ impl<'a, S: Stage> Run<'a, S> {
     pub(super) fn start(core: &'a Arc<Core<S>>, cx: &'a Context) -> (Self, Option<Box<Context>>) {
         let binding = core.binding(cx.sink());
         let (span, inner) = match (binding, cx.sink().tracer()) {
-            (Some(binding), Some(tracer)) if recordable(cx) => open_span::<S>(tracer, binding, cx),
+            (Some(binding), Some(tracer)) if recordable(cx) => {
+                open_span(tracer, &binding.span_name, S::SPAN_KIND, cx)
+            }
             _ => (None, None),
         };
-        let live = binding.map(|binding| {
-            // The clock first, here and at the end: right after an atomic addition it would wait for that.
-            let started = cx.clock().now();
-            binding.handles.in_flight.inc();
-            Live { started, outside: Duration::ZERO, left: None, span }
-        });
+        let live = binding.map(|binding| Live::begin(&binding.handles, cx, span));
         let open = Open { settled: false, outcome: None, live };
         (Self { core, cx, binding, open, note: S::Note::default() }, inner)
     }
@@ -187,9 +197,10 @@ fn recordable(cx: &Context) -> bool {
 /// The span, if it is sampled, and the context for what is inside: the stages inside a root that the sampler
 /// declined must learn of it. Boxed, so that a run without a span does not carry their size.
 #[inline(never)]
-fn open_span<S: Stage>(
+fn open_span(
     tracer: &SdkTracer,
-    binding: &Binding<S>,
+    name: &Cow<'static, str>,
+    kind: SpanKind,
     cx: &Context,
 ) -> (Option<Box<SdkSpan>>, Option<Box<Context>>) {
     let parent = cx.span();
@@ -197,7 +208,7 @@ fn open_span<S: Stage>(
     if parent.is_valid() {
         under = under.with_remote_span_context(parent.clone());
     }
-    let builder = tracer.span_builder(binding.span_name.clone()).with_kind(S::SPAN_KIND);
+    let builder = tracer.span_builder(name.clone()).with_kind(kind);
     let span = builder.start_with_context(tracer, &under);
     let context = cx.with_span(span.span_context().clone());
     (span.is_recording().then(|| Box::new(span)), Some(Box::new(context)))

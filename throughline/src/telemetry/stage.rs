@@ -36,6 +36,8 @@ pub trait Stage: Send + Sync + Sized + 'static {
     const PRIMITIVE: &'static str;
     /// The kind of span.
     const SPAN_KIND: SpanKind = SpanKind::Internal;
+    /// Whether an output may hold a stream. A stage for which it cannot saves compile time by saying so.
+    const STREAMS: bool = true;
     /// Whether a run is a call to another service, whose time is not ours.
     const UPSTREAM: bool = false;
 
