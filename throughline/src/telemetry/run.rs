@@ -76,7 +76,7 @@ impl<'a, S: Stage> Run<'a, S> {
         let binding = core.binding(cx.sink());
         let (span, inner) = match (binding, cx.sink().tracer()) {
             (Some(binding), Some(tracer)) if recordable(cx) => {
-                open_span(tracer, &binding.span_name, S::SPAN_KIND, cx)
+                open_span(tracer, binding.span_name.clone(), S::SPAN_KIND, cx)
             }
             _ => (None, None),
         };
@@ -199,7 +199,7 @@ fn recordable(cx: &Context) -> bool {
 #[inline(never)]
 fn open_span(
     tracer: &SdkTracer,
-    name: &Cow<'static, str>,
+    name: Cow<'static, str>,
     kind: SpanKind,
     cx: &Context,
 ) -> (Option<Box<SdkSpan>>, Option<Box<Context>>) {
@@ -208,7 +208,7 @@ fn open_span(
     if parent.is_valid() {
         under = under.with_remote_span_context(parent.clone());
     }
-    let builder = tracer.span_builder(name.clone()).with_kind(kind);
+    let builder = tracer.span_builder(name).with_kind(kind);
     let span = builder.start_with_context(tracer, &under);
     let context = cx.with_span(span.span_context().clone());
     (span.is_recording().then(|| Box::new(span)), Some(Box::new(context)))
