@@ -185,8 +185,8 @@ fn guard(operation: &str, ask: Model, route: &Route) -> Result<Model, ConfigErro
 
 fn circuit(operation: &str, breaker: &Breaker) -> Result<CircuitBreakerConfig, ConfigError> {
     CircuitBreakerConfig::new(operation)
-        .window(Window::count(breaker.minimum_calls.max(CIRCUIT_CALLS)))?
-        .minimum_calls(breaker.minimum_calls)?
+        .window(Window::count(breaker.min_calls.max(CIRCUIT_CALLS)))?
+        .min_calls(breaker.min_calls)?
         .failure_rate(breaker.failure_rate)?
         .open_for(breaker.open_for)
 }

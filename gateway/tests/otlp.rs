@@ -48,7 +48,7 @@ fallback = ["dear"]
 provider = "up"
 model = "gpt-4o-mini"
 retry = { attempts = 2, first_delay = "1ms", longest_delay = "1ms" }
-circuit_breaker = { failure_rate = 1.0, minimum_calls = 3, open_for = "1h" }
+circuit_breaker = { failure_rate = 1.0, min_calls = 3, open_for = "1h" }
 [models.guarded.routes.dear]
 provider = "up"
 model = "gpt-4o"

@@ -208,7 +208,7 @@ async fn a_pause_that_nobody_can_wait_for_is_passed_on_at_once() {
     }
 }
 
-const BREAKER: &str = r#"circuit_breaker = { failure_rate = 1.0, minimum_calls = 3, open_for = "1h" }"#;
+const BREAKER: &str = r#"circuit_breaker = { failure_rate = 1.0, min_calls = 3, open_for = "1h" }"#;
 
 #[tokio::test]
 async fn an_open_circuit_keeps_requests_from_the_provider() {

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::attempt::answered;
+use crate::attempt::{answered, waited_in_vain};
 use crate::context::{Context, until};
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
@@ -349,7 +349,7 @@ impl<P: Primitive> Stage for AdaptiveTimeout<P> {
                 Ok(output)
             }
             // A wait inside ended with the deadline that was set here.
-            Some(Err(error)) if error.kind() == Kind::Timeout && now - start >= enforced => {
+            Some(Err(error)) if waited_in_vain(&error) && now - start >= enforced => {
                 Err(self.timed_out(enforced, now, run).because(error))
             }
             Some(Err(error)) => {

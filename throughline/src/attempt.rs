@@ -1,7 +1,7 @@
 //! What those have in common that decide by success or failure, or run several attempts of which one counts.
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, first};
 
@@ -13,6 +13,11 @@ pub(crate) async fn answered<P: Primitive>(inner: &P, input: P::In, cx: &Context
         first(stream).await?;
     }
     Ok(output)
+}
+
+/// Whether an error may mean that a wait inside has ended with the deadline.
+pub(crate) fn waited_in_vain(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Timeout | Kind::Rejected | Kind::RateLimited)
 }
 
 /// Takes over the state of the attempt that counts: what it has changed since it was a copy of `base`,

@@ -242,8 +242,15 @@ impl Compartment {
         queued();
         let wait = timeout(max_wait, Arc::clone(&self.0.free).acquire_owned());
         let permit = cx.while_wanted(wait).await.map_err(|error| {
-            let deadline = error.kind() == Kind::Timeout;
-            (deadline.then_some(BulkheadEvent::RejectedDeadline), error)
+            // The target was not asked: a breaker around this must not take it for its failure.
+            let text = format!("no place became free before the deadline, {max_concurrent} are taken");
+            match error.kind() {
+                Kind::Timeout => {
+                    let refused = Error::new(Kind::Rejected, text).because(error);
+                    (Some(BulkheadEvent::RejectedDeadline), refused)
+                }
+                _ => (None, error),
+            }
         })?;
         drop(in_line);
         match permit {

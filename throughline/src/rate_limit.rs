@@ -286,15 +286,18 @@ impl<P: Primitive> RateLimit<P> {
             in_time(refusal, end, cx).map_err(|refusal| refuse(refusal, units, run))?;
         }
         run.event(RateLimitEvent::Waited);
-        match cx.while_wanted(timeout_at(end, self.turn(units, end, cx))).await? {
-            Ok(taken) => taken.map_err(|refusal| refuse(refusal, units, run)),
-            Err(_) => {
-                run.event(RateLimitEvent::WaitedTooLong);
-                let error = Error::new(Kind::RateLimited, format!("no turn within {max_wait:?}"));
-                let wait = allowance.refusal(units).and_then(|refusal| refusal.wait);
-                Err(wait.into_iter().fold(error, Error::with_retry_after))
+        let error = match cx.while_wanted(timeout_at(end, self.turn(units, end, cx))).await {
+            Ok(Ok(taken)) => return taken.map_err(|refusal| refuse(refusal, units, run)),
+            Ok(Err(_)) => Error::new(Kind::RateLimited, format!("no turn within {max_wait:?}")),
+            // The target was not asked: a breaker around this must not take it for its failure.
+            Err(late) if late.kind() == Kind::Timeout => {
+                Error::new(Kind::RateLimited, "no turn before the deadline").because(late)
             }
-        }
+            Err(stopped) => return Err(stopped),
+        };
+        run.event(RateLimitEvent::WaitedTooLong);
+        let wait = allowance.refusal(units).and_then(|refusal| refusal.wait);
+        Err(wait.into_iter().fold(error, Error::with_retry_after))
     }
 
     /// Waits for its turn, and then for room. Nothing is taken before that, so that one who goes away leaves

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::attempt::waited_in_vain;
 use crate::context::{Context, until};
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::graph::Node;
@@ -381,7 +382,7 @@ impl<P: Primitive> Stage for Timeout<P> {
                 Err(Error::new(Kind::Timeout, format!("no answer within {limit:?}")).because(error))
             }
             // A wait inside ended with the deadline that was set here.
-            Some(Err(error)) if error.kind() == Kind::Timeout && took >= limit + grace => {
+            Some(Err(error)) if waited_in_vain(&error) && took >= limit + grace => {
                 run.outcome(TimeoutOutcome::Timeout);
                 Err(Error::new(Kind::Timeout, format!("no answer within {:?}", limit + grace)).because(error))
             }

@@ -208,12 +208,29 @@ async fn a_wait_ends_at_the_deadline() {
     let cx = Context::builder().sink(recorder.sink()).time_limit(millis(250)).build();
     let start = Instant::now();
     let error = flow.run(1, &cx).await.unwrap_err();
-    assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, millis(250)));
+    assert_eq!((error.kind(), start.elapsed()), (Kind::Rejected, millis(250)), "the target was not asked");
+    assert_eq!(error.to_string(), "no place became free before the deadline, 1 are taken");
     assert_eq!(events(&recorder, "rejected_deadline"), Some(1.0));
     assert_eq!(counts(flow.stage().stats()), [0, 0, 0, 1]);
 
     let error = flow.run(1, &cx).await.unwrap_err();
-    assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, millis(250)), "no time is left, no wait");
+    assert_eq!((error.kind(), start.elapsed()), (Kind::Rejected, millis(250)), "no time is left, no wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ends_with_a_timeout_around_it_is_that_timeouts_and_no_failure_of_the_target() {
+    use throughline::{Circuit, CircuitBreakerConfig, TimeoutConfig};
+    let recorder = Recorder::new();
+    let circuit = Circuit::new(CircuitBreakerConfig::new("model"));
+    let held = sleeper().bulkhead(config(1).queue(1).max_wait(secs(60)).unwrap()).circuit_breaker(&circuit);
+    let flow = held.clone().timeout(TimeoutConfig::new("whole", millis(250)).unwrap());
+    let patient = recorder.context();
+    let _busy = begin(held.run(60_000, &patient)).await;
+    let error = flow.run(1, &recorder.context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(circuit.stats().failures, 0);
+    let timeouts = [("operation", "whole"), ("outcome", "timeout")];
+    assert_eq!(recorder.metric("throughline_primitive_duration_seconds_count", &timeouts), Some(1.0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -289,7 +289,12 @@ async fn a_wait_in_line_ends_at_the_deadline() {
     let mut ahead = Box::pin(flow.run(1, &cx));
     assert!(poll!(&mut ahead).is_pending());
     let error = flow.run(1, &impatient).await.unwrap_err();
-    assert_eq!((error.kind(), start.elapsed()), (Kind::Timeout, millis(2_200)));
+    assert_eq!(
+        (error.kind(), start.elapsed()),
+        (Kind::RateLimited, millis(2_200)),
+        "the target was not asked"
+    );
+    assert_eq!(error.to_string(), "no turn before the deadline");
     drop(ahead);
 }
 

@@ -73,7 +73,7 @@ fn several() -> Vec<Named> {
     let settled = |(a, b): (Result<u64>, Result<u64>)| a.and(b).expect("it cannot fail");
     let greatest = |all: Vec<u64>| all.into_iter().max().expect("it is not empty");
     let each = step().each(ParallelConfig::new("each"));
-    let each_of_four = step().each(ParallelConfig::new("each").at_most(4).expect("four is allowed"));
+    let each_of_four = step().each(ParallelConfig::new("each").max_concurrent(4).expect("four is allowed"));
     vec![
         ("map(step)", case(step().map(|n| n))),
         ("step \\| step", case((step() | step()).map(both))),

@@ -1,4 +1,4 @@
-//! `circuit_breaker = { failure_rate, minimum_calls, open_for }`: when a route is left alone.
+//! `circuit_breaker = { failure_rate, min_calls, open_for }`: when a route is left alone.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) struct Breaker {
     /// The share of calls that fail from which it opens; above 0, at most 1. Default: 0.5.
     pub(crate) failure_rate: f64,
     /// The fewest calls to judge by, 1 to 100000. Default: 20.
-    pub(crate) minimum_calls: u32,
+    pub(crate) min_calls: u32,
     /// How long it stays open at first. Above zero, at most 24 h. Default: 10 s.
     pub(crate) open_for: Duration,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Breaker {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct BreakerFile {
     failure_rate: Option<Spanned<f64>>,
-    minimum_calls: Option<Spanned<i64>>,
+    min_calls: Option<Spanned<i64>>,
     open_for: Option<Spanned<Value>>,
 }
 
@@ -34,7 +34,7 @@ impl BreakerFile {
         let (rates, wanted) = (f64::MIN_POSITIVE..=1.0, "a number above 0 and at most 1");
         Breaker {
             failure_rate: check.number("failure_rate", self.failure_rate.as_ref(), rates, wanted, 0.5),
-            minimum_calls: check.whole("minimum_calls", self.minimum_calls.as_ref(), 1..=100_000, 20),
+            min_calls: check.whole("min_calls", self.min_calls.as_ref(), 1..=100_000, 20),
             open_for: check.timeout("open_for", self.open_for.as_ref(), Duration::from_secs(10)),
         }
     }
@@ -57,15 +57,15 @@ mod tests {
     fn there_is_none_unless_it_is_written_and_no_key_is_needed() {
         assert_eq!(breaker(""), None);
         let open_for = Duration::from_secs(10);
-        let expected = Breaker { failure_rate: 0.5, minimum_calls: 20, open_for };
+        let expected = Breaker { failure_rate: 0.5, min_calls: 20, open_for };
         assert_eq!(breaker("circuit_breaker = {}"), Some(expected));
     }
 
     #[test]
     fn all_keys_are_read() {
-        let text = "circuit_breaker = { failure_rate = 1.0, minimum_calls = 3, open_for = \"1m\" }";
+        let text = "circuit_breaker = { failure_rate = 1.0, min_calls = 3, open_for = \"1m\" }";
         let open_for = Duration::from_secs(60);
-        assert_eq!(breaker(text), Some(Breaker { failure_rate: 1.0, minimum_calls: 3, open_for }));
+        assert_eq!(breaker(text), Some(Breaker { failure_rate: 1.0, min_calls: 3, open_for }));
     }
 
     #[test]
@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn a_judgment_by_no_calls_or_of_no_length_is_refused() {
         assert!(
-            refused(&route("circuit_breaker = { minimum_calls = 0 }"))
-                .starts_with("t.toml:4:37: `minimum_calls` is 0: write 1 to 100000\n")
+            refused(&route("circuit_breaker = { min_calls = 0 }"))
+                .starts_with("t.toml:4:37: `min_calls` is 0: write 1 to 100000\n")
         );
         assert!(
             refused(&route("circuit_breaker = { open_for = \"0s\" }"))
