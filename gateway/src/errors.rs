@@ -189,7 +189,7 @@ mod tests {
         for (delay, expected) in [(0, "1"), (200, "1"), (7000, "7"), (9100, "10")] {
             let delay = Duration::from_millis(delay);
             let limited = Error::new(Kind::RateLimited, "slow down").with_retry_after(delay);
-            let open = Error::new(Kind::CircuitOpen, "circuit open").not_before(delay);
+            let open = Error::new(Kind::CircuitOpen, "circuit open").with_retry_after(delay).fatal();
             for error in [limited, open] {
                 let response = ApiError::from(&error).into_response();
                 assert_eq!(response.headers()[RETRY_AFTER], expected);
