@@ -202,6 +202,8 @@ pub struct CacheStats {
     pub store_errors: u64,
     /// What the hits would have cost, in USD, where that is known.
     pub savings_usd: f64,
+    /// Keys whose value is being computed now.
+    pub computing: usize,
 }
 
 #[derive(Debug, Default)]
@@ -264,6 +266,7 @@ impl<P, C, S> Cache<P, C, S> {
             corrupt: count(CacheOutcome::Corrupt),
             store_errors: count(CacheOutcome::Error),
             savings_usd: self.counts.saved.total(),
+            computing: self.work.flights.len(),
         }
     }
 }

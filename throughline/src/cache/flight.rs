@@ -103,7 +103,6 @@ impl<K: Copy + Eq + Hash, T> Flights<K, T> {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.with(|board| board.flights.len().max(board.open.len()))
     }

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use super::nothing;
 use crate::cache::{CacheConfig, JsonCaching, Memory};
 use crate::testing::play::{Built, Ending, How, Specimen};
 
@@ -11,7 +10,10 @@ pub(super) const SPECIMEN: Specimen = Specimen {
     wrap: |inner, place| {
         let config = CacheConfig::new(&place.operation, Duration::from_secs(24 * 3600))?.jitter(0.0)?;
         let caching = JsonCaching::keyed(|n: &u64, _, key| key.json(n));
-        Ok(Built { flow: inner.cache(config, caching, Memory::new(1 << 20)?).boxed(), held: nothing() })
+        let flow = inner.cache(config, caching, Memory::new(1 << 20)?);
+        let stage = flow.clone();
+        let led = move || stage.stage().stats().computing as u64;
+        Ok(Built { flow: flow.boxed(), held: Box::new(led) })
     },
     law: |play| {
         if let Some((_, value)) = play.remembered().iter().find(|(when, _)| *when <= play.at) {
