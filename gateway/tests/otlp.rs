@@ -373,9 +373,9 @@ SERVER POST /v1/chat/completions (ok)
     assert_eq!(trace.tree(), tree("upstream", &[failed, failed]));
     let fallback = trace.attributes("fallback guarded/cheap");
     assert_eq!(fallback["throughline.outcome"], "fallback");
-    assert_eq!(fallback["throughline.fallback"], "dear");
+    assert_eq!(fallback["throughline.fallback.answered_by"], "dear");
     assert_eq!(trace.attributes("retry guarded/cheap")["throughline.retry.gave_up"], "exhausted");
-    assert_eq!(trace.attributes("router guarded")["throughline.route"], "cheap");
+    assert_eq!(trace.attributes("router guarded")["throughline.router.route"], "cheap");
 
     // The third failure opens the circuit.
     let answer = scene.gateway.ask(stream.clone()).await;

@@ -87,7 +87,7 @@ mod tests {
     fn a_judgment_by_no_calls_or_of_no_length_is_refused() {
         assert!(
             refused(&route("circuit_breaker = { min_calls = 0 }"))
-                .starts_with("t.toml:4:37: `min_calls` is 0: write 1 to 100000\n")
+                .starts_with("t.toml:4:33: `min_calls` is 0: write 1 to 100000\n")
         );
         assert!(
             refused(&route("circuit_breaker = { open_for = \"0s\" }"))
