@@ -385,7 +385,7 @@ SERVER POST /v1/chat/completions (ok)
     let trace = scene.receiver.trace(trace_id(&answer)).await;
     assert_eq!(trace.tree(), tree("circuit_open", &[refused]));
     let circuit = trace.attributes("circuit_breaker guarded/cheap");
-    assert_eq!(circuit["throughline.circuit.state"], "open");
+    assert_eq!(circuit["throughline.circuit_breaker.state"], "open");
     assert_eq!(scene.receiver.ids().len(), 3, "one trace per request");
     assert!(!scene.receiver.dump().contains("s3cret"));
 }

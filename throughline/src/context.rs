@@ -548,7 +548,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
 
     use super::*;
 
