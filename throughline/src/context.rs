@@ -548,7 +548,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]
