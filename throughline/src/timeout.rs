@@ -26,17 +26,19 @@
 //! Do not use it to bound work that blocks its thread: nothing can interrupt that. Use
 //! [`Workflow::timeout_detached`], which lets the caller go while the work runs on.
 
+mod config;
+mod detached;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::attempt::waited_in_vain;
 use crate::context::{Context, until};
-use crate::error::{ConfigError, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
@@ -46,6 +48,8 @@ use crate::telemetry::{
     Stage, WORK_SECONDS,
 };
 use crate::workflow::Workflow;
+pub use config::TimeoutConfig;
+pub use detached::Detached;
 
 static SUCCESSES: Family =
     Family::counter("timeout_successes", "Runs that answered, in time or within the grace", &["operation"]);
@@ -102,23 +106,6 @@ labels! {
     }
 }
 
-/// The longest limit or grace: a day.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-const LIMITS: &str = "more than 0 s and at most 86400 s";
-const GRACES: &str = "from 0 s to 86400 s";
-
-/// How long a run may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[must_use = "a configuration does nothing until it is given to `timeout`"]
-pub struct TimeoutConfig {
-    operation: String,
-    limit: Duration,
-    grace: Duration,
-    first_item: Option<Duration>,
-    between_items: Option<Duration>,
-}
-
 /// The limits that a run has left on its stream, as the errors that they fail it with.
 #[derive(Debug, Default)]
 pub struct StreamLimits {
@@ -149,9 +136,6 @@ pub struct TimeoutStats {
     pub cancelled: u64,
 }
 
-/// Runs a workflow as a task of its own. Made by [`Workflow::timeout_detached`].
-pub struct Detached<P>(Arc<P>);
-
 /// Handles to the families of [`Timeout`].
 #[derive(Debug)]
 pub struct TimeoutSignals {
@@ -177,83 +161,6 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
         let inner = Detached(Arc::new(self.into_inner()));
         Workflow::from_stage(Timeout { inner, config, outcomes: PerLabel::default() })
     }
-}
-
-// === impl TimeoutConfig ===
-
-impl TimeoutConfig {
-    /// Limits the runs of `operation` to `limit`, without grace.
-    ///
-    /// # Errors
-    /// When `limit` is zero or longer than a day.
-    pub fn new(operation: impl Into<String>, limit: Duration) -> Result<Self, ConfigError> {
-        let limit = bounded("limit", limit)?;
-        let operation = operation.into();
-        Ok(Self { operation, limit, grace: Duration::ZERO, first_item: None, between_items: None })
-    }
-
-    /// As [`TimeoutConfig::new`], with the limit in seconds.
-    ///
-    /// # Errors
-    /// When `seconds` is not a number, not above zero or more than a day.
-    pub fn from_secs(operation: impl Into<String>, seconds: f64) -> Result<Self, ConfigError> {
-        Self::new(operation, duration("limit", seconds, LIMITS)?)
-    }
-
-    /// Leaves work that was asked to stop this long before it is dropped. Default: 0s.
-    ///
-    /// # Errors
-    /// When `grace` is longer than a day.
-    pub fn grace(mut self, grace: Duration) -> Result<Self, ConfigError> {
-        if grace > LONGEST {
-            return Err(refused("grace", grace.as_secs_f64(), GRACES));
-        }
-        self.grace = grace;
-        Ok(self)
-    }
-
-    /// How long a stream's first item may take, from the start of the run where the context says that a
-    /// stream is expected ([`Context::expects_stream`]). Default: no limit but the whole.
-    ///
-    /// # Errors
-    /// When `limit` is zero or longer than a day.
-    pub fn first_item(mut self, limit: Duration) -> Result<Self, ConfigError> {
-        self.first_item = Some(bounded("first item", limit)?);
-        Ok(self)
-    }
-
-    /// How long a stream may pause between two items. Default: no limit but the whole.
-    ///
-    /// # Errors
-    /// When `limit` is zero or longer than a day.
-    pub fn between_items(mut self, limit: Duration) -> Result<Self, ConfigError> {
-        self.between_items = Some(bounded("between items", limit)?);
-        Ok(self)
-    }
-
-    /// As [`TimeoutConfig::grace`], in seconds. Default: 0.
-    ///
-    /// # Errors
-    /// When `seconds` is not a number, negative or more than a day.
-    pub fn grace_secs(self, seconds: f64) -> Result<Self, ConfigError> {
-        let grace = duration("grace", seconds, GRACES)?;
-        self.grace(grace)
-    }
-}
-
-fn bounded(field: &str, limit: Duration) -> Result<Duration, ConfigError> {
-    match limit.is_zero() || limit > LONGEST {
-        true => Err(refused(field, limit.as_secs_f64(), LIMITS)),
-        false => Ok(limit),
-    }
-}
-
-fn duration(field: &str, seconds: f64, allowed: &str) -> Result<Duration, ConfigError> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| refused(field, seconds, allowed))
-}
-
-fn refused(field: &str, seconds: f64, allowed: &str) -> ConfigError {
-    ConfigError::refused(&format!("timeout {field}"), format_args!("{seconds:?} s"), allowed)
 }
 
 // === impl Timeout ===
@@ -288,14 +195,6 @@ impl<P> Timeout<P> {
     /// The bounds it enforces.
     pub fn config(&self) -> &TimeoutConfig {
         &self.config
-    }
-}
-
-impl TimeoutConfig {
-    /// When the work is asked to stop.
-    #[must_use]
-    pub fn limit(&self) -> Duration {
-        self.limit
     }
 }
 
@@ -480,38 +379,4 @@ impl crate::telemetry::Outcome for TimeoutOutcome {
     const SUCCESS: Self = Self::Success;
     const ERROR: Self = Self::InnerError;
     const CANCELLED: Self = Self::Cancelled;
-}
-
-// === impl Detached ===
-
-impl<P: Primitive> Primitive for Detached<P> {
-    type In = P::In;
-    type Out = P::Out;
-
-    async fn execute(&self, input: P::In, cx: &Context) -> Result<P::Out> {
-        let (inner, cx) = (Arc::clone(&self.0), cx.clone());
-        let task =
-            tokio_util::task::AbortOnDropHandle::new(tokio::spawn(
-                async move { inner.execute(input, &cx).await },
-            ));
-        task.await.unwrap_or_else(|error| {
-            let (kind, what) = match error.is_cancelled() {
-                true => (Kind::Cancelled, "the detached work was stopped with its runtime"),
-                false => (Kind::Internal, "the detached work panicked"),
-            };
-            Err(Error::new(kind, what).because(error))
-        })
-    }
-
-    fn describe(&self) -> Node {
-        self.0.describe()
-    }
-
-    fn stream<'a>(&self, output: &'a mut P::Out) -> Option<&'a mut dyn Streaming> {
-        self.0.stream(output)
-    }
-
-    fn bind(&self, sink: &Sink) {
-        self.0.bind(sink);
-    }
 }
