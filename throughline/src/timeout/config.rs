@@ -55,7 +55,7 @@ impl TimeoutConfig {
     }
 
     /// How long a stream's first item may take, from the start of the run where the context says that a
-    /// stream is expected ([`Context::expects_stream`]). Default: no limit but the whole.
+    /// stream is expected ([`Context::expects_stream`](crate::Context::expects_stream)). Default: no limit but the whole.
     ///
     /// # Errors
     /// When `limit` is zero or longer than a day.

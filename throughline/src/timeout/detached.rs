@@ -9,7 +9,7 @@ use crate::primitive::Primitive;
 use crate::stream::Streaming;
 use crate::telemetry::Sink;
 
-/// Runs a workflow as a task of its own. Made by [`Workflow::timeout_detached`].
+/// Runs a workflow as a task of its own. Made by [`Workflow::timeout_detached`](crate::Workflow::timeout_detached).
 pub struct Detached<P>(pub(super) Arc<P>);
 
 // === impl Detached ===
