@@ -228,12 +228,15 @@ macro_rules! chain {
     };
 }
 
+/// What stands before the last stage was found to fit when it was added: asking for it again would have the compiler
+/// prove every stage as often as the chain grows.
 macro_rules! longer {
     ($first:ident, $($rest:ident $before:ident),+; $last:ident) => {
         #[allow(non_snake_case, reason = "a tuple's fields are named after its types")]
-        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Next, Shape> Shr<Workflow<Next, Shape>>
+        impl<$first, $($rest,)+ Next, Shape> Shr<Workflow<Next, Shape>>
             for Workflow<Chain<($first, $($rest),+)>, Pipe>
         where
+            $last: Primitive,
             Next: Primitive<In = $last::Out>,
         {
             type Output = Workflow<Chain<($first, $($rest,)+ Next)>, Pipe>;
@@ -249,9 +252,10 @@ macro_rules! longer {
 /// sixteen levels of sixteen are still far from the compiler's depth limit.
 macro_rules! longest {
     ($first:ident, $($rest:ident $before:ident),+; $last:ident) => {
-        impl<$first: Primitive, $($rest: Primitive<In = $before::Out>,)+ Next, Shape> Shr<Workflow<Next, Shape>>
+        impl<$first, $($rest,)+ Next, Shape> Shr<Workflow<Next, Shape>>
             for Workflow<Chain<($first, $($rest),+)>, Pipe>
         where
+            $last: Primitive,
             Next: Primitive<In = $last::Out>,
         {
             type Output = Workflow<Chain<(Chain<($first, $($rest),+)>, Next)>, Pipe>;
