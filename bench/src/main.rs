@@ -2,6 +2,10 @@
 
 mod cpu;
 mod primitives;
+mod redaction;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -30,12 +34,29 @@ enum What {
         #[arg(long, value_parser = primitives::MODES)]
         mode: Option<String>,
     },
+    /// How well redaction finds what is labelled in `generated`, `sentences` and `secrets.jsonl`, and how fast
+    Redaction {
+        /// The folder with the three files
+        folder: PathBuf,
+        /// Show what is missed and what is touched wrongly
+        #[arg(long)]
+        misses: bool,
+    },
 }
 
-fn main() {
+fn main() -> ExitCode {
     match Cli::parse().what {
         What::Primitives { rounds, calls, only, mode } => {
             primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
+            ExitCode::SUCCESS
         }
+        What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::from(2)
+            }
+        },
     }
 }

@@ -7,6 +7,8 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
+use throughline::redact::Redactor;
+use throughline::telemetry::Sink;
 use throughline::{Error, Kind};
 use throughline_llm::Refusal;
 use throughline_llm::openai::{RequestError, error_body};
@@ -29,6 +31,15 @@ const SERVER_ERROR: &str = "server_error";
 
 /// The longest part of a client's own words that is repeated to it.
 const LONGEST_ECHO: usize = 64;
+
+/// What is found in errors is counted where new requests report to.
+fn redactor() -> Redactor {
+    let redactor = Redactor::standard();
+    match Sink::current().registry() {
+        Some(registry) => redactor.counted(registry),
+        None => redactor,
+    }
+}
 
 // === impl ApiError ===
 
@@ -88,6 +99,8 @@ impl ApiError {
 
     /// A model that is not configured.
     pub(crate) fn unknown_model<'a>(asked: &str, models: impl Iterator<Item = &'a str>) -> Self {
+        // Before it is cut: half a key is no longer known as one.
+        let asked = redactor().text(asked).into_owned();
         let asked: String = asked.chars().filter(|c| !c.is_control()).take(LONGEST_ECHO).collect();
         let models: Vec<_> = models.collect();
         let hint =
@@ -98,9 +111,9 @@ impl ApiError {
         Self { param: Some("model".into()), ..error }
     }
 
-    /// The body.
+    /// The body. What a client or a provider said may hold a key: it is taken out.
     pub(crate) fn body(&self) -> Bytes {
-        error_body(&self.message, &self.kind, self.param.as_deref(), self.code.as_deref())
+        error_body(&redactor().text(&self.message), &self.kind, self.param.as_deref(), self.code.as_deref())
     }
 
     /// The whole answer.

@@ -113,6 +113,17 @@ async fn the_place_of_the_mistake_is_told() {
 }
 
 #[tokio::test]
+async fn a_key_sent_as_the_name_of_a_model_is_not_echoed_and_is_counted() {
+    let gateway = strict().await;
+    let key = ["sk-proj-", &"a1B2c3D4e5F6g7H8".repeat(6)].concat();
+    let answer = gateway.ask(chat(&key, "hi")).await;
+    let message = answer.error()["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("the model `[REDACTED:API_KEY]` does not exist"), "{message}");
+    assert!(gateway.metric("redactions_total", &[("kind", "api_key")]).await >= 1.0);
+    assert!(!gateway.log().contains(&key[..40]), "{}", gateway.log());
+}
+
+#[tokio::test]
 async fn a_body_is_accepted_up_to_the_limit_and_not_beyond() {
     let gateway = strict().await;
     let frame = chat("auto", "").to_string().len();

@@ -126,6 +126,7 @@ pub mod named;
 pub mod parallel;
 pub mod primitive;
 pub mod rate_limit;
+pub mod redact;
 pub mod retry;
 pub mod router;
 pub mod saga;

@@ -14,6 +14,7 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderB
 use super::clock::Clock;
 use super::export::{Console, Counted};
 use super::family::Family;
+use super::redacting::Redacting;
 use super::registry::{DEFAULT_SERIES_CAP, Gauge, Registry};
 use super::settings::{Settings, Traces};
 use super::sink::Sink;
@@ -344,12 +345,15 @@ fn provider(
     }
     for target in &settings.traces {
         builder = match target {
-            Traces::Console => builder.with_batch_exporter(Counted::new(Console, registry, health)),
+            Traces::Console => {
+                builder.with_batch_exporter(Redacting::new(Counted::new(Console, registry, health), registry))
+            }
             otlp => match settings
                 .otlp_refused
                 .map_or_else(|| otlp_exporter(*otlp, worker), |why| Err(why.to_owned()))
             {
-                Ok(exporter) => builder.with_batch_exporter(Counted::new(exporter, registry, health)),
+                Ok(exporter) => builder
+                    .with_batch_exporter(Redacting::new(Counted::new(exporter, registry, health), registry)),
                 Err(reason) => {
                     up.set(0);
                     health.degraded("traces", format!("spans are not sent: {reason}"));

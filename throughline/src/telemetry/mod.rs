@@ -43,6 +43,7 @@ mod otlp;
 mod page;
 mod per_label;
 mod per_sink;
+mod redacting;
 mod registry;
 mod run;
 mod scrape;
@@ -76,12 +77,14 @@ pub fn catalogue() -> Vec<&'static Family> {
         observed::FAMILIES,
         lifecycle::FAMILIES,
         export::FAMILIES,
+        redacting::FAMILIES,
         registry::FAMILIES,
         crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
         crate::shed::FAMILIES,
         crate::timeout::FAMILIES,
+        crate::redact::FAMILIES,
     ]
     .concat()
 }

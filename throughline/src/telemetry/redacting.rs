@@ -1,0 +1,138 @@
+//! The last step before spans leave the process: what is secret in them is taken out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use opentelemetry::trace::Status;
+use opentelemetry::{Array, KeyValue, StringValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+
+use super::family::Family;
+use super::registry::{Counter, Registry};
+use crate::redact::Redactor;
+
+static LOST: Family = Family::counter(
+    "apm_spans_dropped",
+    "Spans that were given up before they were sent, by reason",
+    &["reason"],
+);
+pub(super) static FAMILIES: &[&Family] = &[&LOST];
+
+/// Redacts every span before `inner` sees it. A span that cannot be redacted is dropped.
+#[derive(Debug)]
+pub(super) struct Redacting<E> {
+    inner: E,
+    redactor: Redactor,
+    unredacted: Counter,
+}
+
+// === impl Redacting ===
+
+impl<E> Redacting<E> {
+    pub(super) fn new(inner: E, registry: &Registry) -> Self {
+        let redactor = Redactor::standard().counted(registry);
+        Self { inner, redactor, unredacted: registry.counter(&LOST, &["not_redacted"]) }
+    }
+
+    fn redacted(&self, span: SpanData) -> Option<SpanData> {
+        let redacted = catch_unwind(AssertUnwindSafe(|| redact(&self.redactor, span)));
+        redacted.inspect_err(|_| self.unredacted.inc()).ok()
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Redacting<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.inner.export(batch.into_iter().filter_map(|span| self.redacted(span)).collect()).await
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+fn redact(redactor: &Redactor, mut span: SpanData) -> SpanData {
+    span.name = redactor.text(&span.name).into_owned().into();
+    attributes(redactor, &mut span.attributes);
+    for event in &mut span.events.events {
+        event.name = redactor.text(&event.name).into_owned().into();
+        attributes(redactor, &mut event.attributes);
+    }
+    for link in &mut span.links.links {
+        attributes(redactor, &mut link.attributes);
+    }
+    if let Status::Error { description } = &mut span.status {
+        *description = redactor.text(description).into_owned().into();
+    }
+    span
+}
+
+fn attributes(redactor: &Redactor, attributes: &mut [KeyValue]) {
+    for KeyValue { key, value, .. } in attributes {
+        let clean =
+            |text: &StringValue| StringValue::from(redactor.value(key.as_str(), text.as_str()).into_owned());
+        match value {
+            Value::String(text) => *text = clean(text),
+            Value::Array(Array::String(texts)) => texts.iter_mut().for_each(|text| *text = clean(text)),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanContext, SpanKind};
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+
+    use super::*;
+    use crate::telemetry::Telemetry;
+
+    fn span() -> SpanData {
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        let mut events = SpanEvents::default();
+        let said = vec![KeyValue::new("exception.message", "of bob@example.com")];
+        events.events.push(opentelemetry::trace::Event::new("failed for eve@example.com", now, said, 0));
+        SpanData {
+            span_context: SpanContext::empty_context(),
+            parent_span_id: opentelemetry::SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Client,
+            name: "chat ann@example.com".into(),
+            start_time: now,
+            end_time: now,
+            attributes: vec![
+                KeyValue::new("http.request.header.authorization", "anything"),
+                KeyValue::new("gen_ai.usage.input_tokens", 7),
+                KeyValue::new(
+                    "list",
+                    Value::Array(Array::String(vec!["ann@example.com".into(), "fine".into()])),
+                ),
+            ],
+            dropped_attributes_count: 0,
+            events,
+            links: SpanLinks::default(),
+            status: Status::error("no answer for ann@example.com"),
+            instrumentation_scope: opentelemetry::InstrumentationScope::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_left_in_any_part_of_a_span() {
+        let telemetry = Telemetry::builder().without_endpoint().local().init();
+        let redactor = Redactor::standard().counted(telemetry.sink().registry().unwrap());
+        let sent = redact(&redactor, span());
+        let whole = format!("{sent:?}");
+        assert!(!whole.contains("example.com") && !whole.contains("anything"), "{whole}");
+        assert_eq!(sent.attributes[1], KeyValue::new("gen_ai.usage.input_tokens", 7));
+        assert!(telemetry.sink().render().contains("redactions_total{kind=\"email\"} 5"));
+    }
+}
