@@ -1,5 +1,7 @@
 //! How well secrets and personal data are found, in labelled texts: `bench redaction DIR`.
 
+#![expect(clippy::print_stdout, reason = "the table is what this command is asked for")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
