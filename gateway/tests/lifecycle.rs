@@ -179,7 +179,10 @@ async fn a_taken_port_for_metrics_degrades_telemetry_and_nothing_else_until_it_i
     assert_eq!(ready.status, 200, "it takes requests");
     let ready = ready.json();
     assert_eq!(ready["status"], "degraded");
-    let reason = ready["degraded"][0].as_str().unwrap();
+    let part = &ready["degraded"][0];
+    assert_eq!(part["part"], "metrics");
+    assert!(humantime::parse_rfc3339(part["since"].as_str().unwrap()).is_ok(), "{part}");
+    let reason = part["reason"].as_str().unwrap();
     assert!(
         reason.starts_with(&format!("metrics port {address}: ")) && reason.contains("in use"),
         "{reason}"
@@ -224,7 +227,7 @@ async fn a_receiver_of_traces_that_is_gone_costs_nobody_an_answer() {
         assert_eq!(gateway.log().matches("spans cannot be delivered").count(), 1, "{}", gateway.log());
         let ready = gateway.send(Method::GET, "/readyz", "").await;
         assert_eq!((ready.status, &ready.json()["status"]), (200, &"degraded".into()), "{}", ready.text());
-        assert_eq!(ready.json()["degraded"][0], "spans cannot be delivered");
+        assert_eq!(ready.json()["degraded"][0]["reason"], "spans cannot be delivered");
         assert_eq!(gateway.stop().await.code, Some(0));
     }
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use throughline::telemetry::Status;
+use throughline::telemetry::Degraded;
 
 use crate::gateway::Gateway;
 
@@ -15,8 +15,17 @@ use crate::gateway::Gateway;
 pub(super) struct Readiness {
     /// `ready`, `degraded` (it serves, but something beside the work is broken) or `draining`.
     status: &'static str,
-    /// What is broken, and why.
-    degraded: Vec<String>,
+    /// What is broken.
+    degraded: Vec<Part>,
+}
+
+/// A part that is broken.
+#[derive(Debug, Serialize)]
+struct Part {
+    part: &'static str,
+    /// When that began, by RFC 3339 in UTC.
+    since: String,
+    reason: String,
 }
 
 /// Always `ok`.
@@ -26,10 +35,11 @@ pub(super) async fn live() -> &'static str {
 
 /// 200 while requests are taken, 503 once the gateway is about to stop.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, Json<Readiness>) {
-    let degraded = match gateway.telemetry.status() {
-        Status::Degraded { reasons } => reasons,
-        _ => Vec::new(),
+    let part = |Degraded { part, reason, since, .. }| {
+        let since = humantime::format_rfc3339_seconds(since).to_string();
+        Part { part, since, reason }
     };
+    let degraded: Vec<_> = gateway.telemetry.degraded().into_iter().map(part).collect();
     let (code, status) = if gateway.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if degraded.is_empty() {

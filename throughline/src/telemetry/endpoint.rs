@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 
-use super::lifecycle::Health;
+use super::health::Health;
 use super::sink::Sink;
 use super::text::{OPENMETRICS, TEXT, to_text, wants_openmetrics};
 

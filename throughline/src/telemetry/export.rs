@@ -12,7 +12,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
 use super::family::Family;
-use super::lifecycle::Health;
+use super::health::Health;
 use super::registry::Counter;
 
 static FAILURES: Family = Family::counter(

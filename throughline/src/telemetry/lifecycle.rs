@@ -1,9 +1,8 @@
 //! Starting and stopping telemetry.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -14,8 +13,9 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderB
 use super::clock::Clock;
 use super::export::{Console, Counted};
 use super::family::Family;
+use super::health::{Degraded, Health};
 use super::redacting::Redacting;
-use super::registry::{DEFAULT_SERIES_CAP, Gauge, Registry};
+use super::registry::{DEFAULT_SERIES_CAP, Registry};
 use super::settings::{Settings, Traces};
 use super::sink::Sink;
 use super::worker::Worker;
@@ -75,17 +75,6 @@ pub enum Status {
     Disabled,
 }
 
-/// What works and what does not, shared with the telemetry thread.
-#[derive(Debug, Default)]
-pub(super) struct Health(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    reasons: BTreeMap<&'static str, String>,
-    metrics_address: Option<SocketAddr>,
-    metrics_up: Option<Gauge>,
-}
-
 // === impl Telemetry ===
 
 impl Telemetry {
@@ -112,14 +101,20 @@ impl Telemetry {
         if self.sink.registry().is_none() {
             return Status::Disabled;
         }
-        let reasons: Vec<String> = self.health.lock().reasons.values().cloned().collect();
+        let reasons: Vec<String> = self.degraded().into_iter().map(|part| part.reason).collect();
         if reasons.is_empty() { Status::Enabled } else { Status::Degraded { reasons } }
+    }
+
+    /// What does not work, why, and since when.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<Degraded> {
+        self.health.degraded_parts()
     }
 
     /// Where metrics are served, if they are.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.health.lock().metrics_address
+        self.health.metrics_address()
     }
 
     /// Delivers what is left and stops, within `deadline`. Calling it again does nothing.
@@ -147,7 +142,7 @@ impl Telemetry {
         if provider.is_none() && worker.is_none() {
             return None;
         }
-        self.health.lock().metrics_address = None;
+        self.health.metrics_down();
         Some(move || {
             if let Some(Err(error)) = provider.map(|provider| provider.shutdown_with_timeout(deadline)) {
                 tracing::warn!(error = %error, "not every span was delivered before the end");
@@ -289,7 +284,7 @@ impl TelemetryBuilder {
         let provider = provider(&settings, processors, &registry, worker.as_ref(), &health);
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
-        health.lock().metrics_up = metrics_up;
+        health.shows_in(metrics_up);
         let sink = Sink::new(clock, registry, tracer);
         if current {
             sink.make_current();
@@ -297,7 +292,9 @@ impl TelemetryBuilder {
         if let Some(address) = settings.metrics {
             serve_metrics(worker.as_mut(), address, &sink, &health);
         }
-        health.lock().reasons.values().for_each(|reason| tracing::warn!("telemetry is degraded: {reason}"));
+        for Degraded { reason, .. } in health.degraded_parts() {
+            tracing::warn!("telemetry is degraded: {reason}");
+        }
         Telemetry { sink, health, running: Mutex::new(Running { provider, worker }) }
     }
 }
@@ -388,36 +385,4 @@ fn resource(settings: &Settings) -> Resource {
         .with_attribute(version)
         .with_attributes(environment)
         .build()
-}
-
-// === impl Health ===
-
-impl Health {
-    pub(super) fn degraded(&self, signal: &'static str, reason: String) {
-        let mut state = self.lock();
-        state.reasons.insert(signal, reason);
-        if let (Some(up), "metrics") = (&state.metrics_up, signal) {
-            up.set(0);
-        }
-    }
-
-    pub(super) fn recovered(&self, signal: &'static str) {
-        self.lock().reasons.remove(signal);
-    }
-
-    #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only the endpoint comes up"))]
-    pub(super) fn metrics_up(&self, address: SocketAddr) {
-        let mut state = self.lock();
-        state.metrics_address = Some(address);
-        if let Some(up) = &state.metrics_up {
-            up.set(1);
-        }
-        if state.reasons.remove("metrics").is_some() {
-            tracing::info!("metrics are served on {address} again");
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

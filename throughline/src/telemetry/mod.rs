@@ -34,6 +34,7 @@ mod clock;
 mod endpoint;
 mod export;
 mod family;
+mod health;
 mod histogram;
 mod label;
 mod lifecycle;
@@ -56,6 +57,7 @@ mod worker;
 
 pub use clock::{Clock, Tick};
 pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
+pub use health::Degraded;
 pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};

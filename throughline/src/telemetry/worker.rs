@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::lifecycle::Health;
+use super::health::Health;
 use super::settings::{Settings, Traces};
 
 /// A running telemetry thread. It ends when this is dropped.

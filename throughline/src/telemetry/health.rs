@@ -1,0 +1,106 @@
+//! What of telemetry does not work, and since when.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::registry::Gauge;
+
+/// A part that does not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Degraded {
+    /// Which: `metrics` (the port), `traces` (an exporter that could not be made), `export` (spans are not taken), `thread`.
+    pub part: &'static str,
+    /// Why. It holds nothing secret.
+    pub reason: String,
+    /// Since when, by the wall clock.
+    pub since: SystemTime,
+}
+
+/// What works and what does not, shared with the telemetry thread.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    parts: BTreeMap<&'static str, Degraded>,
+    metrics_address: Option<SocketAddr>,
+    metrics_up: Option<Gauge>,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// `part` does not work. What is said again keeps its first moment.
+    pub(super) fn degraded(&self, part: &'static str, reason: String) {
+        let mut state = self.lock();
+        let since = state.parts.get(part).map_or_else(now, |known| known.since);
+        state.parts.insert(part, Degraded { part, reason, since });
+        if let (Some(up), "metrics") = (&state.metrics_up, part) {
+            up.set(0);
+        }
+    }
+
+    pub(super) fn recovered(&self, part: &'static str) {
+        self.lock().parts.remove(part);
+    }
+
+    pub(super) fn degraded_parts(&self) -> Vec<Degraded> {
+        self.lock().parts.values().cloned().collect()
+    }
+
+    /// Says in `gauge` whether metrics are served.
+    pub(super) fn shows_in(&self, gauge: Option<Gauge>) {
+        self.lock().metrics_up = gauge;
+    }
+
+    pub(super) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.lock().metrics_address
+    }
+
+    pub(super) fn metrics_down(&self) {
+        self.lock().metrics_address = None;
+    }
+
+    #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only the endpoint comes up"))]
+    pub(super) fn metrics_up(&self, address: SocketAddr) {
+        let mut state = self.lock();
+        state.metrics_address = Some(address);
+        if let Some(up) = &state.metrics_up {
+            up.set(1);
+        }
+        if state.parts.remove("metrics").is_some() {
+            tracing::info!("metrics are served on {address} again");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a date is meant, for people to read")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_again_keeps_its_first_moment_and_what_comes_back_begins_anew() {
+        let health = Health::default();
+        health.degraded("export", "refused".to_owned());
+        let first = health.degraded_parts().remove(0);
+        health.degraded("export", "timed out".to_owned());
+        let again = health.degraded_parts().remove(0);
+        assert_eq!((again.reason.as_str(), again.since), ("timed out", first.since));
+        health.recovered("export");
+        assert_eq!(health.degraded_parts(), []);
+        health.degraded("export", "refused".to_owned());
+        assert!(health.degraded_parts()[0].since >= first.since);
+    }
+}
