@@ -81,14 +81,15 @@ struct Row {
 /// # Errors
 /// When a file cannot be read.
 pub(crate) fn run(folder: &Path, misses: bool) -> Result<bool, String> {
+    let prose = read(&folder.join("sentences.jsonl"))?;
     let mut rows = generated(&read(&folder.join("generated.jsonl"))?, misses);
-    rows.extend(sentences(&read(&folder.join("sentences.jsonl"))?, misses));
+    rows.extend(sentences(&prose, misses));
     rows.extend(secrets(&read(&folder.join("secrets.jsonl"))?, misses));
     for Row { what, share, holds } in &rows {
         let bar = holds.map_or("", |holds| if holds { "ok" } else { "MISSED" });
         println!("{what:<44} {:>5} of {:>5}  {:>6.2} %  {bar}", share.hits, share.all, 100.0 * share.ratio());
     }
-    let speed = speed(&read(&folder.join("sentences.jsonl"))?);
+    let speed = speed(&prose);
     let fast = speed >= MEGABYTES_A_SECOND;
     println!("{:<44} {speed:>7.0} MB/s  {}", "sentences, one core", if fast { "ok" } else { "MISSED" });
     Ok(fast && rows.iter().all(|row| row.holds != Some(false)))
@@ -123,16 +124,8 @@ fn generated(records: &[Record], misses: bool) -> Vec<Row> {
         }
     }
     vec![
-        Row {
-            what: "generated: secrets fully covered".to_owned(),
-            share: covered,
-            holds: Some(covered.ratio() >= COVERED),
-        },
-        Row {
-            what: "generated: clean records touched".to_owned(),
-            share: touched,
-            holds: Some(touched.ratio() <= TOUCHED),
-        },
+        Row::new("generated: secrets fully covered", covered, Some(covered.ratio() >= COVERED)),
+        Row::new("generated: clean records touched", touched, Some(touched.ratio() <= TOUCHED)),
     ]
 }
 
@@ -157,7 +150,7 @@ fn sentences(records: &[Record], misses: bool) -> Vec<Row> {
             "PHONE_NUMBER" => Some(share.ratio() >= PHONES),
             _ => None,
         };
-        Row { what: format!("sentences: {kind}"), share, holds }
+        Row::new(&format!("sentences: {kind}"), share, holds)
     };
     kinds.into_iter().map(row).collect()
 }
@@ -183,16 +176,8 @@ fn secrets(records: &[Record], misses: bool) -> Vec<Row> {
         }
     }
     vec![
-        Row {
-            what: "secrets: labelled keys of the providers".to_owned(),
-            share: keys,
-            holds: Some(keys.ratio() >= KEYS),
-        },
-        Row {
-            what: "secrets: labelled negatives touched".to_owned(),
-            share: negatives,
-            holds: Some(negatives.ratio() <= NEGATIVES),
-        },
+        Row::new("secrets: labelled keys of the providers", keys, Some(keys.ratio() >= KEYS)),
+        Row::new("secrets: labelled negatives touched", negatives, Some(negatives.ratio() <= NEGATIVES)),
     ]
 }
 
@@ -210,6 +195,14 @@ fn speed(records: &[Record]) -> f64 {
 
 fn covers(found: &[Found], range: std::ops::Range<usize>) -> bool {
     found.iter().any(|place| place.range.start <= range.start && range.end <= place.range.end)
+}
+
+// === impl Row ===
+
+impl Row {
+    fn new(what: &str, share: Share, holds: Option<bool>) -> Self {
+        Self { what: what.to_owned(), share, holds }
+    }
 }
 
 // === impl Record ===

@@ -34,11 +34,7 @@ const LONGEST_ECHO: usize = 64;
 
 /// What is found in errors is counted where new requests report to.
 fn redactor() -> Redactor {
-    let redactor = Redactor::standard();
-    match Sink::current().registry() {
-        Some(registry) => redactor.counted(registry),
-        None => redactor,
-    }
+    Sink::current().redactor()
 }
 
 // === impl ApiError ===

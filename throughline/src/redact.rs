@@ -1,7 +1,7 @@
 //! Takes secrets and personal data out of text that is about to leave the process.
 //!
-//! Every sink asks a [`Redactor`] last: spans before they are exported, log lines, error bodies. What was found is
-//! replaced by `[REDACTED:KIND]` and counted in `redactions_total{kind}`; it is never logged.
+//! A [`Redactor`] is the last step before spans are exported, and before the gateway answers with an error. What was
+//! found is replaced by `[REDACTED:KIND]` and counted in `redactions_total{kind}`; it is never logged.
 //!
 //! Three rules, in this order:
 //! * a value under a key that names a secret (`authorization`, `x-api-key`, `password`, …) goes as a whole;
@@ -33,7 +33,6 @@ mod secrets;
 mod stream;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -71,10 +70,11 @@ crate::labels! {
 }
 
 /// Finds and replaces. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Redactor(Option<Arc<Counters>>);
-
-struct Counters(Vec<Counter>);
+#[derive(Clone, Debug, Default)]
+pub struct Redactor {
+    /// One per kind, in their order; empty when nothing is counted.
+    counters: Arc<[Counter]>,
+}
 
 /// A place in a text, and what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Redactor {
     #[must_use]
     pub fn counted(self, registry: &Registry) -> Self {
         let counter = |kind: &Kind| registry.counter(&REDACTIONS, &[kind.as_str()]);
-        Self(Some(Arc::new(Counters(Kind::ALL.iter().map(counter).collect()))))
+        Self { counters: Kind::ALL.iter().map(counter).collect() }
     }
 
     /// `text` without secrets.
@@ -111,15 +111,7 @@ impl Redactor {
         if found.is_empty() {
             return Cow::Borrowed(text);
         }
-        let mut out = String::with_capacity(text.len());
-        let mut done = 0;
-        for Found { range, kind } in found {
-            out.push_str(&text[done..range.start]);
-            out.push_str(&self.marker(kind));
-            done = range.end;
-        }
-        out.push_str(&text[done..]);
-        Cow::Owned(out)
+        Cow::Owned(self.replace(text, &found, 0..text.len()))
     }
 
     /// The value of an attribute, header or field called `key`, without secrets.
@@ -137,17 +129,24 @@ impl Redactor {
         Stream::new(self.clone())
     }
 
+    /// The part of `text` in `part`, with what was `found` wholly within it replaced.
+    fn replace(&self, text: &str, found: &[Found], part: Range<usize>) -> String {
+        let (mut out, mut done) = (String::with_capacity(part.len()), part.start);
+        let within = |place: &&Found| part.start <= place.range.start && place.range.end <= part.end;
+        for Found { range, kind } in found.iter().filter(within) {
+            out.push_str(&text[done..range.start]);
+            out.push_str(&self.marker(*kind));
+            done = range.end;
+        }
+        out.push_str(&text[done..part.end]);
+        out
+    }
+
     fn marker(&self, kind: Kind) -> String {
-        if let Some(counters) = &self.0 {
-            counters.0[kind.index()].inc();
+        if let Some(counter) = self.counters.get(kind.index()) {
+            counter.inc();
         }
         format!("[REDACTED:{}]", kind.as_str().to_ascii_uppercase())
-    }
-}
-
-impl fmt::Debug for Redactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Redactor")
     }
 }
 
@@ -155,12 +154,6 @@ impl fmt::Debug for Redactor {
 #[must_use]
 pub fn find(text: &str) -> Vec<Found> {
     scan::find(text.as_bytes())
-}
-
-/// Whether values under `key` are secret by their name alone, such as `authorization` or `api_key`.
-#[must_use]
-pub fn is_secret_key(key: &str) -> bool {
-    assigned::is_secret_key(key)
 }
 
 fn is_marker(text: &str) -> bool {

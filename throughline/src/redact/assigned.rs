@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::scan::{byte, span};
+use super::scan::{byte, contains, span};
 use super::secrets::{entropy, looks_random};
 
-/// Names that a value may be assigned to, as far as they need to match; in lower case, since the search is.
+/// Names that a value may be assigned to, as far as they need to match, in whatever case.
 pub(super) static NAMES: &[&str] = &[
     "secret",
     "token",
@@ -79,12 +79,12 @@ pub(super) fn after(text: &[u8], end: usize) -> Option<Range<usize>> {
     if !ENDS.iter().any(|end_of_name| text[end..end + name].eq_ignore_ascii_case(end_of_name)) {
         return None;
     }
-    let (mut at, mut assigned) = (end + name, false);
+    let mut at = end + name;
     at += span(text, at, 3, |byte| matches!(byte, b'"' | b'\'' | b']' | b'\\'));
     at += span(text, at, 4, |byte| byte == b' ' || byte == b'\t');
     let sign = span(text, at, 3, |byte| matches!(byte, b':' | b'=' | b'>'));
-    if sign > 0 {
-        assigned = true;
+    let assigned = sign > 0;
+    if assigned {
         at += sign;
         at += span(text, at, 4, |byte| byte == b' ' || byte == b'\t');
     }
@@ -93,11 +93,10 @@ pub(super) fn after(text: &[u8], end: usize) -> Option<Range<usize>> {
     if let Some(scheme) = scheme(&text[at..]) {
         return credential(text, at + scheme);
     }
-    match () {
-        () if ends_with(name, b"bearer") && at > end && !assigned => credential(text, at),
-        () if !assigned => None,
-        () => value(text, at, name),
+    if assigned {
+        return value(text, at, name);
     }
+    if ends_with(name, b"bearer") && at > end { credential(text, at) } else { None }
 }
 
 /// `Bearer `, `Basic ` and the like.
@@ -129,7 +128,7 @@ fn value(text: &[u8], at: usize, name: &[u8]) -> Option<Range<usize>> {
     if is_placeholder(whole) {
         return None;
     }
-    let is_password = contains(name, b"passw") || ends_with(name, b"pwd");
+    let is_password = contains(name, "passw") || ends_with(name, b"pwd");
     let secret = if is_password {
         length >= SHORTEST_PASSWORD
     } else {
@@ -149,11 +148,7 @@ fn is_placeholder(value: &[u8]) -> bool {
         || matches!(first, b'$' | b'<' | b'{' | b'[' | b'%' | b'*' | b'(')
         || ["your", "example", "xxxx", "changeme", "placeholder", "redacted"]
             .iter()
-            .any(|word| contains(value, word.as_bytes()))
-}
-
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
+            .any(|word| contains(value, word))
 }
 
 fn ends_with(text: &[u8], word: &[u8]) -> bool {

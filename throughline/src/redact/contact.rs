@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use super::scan::{before, byte, span};
+use super::scan::{before, byte, is_word, span};
 
 /// RFC 5321: the longest local part and the longest domain.
 const LONGEST_LOCAL: usize = 64;
@@ -130,8 +130,4 @@ pub(super) fn ipv6(text: &[u8], at: usize) -> Option<Range<usize>> {
     let address: Ipv6Addr = str::from_utf8(&text[start..end]).ok()?.parse().ok()?;
     let digits = text[start..end].iter().any(u8::is_ascii_digit);
     (digits && !address.is_loopback() && !address.is_unspecified()).then_some(start..end)
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
 }

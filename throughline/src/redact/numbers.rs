@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Kind;
-use super::scan::{before, byte, span};
+use super::scan::{before, byte, contains, is_word, span};
 
 /// Digits of a card, of a phone number.
 const CARD: std::ops::RangeInclusive<usize> = 13..=19;
@@ -22,7 +22,7 @@ struct Groups<'a> {
 
 /// The number that begins at `at`, at a digit.
 pub(super) fn at(text: &[u8], at: usize) -> Option<(Range<usize>, Kind)> {
-    if before(text, at).is_ascii_alphanumeric() || before(text, at) == b'_' {
+    if is_word(before(text, at)) {
         return None;
     }
     let groups = Groups::read(text, at);
@@ -32,7 +32,7 @@ pub(super) fn at(text: &[u8], at: usize) -> Option<(Range<usize>, Kind)> {
     card.or_else(ssn).or_else(phone)
 }
 
-/// Where the digits, letters or colons that begin at `at` end.
+/// Where the digits that begin at `at` end, or the one byte there that is none.
 pub(super) fn run_end(text: &[u8], at: usize) -> usize {
     let digits = span(text, at, usize::MAX, |byte| byte.is_ascii_digit());
     at + digits.max(1)
@@ -71,8 +71,7 @@ impl<'a> Groups<'a> {
 
     /// Whether nothing of a word or a further number follows the first `groups`.
     fn ends_after(&self, groups: usize) -> bool {
-        let next = byte(self.text, self.places[groups - 1].end);
-        !next.is_ascii_alphanumeric() && next != b'_'
+        !is_word(byte(self.text, self.places[groups - 1].end))
     }
 
     fn range(&self, groups: usize) -> Range<usize> {
@@ -125,11 +124,9 @@ impl<'a> Groups<'a> {
     /// International with `+` or `00`, North American, or whatever stands near a word such as `phone`.
     fn phone(&self) -> Option<Range<usize>> {
         let start = self.opening();
-        let sign = before(self.text, start);
-        let plus = sign == b'+' || byte(self.text, start) == b'+';
+        let plus = self.text[start..self.places[0].start].contains(&b'+');
         let groups = (1..=self.places.len()).rev().find(|groups| self.is_phone(*groups, plus))?;
         let end = self.extension(self.places[groups - 1].end);
-        let start = if sign == b'+' { start - 1 } else { start };
         Some(start..end)
     }
 
@@ -137,7 +134,7 @@ impl<'a> Groups<'a> {
     fn opening(&self) -> usize {
         let start = self.places[0].start;
         let back =
-            self.text[..start].iter().rev().take(2).take_while(|byte| matches!(byte, b'(' | b'+')).count();
+            self.text[..start].iter().rev().take(3).take_while(|byte| matches!(byte, b'(' | b'+')).count();
         start - back
     }
 
@@ -145,8 +142,7 @@ impl<'a> Groups<'a> {
         let digits = self.digits(groups);
         let lengths: Vec<usize> = self.places[..groups].iter().map(Range::len).collect();
         let end = self.places[groups - 1].end;
-        let next = byte(self.text, end);
-        let ends = !next.is_ascii_alphanumeric() && next != b'_' || self.extension(end) > end;
+        let ends = self.ends_after(groups) || self.extension(end) > end;
         let first = before(self.text, self.opening());
         if !ends || self.is_date(&lengths) || matches!(first, b'.' | b'$' | b'#' | b'=' | b'/') && !plus {
             return false;
@@ -237,10 +233,6 @@ impl<'a> Groups<'a> {
             end + mark.len() + span(self.text, end + mark.len(), 6, |byte| byte.is_ascii_digit())
         })
     }
-}
-
-fn contains(text: &[u8], word: &str) -> bool {
-    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// Whether a network issues cards of this length that begin so.

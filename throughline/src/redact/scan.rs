@@ -30,10 +30,10 @@ static ANCHORS: LazyLock<(AhoCorasick, Vec<Finder>)> = LazyLock::new(|| {
     };
     secrets::TOKENS.iter().for_each(|token| add(token.anchor, Finder::Token(token)));
     assigned::NAMES.iter().for_each(|name| add(name, Finder::Assigned));
-    add("-----begin", Finder::Pem);
-    add("eyj", Finder::Jwt);
+    add("-----BEGIN", Finder::Pem);
+    add("eyJ", Finder::Jwt);
     add("hooks.slack.com/", Finder::SlackHook);
-    add("q~", Finder::AzureSecret);
+    add("Q~", Finder::AzureSecret);
     add("://", Finder::Url);
     add("@", Finder::Email);
     let automaton = AhoCorasick::builder()
@@ -126,6 +126,16 @@ pub(super) fn before(text: &[u8], at: usize) -> u8 {
 /// The byte at `at`, 0 at the end.
 pub(super) fn byte(text: &[u8], at: usize) -> u8 {
     text.get(at).copied().unwrap_or(0)
+}
+
+/// Whether a word goes on with `byte`.
+pub(super) fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Whether `word` is in `text`, in whatever case.
+pub(super) fn contains(text: &[u8], word: &str) -> bool {
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// How many bytes from `at` on fit, at most `most`.

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use memchr::memmem;
+
 use super::Kind;
-use super::scan::{before, byte, span};
+use super::scan::{before, byte, is_word, span};
 
 /// The longest tail of a token that is looked at; what goes on beyond it is part of it all the same.
 const LONGEST_TOKEN: usize = 512;
@@ -15,7 +17,6 @@ const LONGEST_PEM: usize = 16 * 1024;
 pub(super) struct Token {
     pub(super) anchor: &'static str,
     pub(super) kind: Kind,
-    exact: &'static str,
     alphabet: Alphabet,
     least: usize,
     random: bool,
@@ -31,85 +32,72 @@ enum Alphabet {
 }
 
 /// A token whose tail of at least `least` characters need not look random: the anchor says enough.
-const fn sure(
-    anchor: &'static str,
-    exact: &'static str,
-    kind: Kind,
-    alphabet: Alphabet,
-    least: usize,
-) -> Token {
-    Token { anchor, kind, exact, alphabet, least, random: false }
+const fn sure(anchor: &'static str, kind: Kind, alphabet: Alphabet, least: usize) -> Token {
+    Token { anchor, kind, alphabet, least, random: false }
 }
 
 /// A token whose tail must look random, since words can begin alike.
-const fn random(
-    anchor: &'static str,
-    exact: &'static str,
-    kind: Kind,
-    alphabet: Alphabet,
-    least: usize,
-) -> Token {
-    Token { anchor, kind, exact, alphabet, least, random: true }
+const fn random(anchor: &'static str, kind: Kind, alphabet: Alphabet, least: usize) -> Token {
+    Token { random: true, ..sure(anchor, kind, alphabet, least) }
 }
 
-/// Anchors in lower case for the search, then as they are written.
 #[rustfmt::skip]
 pub(super) static TOKENS: &[Token] = &[
-    random("sk-", "sk-", Kind::ApiKey, Alphabet::Url, 28),          // OpenAI, Anthropic, OpenRouter, DeepSeek and others
-    sure("gsk_", "gsk_", Kind::ApiKey, Alphabet::Alnum, 40),        // Groq
-    sure("xai-", "xai-", Kind::ApiKey, Alphabet::Alnum, 60),
-    sure("tgp_v1_", "tgp_v1_", Kind::ApiKey, Alphabet::Url, 40),    // Together
-    sure("r8_", "r8_", Kind::ApiKey, Alphabet::Alnum, 37),          // Replicate
-    sure("pplx-", "pplx-", Kind::ApiKey, Alphabet::Alnum, 40),      // Perplexity
-    sure("csk-", "csk-", Kind::ApiKey, Alphabet::Alnum, 40),        // Cerebras
-    random("hf_", "hf_", Kind::ApiKey, Alphabet::Alnum, 30),
-    random("api_org_", "api_org_", Kind::ApiKey, Alphabet::Alnum, 30),
-    sure("nvapi-", "nvapi-", Kind::ApiKey, Alphabet::Url, 40),
-    random("fw_", "fw_", Kind::ApiKey, Alphabet::Alnum, 20),        // Fireworks
-    sure("vck_", "vck_", Kind::ApiKey, Alphabet::Alnum, 40),
-    random("pcsk_", "pcsk_", Kind::ApiKey, Alphabet::Word, 40),
-    sure("lsv2_", "lsv2_", Kind::ApiKey, Alphabet::Word, 36),       // LangSmith
-    random("sk_", "sk_", Kind::ApiKey, Alphabet::Alnum, 40),        // ElevenLabs
-    random("aiza", "AIza", Kind::CloudKey, Alphabet::Url, 35),        // Google
-    sure("ya29.", "ya29.", Kind::CloudKey, Alphabet::Url, 20),
-    sure("gocspx-", "GOCSPX-", Kind::CloudKey, Alphabet::Url, 28),
-    sure("akia", "AKIA", Kind::CloudKey, Alphabet::Upper, 16),      // Amazon
-    sure("asia", "ASIA", Kind::CloudKey, Alphabet::Upper, 16),
-    sure("abia", "ABIA", Kind::CloudKey, Alphabet::Upper, 16),
-    sure("acca", "ACCA", Kind::CloudKey, Alphabet::Upper, 16),
-    sure("absk", "ABSK", Kind::CloudKey, Alphabet::Base64, 100),
-    sure("bedrock-api-key-", "bedrock-api-key-", Kind::CloudKey, Alphabet::Base64, 60),
-    random("ltai", "LTAI", Kind::CloudKey, Alphabet::Alnum, 16),    // Alibaba
-    sure("dop_v1_", "dop_v1_", Kind::CloudKey, Alphabet::Alnum, 60),
-    random("hvs.", "hvs.", Kind::CloudKey, Alphabet::Url, 90),        // Vault
-    sure("ghp_", "ghp_", Kind::SourceToken, Alphabet::Alnum, 36),
-    sure("gho_", "gho_", Kind::SourceToken, Alphabet::Alnum, 36),
-    sure("ghu_", "ghu_", Kind::SourceToken, Alphabet::Alnum, 36),
-    sure("ghs_", "ghs_", Kind::SourceToken, Alphabet::Alnum, 36),
-    sure("ghr_", "ghr_", Kind::SourceToken, Alphabet::Alnum, 36),
-    sure("github_pat_", "github_pat_", Kind::SourceToken, Alphabet::Word, 40),
-    sure("glpat-", "glpat-", Kind::SourceToken, Alphabet::Url, 20),
-    sure("glrt-", "glrt-", Kind::SourceToken, Alphabet::Url, 20),
-    sure("npm_", "npm_", Kind::SourceToken, Alphabet::Alnum, 36),
-    sure("pypi-age", "pypi-AgE", Kind::SourceToken, Alphabet::Url, 40),
-    sure("dckr_pat_", "dckr_pat_", Kind::SourceToken, Alphabet::Url, 20),
-    random("xoxb-", "xoxb-", Kind::ChatToken, Alphabet::Url, 20),   // Slack
-    random("xoxp-", "xoxp-", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxa-", "xoxa-", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxo-", "xoxo-", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxr-", "xoxr-", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxs-", "xoxs-", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxe-", "xoxe-", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxe.", "xoxe.", Kind::ChatToken, Alphabet::Url, 20),
-    random("xoxd-", "xoxd-", Kind::ChatToken, Alphabet::Base64, 20),
-    random("xapp-", "xapp-", Kind::ChatToken, Alphabet::Url, 20),
-    sure("sk_live_", "sk_live_", Kind::PaymentKey, Alphabet::Alnum, 16), // Stripe
-    sure("sk_test_", "sk_test_", Kind::PaymentKey, Alphabet::Alnum, 16),
-    sure("sk_prod_", "sk_prod_", Kind::PaymentKey, Alphabet::Alnum, 16),
-    sure("rk_live_", "rk_live_", Kind::PaymentKey, Alphabet::Alnum, 16),
-    sure("rk_test_", "rk_test_", Kind::PaymentKey, Alphabet::Alnum, 16),
-    sure("rk_prod_", "rk_prod_", Kind::PaymentKey, Alphabet::Alnum, 16),
-    sure("whsec_", "whsec_", Kind::PaymentKey, Alphabet::Base64, 24),
+    random("sk-", Kind::ApiKey, Alphabet::Url, 28), // OpenAI, Anthropic, OpenRouter, DeepSeek and others
+    sure("gsk_", Kind::ApiKey, Alphabet::Alnum, 40), // Groq
+    sure("xai-", Kind::ApiKey, Alphabet::Alnum, 60),
+    sure("tgp_v1_", Kind::ApiKey, Alphabet::Url, 40), // Together
+    sure("r8_", Kind::ApiKey, Alphabet::Alnum, 37), // Replicate
+    sure("pplx-", Kind::ApiKey, Alphabet::Alnum, 40), // Perplexity
+    sure("csk-", Kind::ApiKey, Alphabet::Alnum, 40), // Cerebras
+    random("hf_", Kind::ApiKey, Alphabet::Alnum, 30),
+    random("api_org_", Kind::ApiKey, Alphabet::Alnum, 30),
+    sure("nvapi-", Kind::ApiKey, Alphabet::Url, 40),
+    random("fw_", Kind::ApiKey, Alphabet::Alnum, 20), // Fireworks
+    sure("vck_", Kind::ApiKey, Alphabet::Alnum, 40),
+    random("pcsk_", Kind::ApiKey, Alphabet::Word, 40),
+    sure("lsv2_", Kind::ApiKey, Alphabet::Word, 36), // LangSmith
+    random("sk_", Kind::ApiKey, Alphabet::Alnum, 40), // ElevenLabs
+    random("AIza", Kind::CloudKey, Alphabet::Url, 35), // Google
+    sure("ya29.", Kind::CloudKey, Alphabet::Url, 20),
+    sure("GOCSPX-", Kind::CloudKey, Alphabet::Url, 28),
+    sure("AKIA", Kind::CloudKey, Alphabet::Upper, 16), // Amazon
+    sure("ASIA", Kind::CloudKey, Alphabet::Upper, 16),
+    sure("ABIA", Kind::CloudKey, Alphabet::Upper, 16),
+    sure("ACCA", Kind::CloudKey, Alphabet::Upper, 16),
+    sure("ABSK", Kind::CloudKey, Alphabet::Base64, 100),
+    sure("bedrock-api-key-", Kind::CloudKey, Alphabet::Base64, 60),
+    random("LTAI", Kind::CloudKey, Alphabet::Alnum, 16), // Alibaba
+    sure("dop_v1_", Kind::CloudKey, Alphabet::Alnum, 60),
+    random("hvs.", Kind::CloudKey, Alphabet::Url, 90), // Vault
+    sure("ghp_", Kind::SourceToken, Alphabet::Alnum, 36),
+    sure("gho_", Kind::SourceToken, Alphabet::Alnum, 36),
+    sure("ghu_", Kind::SourceToken, Alphabet::Alnum, 36),
+    sure("ghs_", Kind::SourceToken, Alphabet::Alnum, 36),
+    sure("ghr_", Kind::SourceToken, Alphabet::Alnum, 36),
+    sure("github_pat_", Kind::SourceToken, Alphabet::Word, 40),
+    sure("glpat-", Kind::SourceToken, Alphabet::Url, 20),
+    sure("glrt-", Kind::SourceToken, Alphabet::Url, 20),
+    sure("npm_", Kind::SourceToken, Alphabet::Alnum, 36),
+    sure("pypi-AgE", Kind::SourceToken, Alphabet::Url, 40),
+    sure("dckr_pat_", Kind::SourceToken, Alphabet::Url, 20),
+    random("xoxb-", Kind::ChatToken, Alphabet::Url, 20), // Slack
+    random("xoxp-", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxa-", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxo-", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxr-", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxs-", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxe-", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxe.", Kind::ChatToken, Alphabet::Url, 20),
+    random("xoxd-", Kind::ChatToken, Alphabet::Base64, 20),
+    random("xapp-", Kind::ChatToken, Alphabet::Url, 20),
+    sure("sk_live_", Kind::PaymentKey, Alphabet::Alnum, 16), // Stripe
+    sure("sk_test_", Kind::PaymentKey, Alphabet::Alnum, 16),
+    sure("sk_prod_", Kind::PaymentKey, Alphabet::Alnum, 16),
+    sure("rk_live_", Kind::PaymentKey, Alphabet::Alnum, 16),
+    sure("rk_test_", Kind::PaymentKey, Alphabet::Alnum, 16),
+    sure("rk_prod_", Kind::PaymentKey, Alphabet::Alnum, 16),
+    sure("whsec_", Kind::PaymentKey, Alphabet::Base64, 24),
 ];
 
 // === impl Token ===
@@ -117,8 +105,8 @@ pub(super) static TOKENS: &[Token] = &[
 impl Token {
     /// The token that begins at `start`, if there is one.
     pub(super) fn at(&self, text: &[u8], start: usize) -> Option<Range<usize>> {
-        let from = start + self.exact.len();
-        if &text[start..from] != self.exact.as_bytes() || is_word(before(text, start)) {
+        let from = start + self.anchor.len();
+        if &text[start..from] != self.anchor.as_bytes() || is_word(before(text, start)) {
             return None;
         }
         let tail = span(text, from, LONGEST_TOKEN, |byte| self.alphabet.has(byte));
@@ -142,10 +130,6 @@ impl Alphabet {
             }
         }
     }
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// Whether `text` is more like a key than like words: it has digits or both cases within a word, and no few
@@ -172,11 +156,11 @@ pub(super) fn private_key(text: &[u8], start: usize) -> Option<Range<usize>> {
         span(text, start + 5, 80, |byte| byte.is_ascii_uppercase() || matches!(byte, b' ' | b'0'..=b'9'));
     let from = start + 5 + head;
     let title = &text[start + 5..from];
-    if !text[from..].starts_with(b"-----") || !contains(title, b"PRIVATE KEY") {
+    if !text[from..].starts_with(b"-----") || memmem::find(title, b"PRIVATE KEY").is_none() {
         return None;
     }
     let within = &text[from + 5..text.len().min(from + LONGEST_PEM)];
-    if let Some(end) = position(within, b"-----END") {
+    if let Some(end) = memmem::find(within, b"-----END") {
         let end = from + 5 + end + 8;
         let rest = span(text, end, 80, |byte| byte != b'-' && byte != b'\n');
         return Some(start..end + rest + span(text, end + rest, 5, |byte| byte == b'-'));
@@ -187,17 +171,9 @@ pub(super) fn private_key(text: &[u8], start: usize) -> Option<Range<usize>> {
 
 /// Where a private key begins that has not ended yet.
 pub(super) fn open_private_key(text: &[u8]) -> Option<usize> {
-    let start = memchr::memmem::rfind(text, b"-----BEGIN")?;
-    let open = text.len() - start < LONGEST_PEM && position(&text[start..], b"-----END").is_none();
+    let start = memmem::rfind(text, b"-----BEGIN")?;
+    let open = text.len() - start < LONGEST_PEM && memmem::find(&text[start..], b"-----END").is_none();
     open.then_some(start)
-}
-
-fn contains(text: &[u8], what: &[u8]) -> bool {
-    position(text, what).is_some()
-}
-
-fn position(text: &[u8], what: &[u8]) -> Option<usize> {
-    memchr::memmem::find(text, what)
 }
 
 /// Three parts of base64, the first two of them objects.

@@ -7,45 +7,49 @@ const HELD: usize = 2048;
 /// What has been given out already and is kept, since finders look back.
 const KEPT: usize = 1024;
 
-/// Redacts a text piece by piece: what comes out, put together, is the redacted whole. Up to 2 KiB are held back until
+/// Redacts a text piece by piece: what comes out, put together, is the redacted whole. 2 to 4 KiB are held back until
 /// more comes, and a private key until its end.
+///
+/// What does not end within [`LONGEST`] bytes is given up: `[REDACTED:UNSCANNED]` stands for it, up to the next space.
 #[derive(Debug)]
 pub struct Stream {
     redactor: Redactor,
     text: String,
     /// How much of `text` has been given out.
     done: usize,
+    /// How much is held back before it is looked at again: looking at it for every piece would be quadratic.
+    patience: usize,
+    /// Whether what comes is dropped, up to the next space.
+    dropping: bool,
 }
 
 // === impl Stream ===
 
 impl Stream {
     pub(super) fn new(redactor: Redactor) -> Self {
-        Self { redactor, text: String::new(), done: 0 }
+        Self { redactor, text: String::new(), done: 0, patience: 2 * HELD, dropping: false }
     }
 
     /// Takes the next piece, and gives what is settled.
     #[must_use]
     pub fn push(&mut self, piece: &str) -> String {
+        let piece = match self.dropping {
+            true => piece.trim_start_matches(|c: char| !c.is_whitespace()),
+            false => piece,
+        };
+        self.dropping &= piece.is_empty();
         self.text.push_str(piece);
-        if self.text.len() - self.done <= HELD {
+        if self.held() < self.patience {
             return String::new();
         }
-        if self.text.len() - self.done > LONGEST {
-            // Something that never ends, and that may be a secret to its last byte.
-            self.done = self.text.len();
-            self.forget();
-            return self.redactor.marker(Kind::Unscanned);
-        }
         let found = find(&self.text);
-        let mut until = self.text.len() - HELD;
-        if let Some(key) = secrets::open_private_key(self.text.as_bytes()) {
-            until = until.min(key);
+        let mut out = self.give(&found, self.settled(&found));
+        if self.held() > LONGEST {
+            out.push_str(&self.redactor.marker(Kind::Unscanned));
+            self.done = self.text.len();
+            self.dropping = true;
         }
-        let cut = found.iter().find(|place| place.range.start < until && until < place.range.end.max(1));
-        let held = cut.map_or(until, |place| place.range.start);
-        let until = self.text.floor_char_boundary(held);
-        let out = self.give(&found, until);
+        self.patience = (2 * self.held()).clamp(2 * HELD, LONGEST + 1);
         self.forget();
         out
     }
@@ -57,18 +61,21 @@ impl Stream {
         self.give(&found, self.text.len())
     }
 
+    fn held(&self) -> usize {
+        self.text.len() - self.done
+    }
+
+    /// Up to where what comes next changes nothing.
+    fn settled(&self, found: &[Found]) -> usize {
+        let until = self.text.len().saturating_sub(HELD);
+        let until = secrets::open_private_key(self.text.as_bytes()).map_or(until, |key| until.min(key));
+        let cut = found.iter().find(|place| place.range.contains(&until));
+        self.text.floor_char_boundary(cut.map_or(until, |place| place.range.start)).max(self.done)
+    }
+
     fn give(&mut self, found: &[Found], until: usize) -> String {
-        let mut out = String::new();
-        let from = self.done;
-        for place in found.iter().filter(|place| place.range.start >= from && place.range.end <= until) {
-            out.push_str(&self.text[self.done..place.range.start]);
-            out.push_str(&self.redactor.marker(place.kind));
-            self.done = place.range.end;
-        }
-        if self.done < until {
-            out.push_str(&self.text[self.done..until]);
-            self.done = until;
-        }
+        let out = self.redactor.replace(&self.text, found, self.done..until);
+        self.done = until;
         out
     }
 

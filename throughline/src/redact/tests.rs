@@ -129,6 +129,19 @@ fn what_is_too_long_to_scan_is_dropped() {
     assert_eq!(redacted(&long[1..]).len(), LONGEST);
 }
 
+#[test]
+fn a_secret_that_never_ends_is_given_up_to_its_last_byte() {
+    let endless = key("sk-", &TAIL.repeat(2 * LONGEST / TAIL.len()));
+    let mut stream = Redactor::standard().stream();
+    let mut out = stream.push("see ");
+    for piece in endless.as_bytes().chunks(64) {
+        out.push_str(&stream.push(str::from_utf8(piece).unwrap()));
+    }
+    out.push_str(&stream.push(" and ann@example.com"));
+    out.push_str(&stream.finish());
+    assert_eq!(out, "see [REDACTED:UNSCANNED] and [REDACTED:EMAIL]");
+}
+
 /// Texts with secrets in them, side by side in every way.
 fn texts() -> impl Strategy<Value = String> {
     let pieces = prop_oneof![

@@ -1,4 +1,5 @@
-//! What every span exporter gets: losses are counted and said once, not for every batch.
+//! What every span exporter gets: secrets are taken out of what is sent, and losses are counted and said once, not for
+//! every batch.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,6 +14,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
 use super::family::Family;
 use super::health::Health;
+use super::redacting::Redacting;
 use super::registry::Counter;
 
 static FAILURES: Family = Family::counter(
@@ -22,10 +24,11 @@ static FAILURES: Family = Family::counter(
 );
 pub(super) static FAMILIES: &[&Family] = &[&FAILURES];
 
-/// Counts the batches that `inner` could not deliver.
+/// Takes secrets out of what `inner` is to send, and counts the batches that it could not deliver.
 #[derive(Debug)]
-pub(super) struct Counted<E> {
+pub(super) struct Guarded<E> {
     inner: E,
+    redacting: Redacting,
     timeouts: Counter,
     failures: Counter,
     failing: AtomicBool,
@@ -36,12 +39,13 @@ pub(super) struct Counted<E> {
 #[derive(Debug)]
 pub(super) struct Console;
 
-// === impl Counted ===
+// === impl Guarded ===
 
-impl<E> Counted<E> {
+impl<E> Guarded<E> {
     pub(super) fn new(inner: E, registry: &super::Registry, health: &Arc<Health>) -> Self {
         Self {
             inner,
+            redacting: Redacting::new(registry),
             timeouts: registry.counter(&FAILURES, &["traces", "timeout"]),
             failures: registry.counter(&FAILURES, &["traces", "other"]),
             failing: AtomicBool::new(false),
@@ -72,9 +76,9 @@ impl<E> Counted<E> {
     }
 }
 
-impl<E: SpanExporter> SpanExporter for Counted<E> {
+impl<E: SpanExporter> SpanExporter for Guarded<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let result = self.inner.export(batch).await;
+        let result = self.inner.export(self.redacting.batch(batch)).await;
         self.count(&result);
         result
     }

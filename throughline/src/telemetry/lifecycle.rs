@@ -11,10 +11,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderBuilder};
 
 use super::clock::Clock;
-use super::export::{Console, Counted};
+use super::export::{Console, Guarded};
 use super::family::Family;
 use super::health::{Degraded, Health};
-use super::redacting::Redacting;
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
 use super::settings::{Settings, Traces};
 use super::sink::Sink;
@@ -342,15 +341,12 @@ fn provider(
     }
     for target in &settings.traces {
         builder = match target {
-            Traces::Console => {
-                builder.with_batch_exporter(Redacting::new(Counted::new(Console, registry, health), registry))
-            }
+            Traces::Console => builder.with_batch_exporter(Guarded::new(Console, registry, health)),
             otlp => match settings
                 .otlp_refused
                 .map_or_else(|| otlp_exporter(*otlp, worker), |why| Err(why.to_owned()))
             {
-                Ok(exporter) => builder
-                    .with_batch_exporter(Redacting::new(Counted::new(exporter, registry, health), registry)),
+                Ok(exporter) => builder.with_batch_exporter(Guarded::new(exporter, registry, health)),
                 Err(reason) => {
                     up.set(0);
                     health.degraded("traces", format!("spans are not sent: {reason}"));

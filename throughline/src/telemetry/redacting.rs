@@ -1,13 +1,11 @@
 //! The last step before spans leave the process: what is secret in them is taken out.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use opentelemetry::trace::Status;
 use opentelemetry::{Array, KeyValue, StringValue, Value};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_sdk::trace::SpanData;
 
 use super::family::Family;
 use super::registry::{Counter, Registry};
@@ -20,69 +18,64 @@ static LOST: Family = Family::counter(
 );
 pub(super) static FAMILIES: &[&Family] = &[&LOST];
 
-/// Redacts every span before `inner` sees it. A span that cannot be redacted is dropped.
+/// Redacts spans. One that cannot be redacted is dropped and counted.
 #[derive(Debug)]
-pub(super) struct Redacting<E> {
-    inner: E,
+pub(super) struct Redacting {
     redactor: Redactor,
     unredacted: Counter,
 }
 
 // === impl Redacting ===
 
-impl<E> Redacting<E> {
-    pub(super) fn new(inner: E, registry: &Registry) -> Self {
+impl Redacting {
+    pub(super) fn new(registry: &Registry) -> Self {
         let redactor = Redactor::standard().counted(registry);
-        Self { inner, redactor, unredacted: registry.counter(&LOST, &["not_redacted"]) }
+        Self { redactor, unredacted: registry.counter(&LOST, &["not_redacted"]) }
     }
 
-    fn redacted(&self, span: SpanData) -> Option<SpanData> {
+    /// What of `batch` may be sent.
+    pub(super) fn batch(&self, batch: Vec<SpanData>) -> Vec<SpanData> {
+        batch.into_iter().filter_map(|span| self.span(span)).collect()
+    }
+
+    fn span(&self, span: SpanData) -> Option<SpanData> {
         let redacted = catch_unwind(AssertUnwindSafe(|| redact(&self.redactor, span)));
         redacted.inspect_err(|_| self.unredacted.inc()).ok()
     }
 }
 
-impl<E: SpanExporter> SpanExporter for Redacting<E> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.inner.export(batch.into_iter().filter_map(|span| self.redacted(span)).collect()).await
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
-    }
-}
-
 fn redact(redactor: &Redactor, mut span: SpanData) -> SpanData {
-    span.name = redactor.text(&span.name).into_owned().into();
+    words(redactor, &mut span.name);
     attributes(redactor, &mut span.attributes);
     for event in &mut span.events.events {
-        event.name = redactor.text(&event.name).into_owned().into();
+        words(redactor, &mut event.name);
         attributes(redactor, &mut event.attributes);
     }
     for link in &mut span.links.links {
         attributes(redactor, &mut link.attributes);
     }
     if let Status::Error { description } = &mut span.status {
-        *description = redactor.text(description).into_owned().into();
+        words(redactor, description);
     }
     span
 }
 
+fn words(redactor: &Redactor, text: &mut Cow<'static, str>) {
+    if let Cow::Owned(clean) = redactor.text(text) {
+        *text = clean.into();
+    }
+}
+
 fn attributes(redactor: &Redactor, attributes: &mut [KeyValue]) {
     for KeyValue { key, value, .. } in attributes {
-        let clean =
-            |text: &StringValue| StringValue::from(redactor.value(key.as_str(), text.as_str()).into_owned());
+        let clean = |text: &mut StringValue| {
+            if let Cow::Owned(clean) = redactor.value(key.as_str(), text.as_str()) {
+                *text = clean.into();
+            }
+        };
         match value {
-            Value::String(text) => *text = clean(text),
-            Value::Array(Array::String(texts)) => texts.iter_mut().for_each(|text| *text = clean(text)),
+            Value::String(text) => clean(text),
+            Value::Array(Array::String(texts)) => texts.iter_mut().for_each(clean),
             _ => {}
         }
     }

@@ -6,13 +6,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwap;
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::clock::Clock;
 use super::registry::Registry;
+use crate::redact::Redactor;
 
 /// Where stages report what they did. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ struct Inner {
 struct On {
     registry: Registry,
     tracer: Option<SdkTracer>,
+    redactor: OnceLock<Redactor>,
 }
 
 static OFF: LazyLock<Sink> = LazyLock::new(|| Sink::without_telemetry(Clock::default()));
@@ -36,7 +38,11 @@ static CURRENT: LazyLock<ArcSwap<Inner>> = LazyLock::new(|| ArcSwap::new(Arc::cl
 
 impl Sink {
     pub(super) fn new(clock: Clock, registry: Registry, tracer: Option<SdkTracer>) -> Self {
-        Self(Arc::new(Inner { id: next_id(), clock, on: Some(On { registry, tracer }) }))
+        Self(Arc::new(Inner {
+            id: next_id(),
+            clock,
+            on: Some(On { registry, tracer, redactor: OnceLock::new() }),
+        }))
     }
 
     /// A sink that records nothing but still tells the time by `clock`.
@@ -88,6 +94,13 @@ impl Sink {
     #[must_use]
     pub fn traces(&self) -> bool {
         self.tracer().is_some()
+    }
+
+    /// A redactor that counts in these metrics, if they are on.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        let made = |on: &On| on.redactor.get_or_init(|| Redactor::standard().counted(&on.registry)).clone();
+        self.0.on.as_ref().map(made).unwrap_or_default()
     }
 
     #[inline]
