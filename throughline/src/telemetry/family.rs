@@ -53,8 +53,10 @@ pub enum Shape {
     Counter,
     /// An amount that only grows, in fractions: money. Exposed with the suffix `_total`.
     Amount,
-    /// A value that goes up and down.
+    /// A whole value that goes up and down.
     Gauge,
+    /// A value with fractions that goes up and down.
+    Level,
     /// The share of events of the last five minutes that had a property; absent without events.
     Rate,
     /// A distribution over these upper bounds.
@@ -76,10 +78,16 @@ impl Family {
         Self { name, help, labels, shape: Shape::Amount }
     }
 
-    /// A value that goes up and down.
+    /// A whole value that goes up and down.
     #[must_use]
     pub const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
         Self { name, help, labels, shape: Shape::Gauge }
+    }
+
+    /// A value with fractions that goes up and down.
+    #[must_use]
+    pub const fn level(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
+        Self { name, help, labels, shape: Shape::Level }
     }
 
     /// A share of the last five minutes, 0 to 1.
@@ -105,7 +113,7 @@ impl Family {
     pub fn exposed_name(&self) -> String {
         match self.shape {
             Shape::Counter | Shape::Amount => format!("{}_total", self.name),
-            Shape::Gauge | Shape::Rate | Shape::Histogram(_) => self.name.to_owned(),
+            Shape::Gauge | Shape::Level | Shape::Rate | Shape::Histogram(_) => self.name.to_owned(),
         }
     }
 

@@ -64,7 +64,7 @@ pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
 pub(crate) use per_label::PerLabel;
 pub(crate) use registry::Refresh;
-pub use registry::{Amount, Counter, Gauge, Rate, Registry};
+pub use registry::{Amount, Counter, Gauge, Level, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
 pub use settings::Traces;

@@ -30,7 +30,7 @@ impl Page {
     pub(super) fn family(&mut self, family: &Family) -> fmt::Result {
         let kind = match family.shape {
             Shape::Counter | Shape::Amount => "counter",
-            Shape::Gauge | Shape::Rate => "gauge",
+            Shape::Gauge | Shape::Level | Shape::Rate => "gauge",
             Shape::Histogram(_) => "histogram",
         };
         let Family { name, help, .. } = family;
@@ -72,7 +72,7 @@ impl Series<'_> {
         self.sample("", value)
     }
 
-    pub(super) fn ratio(mut self, value: f64) -> fmt::Result {
+    pub(super) fn fraction(mut self, value: f64) -> fmt::Result {
         self.sample("", Number(value))
     }
 
@@ -109,6 +109,7 @@ impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
             value if value.fract() == 0.0 => write!(f, "{value:.1}"),
             value => write!(f, "{value}"),
         }
@@ -142,7 +143,10 @@ mod tests {
             (0.000_002_5, "0.0000025"),
             (1.0 / 3.0, "0.3333333333333333"),
             (1e20, "100000000000000000000.0"),
+            (-0.5, "-0.5"),
             (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
         ] {
             assert_eq!(Number(number).to_string(), text);
         }

@@ -34,9 +34,13 @@ pub struct Counter(Arc<AtomicU64>);
 #[derive(Clone, Debug, Default)]
 pub struct Amount(Arc<Sum>);
 
-/// A value that goes up and down.
+/// A whole value that goes up and down.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Arc<AtomicI64>);
+
+/// A value with fractions that goes up and down.
+#[derive(Clone, Debug, Default)]
+pub struct Level(Arc<AtomicU64>);
 
 /// A share of the last five minutes.
 #[derive(Clone, Debug)]
@@ -68,6 +72,7 @@ enum Cell {
     Counter(Counter),
     Amount(Amount),
     Gauge(Gauge),
+    Level(Level),
     Rate(Rate),
     Histogram(Histogram),
 }
@@ -126,6 +131,18 @@ impl Registry {
             _ => {
                 misdeclared(family, "is not a gauge");
                 Gauge::default()
+            }
+        }
+    }
+
+    /// The level of `family` with these label values; mistakes as in [`Registry::counter`].
+    #[must_use]
+    pub fn level(&self, family: &'static Family, values: &[&str]) -> Level {
+        match self.cell(family, values) {
+            Cell::Level(cell) => cell,
+            _ => {
+                misdeclared(family, "is not a level");
+                Level::default()
             }
         }
     }
@@ -245,6 +262,7 @@ impl Cell {
             Shape::Counter => Self::Counter(Counter::default()),
             Shape::Amount => Self::Amount(Amount::default()),
             Shape::Gauge => Self::Gauge(Gauge::default()),
+            Shape::Level => Self::Level(Level::default()),
             Shape::Rate => Self::Rate(Rate(Arc::new(Window::new()))),
             Shape::Histogram(bounds) => Self::Histogram(Histogram::new(bounds)),
         }
@@ -255,7 +273,8 @@ impl Cell {
             Self::Counter(cell) => series.counter(cell.0.load(Ordering::Relaxed)),
             Self::Amount(cell) => series.amount(cell.0.get()),
             Self::Gauge(cell) => series.gauge(cell.0.load(Ordering::Relaxed)),
-            Self::Rate(cell) => cell.0.ratio(now).map_or(Ok(()), |ratio| series.ratio(ratio)),
+            Self::Level(cell) => series.fraction(f64::from_bits(cell.0.load(Ordering::Relaxed))),
+            Self::Rate(cell) => cell.0.ratio(now).map_or(Ok(()), |ratio| series.fraction(ratio)),
             Self::Histogram(cell) => series.histogram(cell),
         }
     }
@@ -298,6 +317,14 @@ impl Gauge {
     #[inline]
     pub fn set(&self, value: i64) {
         self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+impl Level {
+    /// Sets the value.
+    #[inline]
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -346,6 +373,17 @@ mod tests {
         assert!(text.contains("hit_rate{operation=\"a\"} 1.0\n"), "{text}");
         assert!(text.contains("hit_rate{operation=\"b\"} 0.0\n"), "{text}");
         assert!(!text.contains("operation=\"c\""), "a rate is absent before its first event: {text}");
+    }
+
+    #[test]
+    fn a_level_shows_what_was_set_last() {
+        static LOAD: Family = Family::level("load", "Load", &[]);
+        let registry = Registry::new(Clock::default(), 10);
+        let load = registry.level(&LOAD, &[]);
+        assert!(registry.render().contains("load 0.0\n"));
+        load.set(1.5);
+        load.set(-0.25);
+        assert!(registry.render().contains("load -0.25\n"));
     }
 
     #[test]
