@@ -8,14 +8,14 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderBuilder};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
-use super::export::{Console, Guarded};
+use super::delivery::{Foreign, Pipeline, Traces};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
-use super::settings::{Settings, Traces};
+use super::settings::Settings;
 use super::sink::Sink;
 use super::worker::Worker;
 
@@ -54,10 +54,8 @@ pub struct TelemetryBuilder {
     clock: Clock,
     series_cap: usize,
     current: bool,
-    processors: Vec<AddProcessor>,
+    foreign: Vec<Foreign>,
 }
-
-type AddProcessor = Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>;
 
 /// Whether telemetry does what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +82,7 @@ impl Telemetry {
             clock: Clock::default(),
             series_cap: DEFAULT_SERIES_CAP,
             current: true,
-            processors: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 
@@ -195,13 +193,21 @@ impl TelemetryBuilder {
 
     /// Sends spans to `target` as well. Default: nowhere. OTLP needs the feature `otlp`.
     pub fn traces(mut self, target: Traces) -> Self {
-        self.settings.traces.push(target);
+        self.settings.delivery.traces.push(target);
         self
     }
 
-    /// Gives spans to a processor of one's own as well.
+    /// Gives spans to a processor of one's own as well, as they are: they are not redacted. A panic in it is caught.
     pub fn span_processor(mut self, processor: impl SpanProcessor + 'static) -> Self {
-        self.processors.push(Box::new(|builder| builder.with_span_processor(processor)));
+        self.foreign.push(Foreign::processor(processor));
+        self
+    }
+
+    /// Gives spans to an exporter of one's own as well, with all that other exporters have: a queue of its own,
+    /// redaction, and its losses counted. `name` is its label and what health calls it. Its future is run on a thread
+    /// of its own, where it may block.
+    pub fn span_exporter(mut self, name: &'static str, exporter: impl SpanExporter + 'static) -> Self {
+        self.foreign.push(Foreign::exporter(name, exporter));
         self
     }
 
@@ -276,11 +282,12 @@ impl TelemetryBuilder {
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
-        let Self { settings, clock, series_cap, current, processors } = self;
+        let Self { settings, clock, series_cap, current, foreign } = self;
         let registry = Registry::new(clock, series_cap);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
-        let mut worker = Worker::start(&settings, &health);
-        let provider = provider(&settings, processors, &registry, worker.as_ref(), &health);
+        let exports = !settings.delivery.traces.is_empty() || foreign.iter().any(Foreign::needs_thread);
+        let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
+        let provider = provider(&settings, foreign, &registry, worker.as_ref(), &health);
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
@@ -325,51 +332,22 @@ fn serve_metrics(_: Option<&mut Worker>, address: SocketAddr, _: &Sink, health: 
 /// The SDK's tracer provider, if spans are to go anywhere.
 fn provider(
     settings: &Settings,
-    processors: Vec<AddProcessor>,
+    foreign: Vec<Foreign>,
     registry: &Registry,
     worker: Option<&Worker>,
     health: &Arc<Health>,
 ) -> Option<SdkTracerProvider> {
-    if settings.traces.is_empty() && processors.is_empty() {
+    let delivery = &settings.delivery;
+    if delivery.traces.is_empty() && foreign.is_empty() {
         return None;
     }
-    let up = registry.gauge(&INIT_SUCCESS, &["traces"]);
-    up.set(1);
-    let mut builder = SdkTracerProvider::builder().with_resource(resource(settings));
-    for add in processors {
-        builder = add(builder);
-    }
-    for target in &settings.traces {
-        builder = match target {
-            Traces::Console => builder.with_batch_exporter(Guarded::new(Console, registry, health)),
-            otlp => match settings
-                .otlp_refused
-                .map_or_else(|| otlp_exporter(*otlp, worker), |why| Err(why.to_owned()))
-            {
-                Ok(exporter) => builder.with_batch_exporter(Guarded::new(exporter, registry, health)),
-                Err(reason) => {
-                    up.set(0);
-                    health.degraded("traces", format!("spans are not sent: {reason}"));
-                    builder
-                }
-            },
-        };
-    }
+    let resource = resource(settings);
+    let builder = delivery.tracing(SdkTracerProvider::builder().with_resource(resource.clone()));
+    let pipeline = Pipeline { delivery, registry, health, worker, resource: &resource };
+    let builder = pipeline.attach(builder, foreign);
+    let broken = health.degraded_parts().iter().any(|part| part.part.starts_with("traces"));
+    registry.gauge(&INIT_SUCCESS, &["traces"]).set(i64::from(!broken));
     Some(builder.build())
-}
-
-#[cfg(feature = "otlp")]
-fn otlp_exporter(
-    transport: Traces,
-    worker: Option<&Worker>,
-) -> Result<opentelemetry_otlp::SpanExporter, String> {
-    let worker = worker.ok_or("the telemetry thread could not be started")?;
-    super::otlp::exporter(transport, worker.runtime())
-}
-
-#[cfg(not(feature = "otlp"))]
-fn otlp_exporter(_: Traces, _: Option<&Worker>) -> Result<Console, String> {
-    Err("built without the feature `otlp`".to_owned())
 }
 
 fn resource(settings: &Settings) -> Resource {

@@ -288,6 +288,12 @@ impl Counter {
     pub fn inc(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Counts many at once.
+    #[inline]
+    pub fn add(&self, events: u64) {
+        self.0.fetch_add(events, Ordering::Relaxed);
+    }
 }
 
 impl Amount {
