@@ -11,7 +11,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
-use super::delivery::{Foreign, Pipeline, Traces};
+use super::delivery::{Foreign, Pipeline, Traces, Undecided};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
@@ -211,6 +211,20 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Exports traces with an error in them also where the sampler has declined them. Traces that begin in this process
+    /// are then recorded and held until they end, within bounded memory; [`Context::traceparent`](crate::Context::traceparent)
+    /// still says that they are not sampled. Without an exporter it does nothing. Default: no.
+    pub fn keep_errors(mut self, keep: bool) -> Self {
+        self.settings.delivery.keep.errors = keep;
+        self
+    }
+
+    /// As [`TelemetryBuilder::keep_errors`], traces that take longer than `limit`. Default: however long.
+    pub fn keep_slower_than(mut self, limit: Duration) -> Self {
+        self.settings.delivery.keep.slower_than = Some(limit);
+        self
+    }
+
     /// The clock for all durations. Default: monotonic.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -287,11 +301,12 @@ impl TelemetryBuilder {
         registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
         let exports = !settings.delivery.traces.is_empty() || foreign.iter().any(Foreign::needs_thread);
         let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
-        let provider = provider(&settings, foreign, &registry, worker.as_ref(), &health);
+        let (provider, undecided) =
+            provider(&settings, foreign, &registry, clock, worker.as_ref(), &health).unzip();
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
-        let sink = Sink::new(clock, registry, tracer);
+        let sink = Sink::new(clock, registry, tracer, undecided.flatten());
         if current {
             sink.make_current();
         }
@@ -334,20 +349,21 @@ fn provider(
     settings: &Settings,
     foreign: Vec<Foreign>,
     registry: &Registry,
+    clock: Clock,
     worker: Option<&Worker>,
     health: &Arc<Health>,
-) -> Option<SdkTracerProvider> {
+) -> Option<(SdkTracerProvider, Option<Arc<Undecided>>)> {
     let delivery = &settings.delivery;
     if delivery.traces.is_empty() && foreign.is_empty() {
         return None;
     }
     let resource = resource(settings);
     let builder = delivery.tracing(SdkTracerProvider::builder().with_resource(resource.clone()));
-    let pipeline = Pipeline { delivery, registry, health, worker, resource: &resource };
-    let builder = pipeline.attach(builder, foreign);
+    let pipeline = Pipeline { delivery, registry, health, clock, worker, resource: &resource };
+    let (builder, undecided) = pipeline.attach(builder, foreign);
     let broken = health.degraded_parts().iter().any(|part| part.part.starts_with("traces"));
     registry.gauge(&INIT_SUCCESS, &["traces"]).set(i64::from(!broken));
-    Some(builder.build())
+    Some((builder.build(), undecided))
 }
 
 fn resource(settings: &Settings) -> Resource {

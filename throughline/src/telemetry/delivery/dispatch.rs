@@ -17,6 +17,7 @@ use super::lane::Lane;
 use super::report::{Loss, Losses};
 use super::settings::Limits;
 use super::shorten::shorten;
+use super::undecided::Undecided;
 
 /// So many spans are redacted before other tasks of the thread get a turn: a scrape must not wait for all of them.
 const A_TURN: usize = 32;
@@ -32,6 +33,7 @@ pub(super) struct Dispatcher {
     pub(super) feeders: Vec<JoinHandle<()>>,
     pub(super) stop: Stop,
     pub(super) losses: Losses,
+    pub(super) undecided: Option<Arc<Undecided>>,
     /// Shown while this runs.
     pub(super) _gauges: Arc<dyn Refresh>,
 }
@@ -49,7 +51,10 @@ impl Dispatcher {
                 () = sleep(pause) => None,
             };
             match command {
-                None => self.hand_on().await,
+                None => {
+                    self.undecided.iter().for_each(|undecided| undecided.sweep());
+                    self.hand_on().await;
+                }
                 Some(Some(Command::Flush(done))) => {
                     self.hand_on().await;
                     self.flush(done);

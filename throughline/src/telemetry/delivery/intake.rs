@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::report::{Loss, Losses};
 use super::settings::Batching;
+use super::undecided::Undecided;
 
 /// The SDK's end of the queue.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct Intake {
     commands: mpsc::UnboundedSender<Command>,
     losses: Losses,
     timeout: Duration,
+    undecided: Option<Arc<Undecided>>,
 }
 
 /// The telemetry thread's end of the queue.
@@ -54,14 +56,20 @@ pub(super) enum Command {
 pub(super) fn queue(
     batching: Batching,
     losses: &Losses,
+    undecided: Option<Arc<Undecided>>,
 ) -> (Intake, Outlet, mpsc::UnboundedReceiver<Command>) {
     let (sender, receiver) = sync_channel(batching.queue as usize);
     let (commands, commanded) = mpsc::unbounded_channel();
     let batch = batching.batch as usize;
     let waiting = Arc::new(Waiting { count: AtomicUsize::new(0), batch, enough: Notify::new() });
-    let losses = losses.clone();
-    let intake =
-        Intake { spans: sender, waiting: Arc::clone(&waiting), commands, losses, timeout: batching.timeout };
+    let intake = Intake {
+        spans: sender,
+        waiting: Arc::clone(&waiting),
+        commands,
+        losses: losses.clone(),
+        timeout: batching.timeout,
+        undecided,
+    };
     (intake, Outlet { spans: receiver, waiting, capacity: batching.queue as usize }, commanded)
 }
 
@@ -95,6 +103,8 @@ impl SpanProcessor for Intake {
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
             self.push(span);
+        } else if let Some(undecided) = &self.undecided {
+            undecided.ended(span).into_iter().for_each(|span| self.push(span));
         }
     }
 

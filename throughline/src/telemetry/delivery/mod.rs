@@ -9,6 +9,8 @@
 //!                     -> blocking.rs       standard error, and exporters of others, on threads of their own
 //! ```
 //!
+//! A trace that the sampler declined may be held until its end and kept if it failed or took long (`undecided.rs`).
+//!
 //! What is lost is counted by reason (`apm_spans_dropped_total`), what fails by kind
 //! (`apm_export_failures_total`); health names the exporter, and forgets it when it works again (`report.rs`). An
 //! exporter that is stuck or panics costs its own spans and nothing else.
@@ -34,15 +36,18 @@ mod report;
 mod sampling;
 mod settings;
 mod shorten;
+mod tail;
+mod undecided;
 mod variables;
 
 pub(super) use pipeline::{Foreign, Pipeline};
 pub(super) use settings::Delivery;
 pub use settings::{Metrics, Traces};
+pub(super) use undecided::Undecided;
 
 use super::family::Family;
 
 /// The families of this folder, a list a file.
 pub(super) fn families() -> Vec<&'static Family> {
-    [report::FAMILIES, gauges::FAMILIES].concat()
+    [report::FAMILIES, gauges::FAMILIES, undecided::FAMILIES].concat()
 }

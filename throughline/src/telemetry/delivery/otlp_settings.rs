@@ -142,8 +142,8 @@ impl Otlp {
         let [own, base] = signal.names("TIMEOUT");
         variables.millis(&[&own, &base], &mut self.timeout);
         if let Some((name, value)) = first(signal, "COMPRESSION", variables) {
-            self.gzip = value == "gzip";
-            if !matches!(value.as_str(), "gzip" | "none") {
+            self.gzip = value.eq_ignore_ascii_case("gzip");
+            if !self.gzip && !value.eq_ignore_ascii_case("none") {
                 variables.warn(format!("{name} is not one of gzip, none: bodies are not compressed"));
             }
         }
@@ -159,7 +159,7 @@ impl Otlp {
 
     fn apply_protocol(&mut self, signal: Signal, variables: &mut Variables<'_>) {
         let Some((name, value)) = first(signal, "PROTOCOL", variables) else { return };
-        self.protocol = match value.as_str() {
+        self.protocol = match value.to_ascii_lowercase().as_str() {
             "grpc" => Protocol::Grpc,
             "http/protobuf" => Protocol::Protobuf,
             "http/json" => Protocol::Json,

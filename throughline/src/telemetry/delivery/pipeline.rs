@@ -7,6 +7,7 @@ use opentelemetry_sdk::trace::{SpanExporter, SpanProcessor, TracerProviderBuilde
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::super::clock::Clock;
 use super::super::health::Health;
 use super::super::redacting::Redacting;
 use super::super::registry::{Refresh, Registry};
@@ -20,6 +21,8 @@ use super::intake::{self, Intake};
 use super::lane::lane;
 use super::report::{Losses, Report};
 use super::settings::{Delivery, Traces};
+use super::tail::Tail;
+use super::undecided::Undecided;
 
 /// Everything that delivery is made with.
 #[derive(Clone, Copy)]
@@ -27,6 +30,8 @@ pub(in crate::telemetry) struct Pipeline<'a> {
     pub(in crate::telemetry) delivery: &'a Delivery,
     pub(in crate::telemetry) registry: &'a Registry,
     pub(in crate::telemetry) health: &'a Arc<Health>,
+    /// For how long traces are held.
+    pub(in crate::telemetry) clock: Clock,
     pub(in crate::telemetry) worker: Option<&'a Worker>,
     #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP sends it"))]
     pub(in crate::telemetry) resource: &'a Resource,
@@ -69,12 +74,13 @@ impl Foreign {
 // === impl Pipeline ===
 
 impl Pipeline<'_> {
-    /// Makes everything that is to get spans a part of `builder`. What cannot work is in health.
+    /// Makes everything that is to get spans a part of `builder`, and says where declined traces are held, if they are.
+    /// What cannot work is in health.
     pub(in crate::telemetry) fn attach(
         self,
         mut builder: TracerProviderBuilder,
         foreign: Vec<Foreign>,
-    ) -> TracerProviderBuilder {
+    ) -> (TracerProviderBuilder, Option<Arc<Undecided>>) {
         let mut exporters = Vec::new();
         for foreign in foreign {
             match foreign.0 {
@@ -89,12 +95,15 @@ impl Pipeline<'_> {
             }
         }
         exporters.extend(self.delivery.traces.iter().filter_map(|target| self.outgoing(*target)));
-        match self.worker {
-            Some(worker) if !exporters.is_empty() => {
-                builder.with_span_processor(self.start(worker, exporters))
-            }
-            _ => builder,
+        let Some(worker) = self.worker.filter(|_| !exporters.is_empty()) else { return (builder, None) };
+        let Delivery { head, keep, .. } = *self.delivery;
+        let undecided =
+            (keep.any() && head.declines()).then(|| Undecided::new(keep, self.clock, self.registry));
+        if let Some(undecided) = &undecided {
+            builder = builder.with_sampler(Tail { head: head.sampler(), undecided: Arc::clone(undecided) });
         }
+        let intake = self.start(worker, exporters, undecided.clone());
+        (builder.with_span_processor(intake), undecided)
     }
 
     fn report(&self, name: &'static str, part: &'static str, target: impl Into<String>) -> Report {
@@ -136,10 +145,10 @@ impl Pipeline<'_> {
     }
 
     /// Starts the tasks, and returns the end that the SDK gives spans to.
-    fn start(self, worker: &Worker, exporters: Vec<Outgoing>) -> Intake {
+    fn start(self, worker: &Worker, exporters: Vec<Outgoing>, undecided: Option<Arc<Undecided>>) -> Intake {
         let Delivery { batching, limits, .. } = *self.delivery;
         let losses = Losses::new(self.registry);
-        let (intake, outlet, commands) = intake::queue(batching, &losses);
+        let (intake, outlet, commands) = intake::queue(batching, &losses, undecided.clone());
         let mut gauges = Gauges::new(self.registry, batching, outlet.waiting());
         let (stop, stopped) = watch::channel(None);
         let (mut lanes, mut feeders) = (Vec::new(), Vec::new());
@@ -163,6 +172,7 @@ impl Pipeline<'_> {
             feeders,
             stop,
             losses,
+            undecided,
             _gauges: gauges,
         };
         worker.run(dispatcher.run());

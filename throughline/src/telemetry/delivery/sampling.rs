@@ -28,7 +28,7 @@ impl Default for Head {
 
 impl Head {
     pub(super) fn apply(&mut self, variables: &mut Variables<'_>) {
-        let Some(name) = variables.get(VARIABLE) else { return };
+        let Some(name) = variables.word(VARIABLE) else { return };
         let (by_parent, rule) = match name.strip_prefix("parentbased_") {
             Some(rule) => (true, rule),
             None => (false, &*name),
@@ -44,6 +44,11 @@ impl Head {
             }
         };
         *self = Self { by_parent, ratio };
+    }
+
+    /// Whether it ever declines a trace that begins here.
+    pub(super) fn declines(self) -> bool {
+        self.ratio < 1.0
     }
 
     /// The SDK's sampler.

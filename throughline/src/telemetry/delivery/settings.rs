@@ -8,7 +8,7 @@ use super::super::settings::Env;
 use super::keep::Keep;
 use super::otlp_settings::{Otlp, Protocol, Signal};
 use super::sampling::Head;
-use super::variables::Variables;
+use super::variables::{Variables, shown};
 
 /// Where spans go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Delivery {
             Protocol::Protobuf => Traces::OtlpHttp,
             Protocol::Json => Traces::OtlpHttpJson,
         };
-        let Some(exporters) = variables.list("OTEL_TRACES_EXPORTER") else {
+        let Some(exporters) = variables.words("OTEL_TRACES_EXPORTER") else {
             if self.otlp_traces.has_endpoint() {
                 self.traces = vec![otlp];
             } else if console {
@@ -150,7 +150,8 @@ impl Delivery {
                 "none" => continue,
                 other => {
                     variables.warn(format!(
-                        "OTEL_TRACES_EXPORTER: `{other}` is not one of otlp, console, none: ignored"
+                        "OTEL_TRACES_EXPORTER: `{}` is not one of otlp, console, none: ignored",
+                        shown(other)
                     ));
                     continue;
                 }
@@ -162,7 +163,7 @@ impl Delivery {
     }
 
     fn apply_metrics(&mut self, variables: &mut Variables<'_>) -> bool {
-        let Some(exporters) = variables.list("OTEL_METRICS_EXPORTER") else { return true };
+        let Some(exporters) = variables.words("OTEL_METRICS_EXPORTER") else { return true };
         let mut prometheus = false;
         self.metrics.clear();
         for exporter in exporters {
@@ -180,7 +181,8 @@ impl Delivery {
                 "none" => continue,
                 other => {
                     variables.warn(format!(
-                        "OTEL_METRICS_EXPORTER: `{other}` is not one of prometheus, otlp, console, none: ignored"
+                        "OTEL_METRICS_EXPORTER: `{}` is not one of prometheus, otlp, console, none: ignored",
+                        shown(other)
                     ));
                     continue;
                 }

@@ -28,6 +28,11 @@ impl<'a> Variables<'a> {
         names.iter().find_map(|name| Some((*name, self.get(name)?)))
     }
 
+    /// A value that is one of a few words, which are read in either case.
+    pub(super) fn word(&self, name: &str) -> Option<String> {
+        self.get(name).map(|value| value.to_ascii_lowercase())
+    }
+
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
@@ -62,9 +67,14 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// The items of a list with commas.
-    pub(super) fn list(&self, name: &str) -> Option<Vec<String>> {
-        let value = self.get(name)?;
+    /// The words of a list with commas.
+    pub(super) fn words(&self, name: &str) -> Option<Vec<String>> {
+        let value = self.word(name)?;
         Some(value.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
     }
+}
+
+/// What of an unknown word is repeated in a message.
+pub(super) fn shown(word: &str) -> String {
+    word.chars().take(40).flat_map(char::escape_debug).collect()
 }
