@@ -11,7 +11,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
-use super::delivery::{Foreign, Pipeline, Traces, Undecided};
+use super::delivery::{Foreign, Metrics, Pipeline, Pushing, Traces, Undecided};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
@@ -44,6 +44,7 @@ pub struct Telemetry {
 #[derive(Default)]
 struct Running {
     provider: Option<SdkTracerProvider>,
+    pushing: Option<Pushing>,
     worker: Option<Worker>,
 }
 
@@ -134,16 +135,19 @@ impl Telemetry {
     fn stop(&self, deadline: Duration) -> Option<impl FnOnce() + Send + use<>> {
         self.sink.retire();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Running { provider, worker } = std::mem::take(&mut *running);
+        let Running { provider, pushing, worker } = std::mem::take(&mut *running);
         drop(running);
         if provider.is_none() && worker.is_none() {
             return None;
         }
         self.health.metrics_down();
         Some(move || {
+            let pushed = pushing.map(|pushing| pushing.finish(deadline));
             if let Some(Err(error)) = provider.map(|provider| provider.shutdown_with_timeout(deadline)) {
                 tracing::warn!(error = %error, "not every span was delivered before the end");
             }
+            // The last push has its own end, which comes no later.
+            pushed.map(|pushed| pushed.recv_timeout(deadline));
             drop(worker);
         })
     }
@@ -194,6 +198,12 @@ impl TelemetryBuilder {
     /// Sends spans to `target` as well. Default: nowhere. OTLP needs the feature `otlp`.
     pub fn traces(mut self, target: Traces) -> Self {
         self.settings.delivery.traces.push(target);
+        self
+    }
+
+    /// Pushes metrics to `target` as well, every minute. Default: nowhere. OTLP needs the feature `otlp`.
+    pub fn metrics(mut self, target: Metrics) -> Self {
+        self.settings.delivery.metrics.push(target);
         self
     }
 
@@ -299,7 +309,7 @@ impl TelemetryBuilder {
         let Self { settings, clock, series_cap, current, foreign } = self;
         let registry = Registry::new(clock, series_cap);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
-        let exports = !settings.delivery.traces.is_empty() || foreign.iter().any(Foreign::needs_thread);
+        let exports = settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
         let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
         let (provider, undecided) =
             provider(&settings, foreign, &registry, clock, worker.as_ref(), &health).unzip();
@@ -313,10 +323,13 @@ impl TelemetryBuilder {
         if let Some(address) = settings.metrics {
             serve_metrics(worker.as_mut(), address, &sink, &health);
         }
+        let pushing = worker.as_ref().and_then(|worker| {
+            Pushing::start(&settings.delivery, &sink, &health, worker, &resource(&settings))
+        });
         for Degraded { reason, .. } in health.degraded_parts() {
             tracing::warn!("telemetry is degraded: {reason}");
         }
-        Telemetry { sink, health, running: Mutex::new(Running { provider, worker }) }
+        Telemetry { sink, health, running: Mutex::new(Running { provider, pushing, worker }) }
     }
 }
 
@@ -359,10 +372,10 @@ fn provider(
     }
     let resource = resource(settings);
     let builder = delivery.tracing(SdkTracerProvider::builder().with_resource(resource.clone()));
-    let pipeline = Pipeline { delivery, registry, health, clock, worker, resource: &resource };
+    let init = registry.gauge(&INIT_SUCCESS, &["traces"]);
+    init.set(1);
+    let pipeline = Pipeline { delivery, registry, health, init: &init, clock, worker, resource: &resource };
     let (builder, undecided) = pipeline.attach(builder, foreign);
-    let broken = health.degraded_parts().iter().any(|part| part.part.starts_with("traces"));
-    registry.gauge(&INIT_SUCCESS, &["traces"]).set(i64::from(!broken));
     Some((builder.build(), undecided))
 }
 

@@ -9,6 +9,8 @@
 //!                     -> blocking.rs       standard error, and exporters of others, on threads of their own
 //! ```
 //!
+//! Metrics may be pushed as well (`push.rs`), to the same receivers by the same client.
+//!
 //! A trace that the sampler declined may be held until its end and kept if it failed or took long (`undecided.rs`).
 //!
 //! What is lost is counted by reason (`apm_spans_dropped_total`), what fails by kind
@@ -32,6 +34,7 @@ mod otlp;
 #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP has a receiver"))]
 mod otlp_settings;
 mod pipeline;
+mod push;
 mod report;
 mod sampling;
 mod settings;
@@ -41,6 +44,7 @@ mod undecided;
 mod variables;
 
 pub(super) use pipeline::{Foreign, Pipeline};
+pub(super) use push::Pushing;
 pub(super) use settings::Delivery;
 pub use settings::{Metrics, Traces};
 pub(super) use undecided::Undecided;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::super::clock::Clock;
 use super::super::health::Health;
 use super::super::redacting::Redacting;
-use super::super::registry::{Refresh, Registry};
+use super::super::registry::{Gauge, Refresh, Registry};
 use super::super::worker::Worker;
 use super::blocking::Blocking;
 use super::dispatch::Dispatcher;
@@ -30,6 +30,8 @@ pub(in crate::telemetry) struct Pipeline<'a> {
     pub(in crate::telemetry) delivery: &'a Delivery,
     pub(in crate::telemetry) registry: &'a Registry,
     pub(in crate::telemetry) health: &'a Arc<Health>,
+    /// `apm_init_success` of traces.
+    pub(in crate::telemetry) init: &'a Gauge,
     /// For how long traces are held.
     pub(in crate::telemetry) clock: Clock,
     pub(in crate::telemetry) worker: Option<&'a Worker>,
@@ -95,6 +97,9 @@ impl Pipeline<'_> {
             }
         }
         exporters.extend(self.delivery.traces.iter().filter_map(|target| self.outgoing(*target)));
+        if self.worker.is_none() && !self.delivery.traces.is_empty() {
+            self.init.set(0);
+        }
         let Some(worker) = self.worker.filter(|_| !exporters.is_empty()) else { return (builder, None) };
         let Delivery { head, keep, .. } = *self.delivery;
         let undecided =
@@ -128,10 +133,10 @@ impl Pipeline<'_> {
             _ => Protocol::Protobuf,
         };
         let settings = &self.delivery.otlp_traces;
-        let report = self.report("otlp", "traces_otlp", settings.host(protocol, Signal::Traces));
+        let mut report = self.report("otlp", "traces_otlp", settings.host(protocol, Signal::Traces));
         let mut link = Link::new(settings, protocol, Signal::Traces);
         if let Err(failure) = link.check() {
-            report.failed(&failure);
+            report.not_set_up(&failure, self.init.clone());
         }
         let exporter = Box::new(Spans::new(link, self.resource));
         Some(Outgoing { name: "otlp", report, exporter })
@@ -139,6 +144,7 @@ impl Pipeline<'_> {
 
     #[cfg(not(feature = "otlp"))]
     fn otlp(&self, _: Traces) -> Option<Outgoing> {
+        self.init.set(0);
         self.health
             .degraded("traces_otlp", "spans are not sent: built without the feature `otlp`".to_owned());
         None

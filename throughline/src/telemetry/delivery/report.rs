@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::family::Family;
 use super::super::health::Health;
 use super::super::label::Label as _;
-use super::super::registry::{Counter, Registry};
+use super::super::registry::{Counter, Gauge, Registry};
 use super::failure::{ErrorType, Failure};
 use super::otlp_settings::Signal;
 
@@ -53,6 +53,8 @@ pub(super) struct Report {
     losses: Losses,
     health: Arc<Health>,
     failing: AtomicBool,
+    /// `apm_init_success`, where this is the one that could not be set up.
+    not_set_up: Option<Gauge>,
 }
 
 // === impl Losses ===
@@ -99,6 +101,7 @@ impl Report {
             losses: Losses(Arc::new([])),
             health: Arc::clone(health),
             failing: AtomicBool::new(false),
+            not_set_up: None,
         };
         report.of(Signal::Metrics, registry)
     }
@@ -126,10 +129,19 @@ impl Report {
         }
     }
 
+    /// It could not even be set up, which `init` says until it works after all.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP has something to set up"))]
+    pub(super) fn not_set_up(&mut self, failure: &Failure, init: Gauge) {
+        init.set(0);
+        self.not_set_up = Some(init);
+        self.failed(failure);
+    }
+
     /// Something was delivered whole.
     pub(super) fn works(&self) {
         if self.failing.swap(false, Ordering::Relaxed) {
             self.health.recovered(self.part);
+            self.not_set_up.iter().for_each(|init| init.set(1));
             let noun = self.signal.noun();
             tracing::info!(exporter = self.part, "{noun} reach {} again", self.target);
         }

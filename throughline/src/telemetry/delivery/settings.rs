@@ -116,6 +116,11 @@ impl Delivery {
         self.apply_metrics(&mut variables)
     }
 
+    /// Whether anything leaves at all, for which there has to be a thread.
+    pub(in crate::telemetry) fn needs_thread(&self) -> bool {
+        !self.traces.is_empty() || !self.metrics.is_empty()
+    }
+
     /// The sampler and the limits: the SDK would read the process's environment for them.
     pub(in crate::telemetry) fn tracing(&self, builder: TracerProviderBuilder) -> TracerProviderBuilder {
         let limits = self.limits;

@@ -6,6 +6,7 @@
 mod answer;
 mod client;
 mod connect;
+mod metrics;
 mod request;
 mod spans;
 mod tls;
@@ -23,6 +24,7 @@ use super::failure::{ErrorType, Failure, Retry};
 use super::otlp_settings::{Otlp, Protocol, Signal};
 use super::report::Report;
 use client::Client;
+pub(super) use metrics::Page;
 
 /// The pause before the second attempt, at most; it doubles from then on.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -66,7 +68,7 @@ impl Link {
     }
 
     /// Sends `message`, again and again while that may help and there is time. Returns how much was rejected.
-    async fn deliver<M: prost::Message + serde::Serialize>(
+    pub(super) async fn deliver<M: prost::Message + serde::Serialize>(
         &mut self,
         message: &M,
         budget: &Budget,
