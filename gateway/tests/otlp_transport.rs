@@ -8,7 +8,7 @@ mod process;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use collector::Collector;
+use collector::{Collector, Mode};
 use http::Method;
 use process::{Gateway, Launch, chat, prompt_config, until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -50,6 +50,15 @@ async fn refused(gateway: &Gateway) -> String {
         said["degraded"][0]["reason"].as_str().map(str::to_owned)
     })
     .await
+}
+
+/// Waits until nothing is degraded.
+async fn ready(gateway: &Gateway) {
+    let ready = async || {
+        let body = gateway.send(Method::GET, "/readyz", "").await.body;
+        String::from_utf8_lossy(&body).contains("\"ready\"").then_some(())
+    };
+    until("the recovery", ready).await;
 }
 
 #[tokio::test]
@@ -94,6 +103,61 @@ async fn an_address_of_the_signal_is_used_as_it_is_and_a_base_address_gets_a_pat
     let gateway = self::gateway("http://127.0.0.1:9", "http/protobuf", &settings).await;
     arrives(&gateway, &collector).await;
     assert_eq!(collector.got()[0].path, "/spans");
+}
+
+async fn pushing(collector: &Collector, protocol: &str, interval: &str) -> Gateway {
+    Launch::serve(&prompt_config(""))
+        .env("OTEL_METRICS_EXPORTER", "prometheus,otlp")
+        .env("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", &format!("http://{}/v1/metrics", collector.address))
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        .env("OTEL_METRIC_EXPORT_INTERVAL", interval)
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn metrics_are_pushed_in_all_three_protocols_and_served_as_well() {
+    for (protocol, ..) in PROTOCOLS {
+        let collector = Collector::start().await;
+        // gRPC has no paths.
+        let gateway = match protocol {
+            "grpc" => {
+                let endpoint = format!("http://{}", collector.address);
+                let settings =
+                    [("OTEL_METRICS_EXPORTER", "prometheus,otlp"), ("OTEL_METRIC_EXPORT_INTERVAL", "20")];
+                self::gateway(&endpoint, protocol, &settings).await
+            }
+            _ => pushing(&collector, protocol, "20").await,
+        };
+        for n in 1..=3 {
+            assert_eq!(gateway.ask(chat("auto", "hello")).await.status, 200);
+            until("the figure", async || (collector.sum("gateway_requests") == Some(n)).then_some(())).await;
+        }
+        assert_eq!(gateway.metric("gateway_requests_total", &[("code", "200")]).await, 3.0);
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_pushed_once_more_at_the_end() {
+    let collector = Collector::start().await;
+    let gateway = pushing(&collector, "http/protobuf", "3600000").await;
+    assert_eq!(gateway.ask(chat("auto", "hello")).await.status, 200);
+    assert_eq!(gateway.stop().await.code, Some(0));
+    assert_eq!(collector.sum("gateway_requests"), Some(1));
+}
+
+#[tokio::test]
+async fn metrics_that_do_not_arrive_are_said_until_they_do() {
+    let collector = Collector::start().await;
+    collector.turn(Mode::Status(500, &[]));
+    let gateway = pushing(&collector, "http/protobuf", "20").await;
+    let reason = refused(&gateway).await;
+    assert_eq!(reason, format!("metrics do not reach {}: it answered 500", collector.address));
+    let labels = [("signal", "metrics"), ("error_type", "http_5xx")];
+    assert!(gateway.metric("apm_export_failures_total", &labels).await >= 1.0);
+    collector.turn(Mode::Take);
+    until("the figure", async || collector.sum("gateway_requests").map(drop)).await;
+    ready(&gateway).await;
 }
 
 /// Certificates of an authority that nobody else trusts.
@@ -183,7 +247,7 @@ async fn a_receiver_that_cannot_be_trusted_gets_nothing() {
     for (protocol, ..) in PROTOCOLS {
         let collector = Collector::tls(authority.server(false)).await;
         let endpoint = format!("https://{}", collector.address);
-        let settings = [("OTEL_EXPORTER_OTLP_CERTIFICATE", text(&ca)), ("OTEL_BSP_EXPORT_TIMEOUT", "100")];
+        let settings = [("OTEL_EXPORTER_OTLP_CERTIFICATE", text(&ca))];
         let gateway = gateway(&endpoint, protocol, &settings).await;
         let reason = refused(&gateway).await;
         assert!(reason.contains(": no TLS: invalid peer certificate: "), "{reason}");
@@ -216,9 +280,5 @@ async fn a_file_that_is_missing_is_said_and_used_once_it_is_there() {
     assert!(reason.contains("the file of OTEL_EXPORTER_OTLP_CERTIFICATE cannot be read: "), "{reason}");
     std::fs::copy(authority.path("ca.pem"), &late).unwrap();
     arrives(&gateway, &collector).await;
-    let ready = async || {
-        let body = gateway.send(Method::GET, "/readyz", "").await.body;
-        String::from_utf8_lossy(&body).contains("\"ready\"").then_some(())
-    };
-    until("the recovery", ready).await;
+    ready(&gateway).await;
 }

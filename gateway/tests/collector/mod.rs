@@ -16,9 +16,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message as _;
+use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use rustls::ServerConfig;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -47,8 +51,10 @@ pub(crate) struct Got {
     pub(crate) headers: HeaderMap,
     /// The body as it was sent.
     pub(crate) body: Bytes,
-    /// What it says.
+    /// What it says, when it is about traces.
     pub(crate) request: ExportTraceServiceRequest,
+    /// What it says, when it is about metrics.
+    pub(crate) metrics: ExportMetricsServiceRequest,
 }
 
 /// A collector that listens. Dropping it closes its port.
@@ -102,6 +108,21 @@ impl Collector {
             spans.map(|span| span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()).collect()
         };
         lock(&self.shared.got).iter().flat_map(|got: &Got| -> Vec<String> { servers(got) }).collect()
+    }
+
+    /// The last figure it was sent of the sum called `name`, over all series.
+    pub(crate) fn sum(&self, name: &str) -> Option<i64> {
+        let got = self.got();
+        let scopes = got.iter().rev().flat_map(|got| &got.metrics.resource_metrics);
+        let mut metrics =
+            scopes.flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
+        let metric = metrics.find(|metric| metric.name == name)?;
+        let Some(Data::Sum(sum)) = &metric.data else { panic!("{name} is no sum") };
+        let value = |point: &NumberDataPoint| match point.value {
+            Some(Value::AsInt(value)) => value,
+            other => panic!("{name} is {other:?}"),
+        };
+        Some(sum.data_points.iter().map(value).sum())
     }
 
     /// Waits until it was asked `times` times, whatever it answered.
@@ -165,13 +186,21 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answe
         Mode::Take => {}
     }
     let content = head.headers["content-type"].to_str().expect("it is text").to_owned();
-    let request = read(&content, &head.headers, &body);
     let (path, headers) = (head.uri.path().to_owned(), head.headers);
-    lock(&shared.got).push(Got { path, headers, body, request });
+    let (mut request, mut metrics) = Default::default();
+    match path.to_ascii_lowercase().contains("metrics") {
+        true => metrics = read(&content, &headers, &body),
+        false => request = read(&content, &headers, &body),
+    }
+    lock(&shared.got).push(Got { path, headers, body, request, metrics });
     Ok(taken(&content))
 }
 
-fn read(content: &str, headers: &HeaderMap, body: &Bytes) -> ExportTraceServiceRequest {
+fn read<M: prost::Message + Default + DeserializeOwned>(
+    content: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> M {
     let plain = |body: &[u8], zipped: bool| {
         let mut plain = Vec::new();
         match zipped {
@@ -188,11 +217,9 @@ fn read(content: &str, headers: &HeaderMap, body: &Bytes) -> ExportTraceServiceR
         "application/grpc" => {
             let length = u32::from_be_bytes(body[1..5].try_into().expect("four bytes"));
             assert_eq!(body.len(), 5 + length as usize);
-            ExportTraceServiceRequest::decode(&*plain(&body[5..], body[0] == 1)).expect("it is a request")
+            M::decode(&*plain(&body[5..], body[0] == 1)).expect("it is a request")
         }
-        "application/x-protobuf" => {
-            ExportTraceServiceRequest::decode(&*plain(body, zipped)).expect("it is a request")
-        }
+        "application/x-protobuf" => M::decode(&*plain(body, zipped)).expect("it is a request"),
         "application/json" => serde_json::from_slice(&plain(body, zipped)).expect("it is a request"),
         other => panic!("what is {other}?"),
     }
