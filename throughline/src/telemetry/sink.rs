@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::clock::Clock;
+use super::delivery::Undecided;
 use super::registry::Registry;
 use crate::redact::Redactor;
 
@@ -28,6 +29,7 @@ struct Inner {
 struct On {
     registry: Registry,
     tracer: Option<SdkTracer>,
+    undecided: Option<Arc<Undecided>>,
     redactor: OnceLock<Redactor>,
 }
 
@@ -37,11 +39,16 @@ static CURRENT: LazyLock<ArcSwap<Inner>> = LazyLock::new(|| ArcSwap::new(Arc::cl
 // === impl Sink ===
 
 impl Sink {
-    pub(super) fn new(clock: Clock, registry: Registry, tracer: Option<SdkTracer>) -> Self {
+    pub(super) fn new(
+        clock: Clock,
+        registry: Registry,
+        tracer: Option<SdkTracer>,
+        undecided: Option<Arc<Undecided>>,
+    ) -> Self {
         Self(Arc::new(Inner {
             id: next_id(),
             clock,
-            on: Some(On { registry, tracer, redactor: OnceLock::new() }),
+            on: Some(On { registry, tracer, undecided, redactor: OnceLock::new() }),
         }))
     }
 
@@ -106,6 +113,12 @@ impl Sink {
     #[inline]
     pub(super) fn tracer(&self) -> Option<&SdkTracer> {
         self.0.on.as_ref().and_then(|on| on.tracer.as_ref())
+    }
+
+    /// Where traces are held that the sampler declined, if they are.
+    #[inline]
+    pub(super) fn undecided(&self) -> Option<&Undecided> {
+        self.0.on.as_ref().and_then(|on| on.undecided.as_deref())
     }
 
     /// Everything recorded so far in the OpenMetrics text format; empty when telemetry is off.
