@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderBuilder};
 
 use super::clock::Clock;
@@ -176,7 +174,7 @@ impl TelemetryBuilder {
 
     /// The `service.version` of traces and the `version` of `build_info`. Default: this library's.
     pub fn service_version(mut self, version: impl Into<String>) -> Self {
-        self.settings.service_version = version.into();
+        self.settings.service_version = Some(version.into());
         self
     }
 
@@ -235,10 +233,13 @@ impl TelemetryBuilder {
     ///
     /// | variable | what it does |
     /// |---|---|
-    /// | `ENABLE_OBSERVABILITY`, `ENABLE_APM` | `false` switches everything off; the first one set decides |
-    /// | `OTEL_SDK_DISABLED` | `true` switches everything off |
+    /// | `ENABLE_OBSERVABILITY`, `ENABLE_APM` | `false` switches everything off, `true` on; the first one set decides |
+    /// | `OTEL_SDK_DISABLED` | `true` switches everything off, unless one of the two decides |
     /// | `OTEL_SERVICE_NAME`, `SERVICE_NAME` | the service's name |
+    /// | `OTEL_RESOURCE_ATTRIBUTES` | what else the service is said to be: `key=value`, with commas, percent-encoded |
     /// | `ENVIRONMENT` | `deployment.environment.name`; `development` writes spans to standard error |
+    /// | `OTEL_PROPAGATORS` | `tracecontext`, `baggage` or `none`: [`Sink::propagators`] |
+    /// | `OTEL_METRICS_EXEMPLAR_FILTER` | `trace_based` (the default) or `always_off` |
     /// | `OTEL_EXPORTER_PROMETHEUS_HOST`, `_PORT` | where metrics are served |
     /// | `OTEL_METRICS_EXPORTER` | `prometheus` or `none` |
     /// | `OTEL_TRACES_EXPORTER` | `otlp`, `console`, `none`, or several with commas |
@@ -246,7 +247,8 @@ impl TelemetryBuilder {
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc` |
     /// | `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `_ARG` | as the SDK reads them |
     pub fn from_env(self) -> Self {
-        self.from_variables(|name| std::env::var(name).ok())
+        // What is no Unicode is refused or shown as what it is, instead of being passed over.
+        self.from_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
     /// As [`TelemetryBuilder::from_env`], with the variables looked up by `env`.
@@ -259,32 +261,32 @@ impl TelemetryBuilder {
     /// `apm_init_success`.
     pub fn init(self) -> Telemetry {
         let settings = &self.settings;
-        settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let health = Arc::new(Health::default());
         if !settings.enabled {
             let by = settings.off_by.as_deref().unwrap_or("configuration");
             tracing::info!(
                 "observability is off by {by}: no metrics, no traces; everything else works as usual"
             );
-            let sink = Sink::without_telemetry(self.clock);
+            let sink = Sink::off(self.clock, settings.propagators);
             if self.current {
                 sink.make_current();
             }
             return Telemetry { sink, health, running: Mutex::default() };
         }
+        settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.start(health)
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
         let Self { settings, clock, series_cap, current, processors } = self;
         let registry = Registry::new(clock, series_cap);
-        registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
+        registry.gauge(&BUILD_INFO, &[&settings.service_name, settings.version()]).set(1);
         let mut worker = Worker::start(&settings, &health);
         let provider = provider(&settings, processors, &registry, worker.as_ref(), &health);
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
-        let sink = Sink::new(clock, registry, tracer);
+        let sink = Sink::new(&settings, clock, registry, tracer);
         if current {
             sink.make_current();
         }
@@ -335,7 +337,7 @@ fn provider(
     }
     let up = registry.gauge(&INIT_SUCCESS, &["traces"]);
     up.set(1);
-    let mut builder = SdkTracerProvider::builder().with_resource(resource(settings));
+    let mut builder = SdkTracerProvider::builder().with_resource(settings.resource());
     for add in processors {
         builder = add(builder);
     }
@@ -370,15 +372,4 @@ fn otlp_exporter(
 #[cfg(not(feature = "otlp"))]
 fn otlp_exporter(_: Traces, _: Option<&Worker>) -> Result<Console, String> {
     Err("built without the feature `otlp`".to_owned())
-}
-
-fn resource(settings: &Settings) -> Resource {
-    let version = KeyValue::new("service.version", settings.service_version.clone());
-    let environment =
-        settings.environment.clone().map(|name| KeyValue::new("deployment.environment.name", name));
-    Resource::builder()
-        .with_service_name(settings.service_name.clone())
-        .with_attribute(version)
-        .with_attributes(environment)
-        .build()
 }

@@ -162,7 +162,8 @@ impl<S: Stage> Core<S> {
         };
         let at = cx.clock().now();
         let elapsed = at.since(live.started);
-        let trace = live.span.as_ref().map(|span| span.span_context().trace_id());
+        let shown = live.span.as_ref().filter(|_| cx.sink().exemplars());
+        let trace = shown.map(|span| span.span_context().trace_id());
         let labels = [S::PRIMITIVE, self.stage.operation(), outcome.as_str()];
         binding.handles.ended(cx, labels, outcome.index(), elapsed, trace);
         if S::UPSTREAM {

@@ -13,6 +13,8 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use super::clock::Clock;
 use super::registry::Registry;
+use super::settings::Settings;
+use crate::propagation::Propagators;
 use crate::redact::Redactor;
 
 /// Where stages report what they did. Cheap to clone.
@@ -22,12 +24,14 @@ pub struct Sink(Arc<Inner>);
 struct Inner {
     id: u64,
     clock: Clock,
+    propagators: Propagators,
     on: Option<On>,
 }
 
 struct On {
     registry: Registry,
     tracer: Option<SdkTracer>,
+    exemplars: bool,
     redactor: OnceLock<Redactor>,
 }
 
@@ -37,18 +41,29 @@ static CURRENT: LazyLock<ArcSwap<Inner>> = LazyLock::new(|| ArcSwap::new(Arc::cl
 // === impl Sink ===
 
 impl Sink {
-    pub(super) fn new(clock: Clock, registry: Registry, tracer: Option<SdkTracer>) -> Self {
-        Self(Arc::new(Inner {
-            id: next_id(),
-            clock,
-            on: Some(On { registry, tracer, redactor: OnceLock::new() }),
-        }))
+    pub(super) fn new(
+        settings: &Settings,
+        clock: Clock,
+        registry: Registry,
+        tracer: Option<SdkTracer>,
+    ) -> Self {
+        let on = On { registry, tracer, exemplars: settings.exemplars, redactor: OnceLock::new() };
+        Self::of(clock, settings.propagators, Some(on))
     }
 
     /// A sink that records nothing but still tells the time by `clock`.
     #[must_use]
     pub fn without_telemetry(clock: Clock) -> Self {
-        Self(Arc::new(Inner { id: next_id(), clock, on: None }))
+        Self::off(clock, Propagators::default())
+    }
+
+    /// As [`Sink::without_telemetry`]: what is said to and by others stays the same when nothing is recorded.
+    pub(super) fn off(clock: Clock, propagators: Propagators) -> Self {
+        Self::of(clock, propagators, None)
+    }
+
+    fn of(clock: Clock, propagators: Propagators, on: Option<On>) -> Self {
+        Self(Arc::new(Inner { id: next_id(), clock, propagators, on }))
     }
 
     /// The sink that new contexts report to: that of the telemetry initialised last, or none.
@@ -94,6 +109,18 @@ impl Sink {
     #[must_use]
     pub fn traces(&self) -> bool {
         self.tracer().is_some()
+    }
+
+    /// Which headers of a caller's trace are to be read, and written to others.
+    #[must_use]
+    pub fn propagators(&self) -> Propagators {
+        self.0.propagators
+    }
+
+    /// Whether histograms show traces.
+    #[inline]
+    pub(super) fn exemplars(&self) -> bool {
+        self.0.on.as_ref().is_some_and(|on| on.exemplars)
     }
 
     /// A redactor that counts in these metrics, if they are on.
