@@ -29,7 +29,7 @@ impl Settings {
                     return;
                 }
                 None => {
-                    self.warn(format!("{name} is `{}`, which is not true or false: ignored", shown(&value)))
+                    self.warn(format!("{name} is `{}`, which is not true or false: ignored", shown(&value)));
                 }
             }
         }
