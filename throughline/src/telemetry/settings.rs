@@ -302,23 +302,48 @@ mod tests {
         assert!(odd.metrics.is_some());
     }
 
+    const GUIDE: &str = include_str!("../../../docs/guides/telemetry-environment.md");
+
+    /// The variables that are not about exporters.
+    const VARIABLES: [&str; 13] = [
+        "ENABLE_OBSERVABILITY",
+        "ENABLE_APM",
+        "OTEL_SDK_DISABLED",
+        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "SERVICE_NAME",
+        "ENVIRONMENT",
+        "OTEL_PROPAGATORS",
+        "OTEL_EXPORTER_PROMETHEUS_HOST",
+        "OTEL_EXPORTER_PROMETHEUS_PORT",
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+        "OTEL_LOGS_EXPORTER",
+        "OTEL_CONFIG_FILE",
+    ];
+
+    #[test]
+    fn the_guide_has_a_row_for_every_variable() {
+        for name in VARIABLES {
+            assert!(GUIDE.contains(&format!("\n| `{name}` |")), "the guide is silent on {name}");
+        }
+    }
+
+    #[test]
+    fn every_variable_is_looked_at() {
+        for name in VARIABLES {
+            let asked = std::cell::Cell::new(false);
+            let look = |wanted: &str| {
+                asked.set(asked.get() || wanted == name);
+                None
+            };
+            Settings::default().apply(&look);
+            assert!(asked.get(), "{name}");
+        }
+    }
+
     #[test]
     fn an_empty_variable_is_an_unset_one() {
-        for name in [
-            "ENABLE_OBSERVABILITY",
-            "ENABLE_APM",
-            "OTEL_SDK_DISABLED",
-            "OTEL_SERVICE_NAME",
-            "OTEL_RESOURCE_ATTRIBUTES",
-            "SERVICE_NAME",
-            "ENVIRONMENT",
-            "OTEL_PROPAGATORS",
-            "OTEL_EXPORTER_PROMETHEUS_HOST",
-            "OTEL_EXPORTER_PROMETHEUS_PORT",
-            "OTEL_METRICS_EXEMPLAR_FILTER",
-            "OTEL_LOGS_EXPORTER",
-            "OTEL_CONFIG_FILE",
-        ] {
+        for name in VARIABLES {
             for empty in ["", " ", "\t"] {
                 let found = format!("{:?}", settings(&[(name, empty)]));
                 assert_eq!(found, format!("{:?}", Settings::default()), "{name}");
