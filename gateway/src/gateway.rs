@@ -10,6 +10,9 @@ use throughline::{Boxed, Context, Workflow};
 use throughline_llm::Answer;
 use throughline_llm::openai::{ChatRequest, Limits};
 
+use crate::config::Inbound;
+use crate::inbound;
+
 /// A configured model: a workflow of chat requests.
 pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
 
@@ -32,8 +35,8 @@ pub(crate) struct Gateway {
     pub(crate) limits: Limits,
     /// The most bytes of a body.
     pub(crate) max_body: usize,
-    /// Whether a client's trace is continued: only where clients are trusted.
-    pub(crate) trust_traces: bool,
+    /// What is believed of a client's trace.
+    pub(crate) inbound: Inbound,
     /// Telemetry, for its port and its health.
     pub(crate) telemetry: Telemetry,
     /// Whether it is about to stop.
@@ -60,9 +63,7 @@ impl Gateway {
         if let Some(id) = text("x-request-id").filter(|id| !id.is_empty() && id.len() <= LONGEST_ID) {
             cx = cx.correlation_id(id);
         }
-        if let (true, Some(parent)) = (self.trust_traces, text("traceparent")) {
-            cx = cx.trace_parent(parent, text("tracestate"));
-        }
+        cx = inbound::take_over(cx, self.inbound, self.sink().propagators(), headers);
         if !self.sink().traces() {
             cx = cx.new_trace();
         }

@@ -7,6 +7,7 @@ mod demo;
 mod errors;
 mod exchange;
 mod gateway;
+mod inbound;
 mod routes;
 mod serve;
 mod server;

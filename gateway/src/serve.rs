@@ -90,7 +90,7 @@ pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> R
         rule_headers: workflows::rule_headers(config),
         limits,
         max_body: config.server.max_body,
-        trust_traces: address.ip().is_loopback(),
+        inbound: config.trace_context.inbound(address),
         telemetry,
         draining: AtomicBool::new(false),
     });

@@ -48,7 +48,10 @@ pub(crate) fn build(config: &Config) -> Result<BTreeMap<String, Model>, ConfigEr
     let providers = config
         .providers
         .iter()
-        .map(|(name, provider)| Ok((name.clone(), Arc::new(build_provider(name, provider, &mut clients)?))))
+        .map(|(name, provider)| {
+            let forwards_trace = config.trace_context.forwards_to(name);
+            Ok((name.clone(), Arc::new(build_provider(name, provider, forwards_trace, &mut clients)?)))
+        })
         .collect::<Result<Providers, ConfigError>>()?;
     let model = |(name, model): (&String, &config::Model)| {
         Ok((name.clone(), build_model(name, model, &providers, &prices)?))
@@ -98,6 +101,7 @@ fn prices(config: &Config) -> PriceTable {
 fn build_provider(
     name: &str,
     provider: &config::Provider,
+    forwards_trace: bool,
     clients: &mut Clients,
 ) -> Result<Provider, ConfigError> {
     match provider {
@@ -107,6 +111,7 @@ fn build_provider(
                 base_url: server.base_url.clone(),
                 api_key: server.api_key.clone(),
                 stream_usage: server.stream_usage,
+                forwards_trace,
             };
             let limit = server.connect_timeout;
             let client = clients.entry(limit).or_insert_with(|| HttpClient::new(limit));

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
 use serde::Deserialize;
 use serde_json::Value;
-use throughline::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
+use throughline::telemetry::{Ended, NoEvents, Registry, Run, Stage};
 use throughline::{Context, Error, Kind, Result};
 
 use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
 
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
@@ -64,6 +66,7 @@ pub struct Refusal {
 pub struct HttpCall {
     provider: String,
     client: HttpClient,
+    forwards_trace: bool,
 }
 
 // === impl HttpRequest ===
@@ -90,8 +93,24 @@ impl fmt::Debug for HttpAnswer {
 impl HttpCall {
     /// Calls to `provider`, as it is called in the configuration.
     #[must_use]
-    pub fn new(provider: impl Into<String>, client: HttpClient) -> Observed<Self> {
-        Observed::new(Self { provider: provider.into(), client })
+    pub fn new(provider: impl Into<String>, client: HttpClient) -> Self {
+        Self { provider: provider.into(), client, forwards_trace: false }
+    }
+
+    /// Sends the attempt's `traceparent` along, unless the environment has switched that off. What vendors and
+    /// callers have noted, `tracestate` and `baggage`, is never sent.
+    #[must_use]
+    pub fn forwarding_trace(self) -> Self {
+        Self { forwards_trace: true, ..self }
+    }
+
+    fn add_trace(&self, headers: &mut HeaderMap, cx: &Context) {
+        if !self.forwards_trace || !cx.sink().propagators().trace_context {
+            return;
+        }
+        if let Some(parent) = cx.traceparent().and_then(|parent| HeaderValue::try_from(parent).ok()) {
+            headers.insert(TRACEPARENT, parent);
+        }
     }
 }
 
@@ -116,7 +135,13 @@ impl Stage for HttpCall {
 
     fn declare(&self, _: &Registry) {}
 
-    async fn run(&self, request: HttpRequest, _: &Context, run: &mut Run<'_, Self>) -> Result<HttpAnswer> {
+    async fn run(
+        &self,
+        mut request: HttpRequest,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<HttpAnswer> {
+        self.add_trace(&mut request.headers, cx);
         run.attribute("http.request.method", "POST");
         run.attribute("server.address", request.uri.host().unwrap_or_default().to_owned());
         let answer =

@@ -18,19 +18,19 @@
 mod state;
 mod stop;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
+use crate::propagation;
 use crate::saga::Journal;
 use crate::telemetry::{Clock, Sink, Tick};
 pub use state::State;
@@ -60,6 +60,8 @@ struct Request {
     tags: BTreeMap<String, String>,
     baggage: BTreeMap<String, String>,
     sink: Option<Sink>,
+    /// What the first span of a new trace points at.
+    link: Option<SpanContext>,
     upstream_nanos: AtomicU64,
 }
 
@@ -166,10 +168,12 @@ impl Context {
     /// The W3C `traceparent` to send along with a call made now.
     #[must_use]
     pub fn traceparent(&self) -> Option<String> {
-        self.span.is_valid().then(|| {
-            let flags = self.span.trace_flags() & TraceFlags::SAMPLED;
-            format!("00-{}-{}-{:02x}", self.span.trace_id(), self.span.span_id(), flags.to_u8())
-        })
+        propagation::traceparent(&self.span)
+    }
+
+    /// What a span that begins a trace here points at: the caller's span, where it is not continued.
+    pub(crate) fn link(&self) -> Option<&SpanContext> {
+        self.request.link.as_ref().filter(|_| !self.span.is_valid())
     }
 
     /// Whether the caller has asked for a stream, so that its first item can be waited for from the start.
@@ -289,6 +293,7 @@ impl Context {
             tags: self.request.tags.clone(),
             baggage: self.request.baggage.clone(),
             sink: self.request.sink.clone(),
+            link: self.request.link.clone(),
             upstream_nanos: AtomicU64::new(0),
         };
         Self {
@@ -422,11 +427,21 @@ impl ContextBuilder {
     /// Continues the trace of a W3C `traceparent` and `tracestate`; malformed ones start a new trace.
     /// Default: a new trace.
     pub fn trace_parent(mut self, traceparent: &str, tracestate: Option<&str>) -> Self {
-        use opentelemetry::propagation::TextMapPropagator;
-        let mut carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-        carrier.extend(tracestate.map(|state| ("tracestate".to_owned(), state.to_owned())));
-        let parent = TraceContextPropagator::new().extract(&carrier);
-        self.span = Some(parent.span().span_context().clone()).filter(SpanContext::is_valid);
+        self.span = propagation::trace_context([traceparent], tracestate);
+        self
+    }
+
+    /// Continues the trace of `span`, such as [`propagation::trace_context`] reads it from headers. One that is not
+    /// valid starts a new trace. Default: a new trace.
+    pub fn parent(mut self, span: SpanContext) -> Self {
+        self.span = Some(span).filter(SpanContext::is_valid);
+        self
+    }
+
+    /// Starts a new trace whose first span points at `caller`, for callers that are not to decide which trace this
+    /// is and whether it is recorded. It says nothing where a trace is continued. Default: none.
+    pub fn link(mut self, caller: SpanContext) -> Self {
+        self.request.link = Some(caller).filter(SpanContext::is_valid);
         self
     }
 

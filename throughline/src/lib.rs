@@ -125,6 +125,7 @@ pub mod map;
 pub mod named;
 pub mod parallel;
 pub mod primitive;
+pub mod propagation;
 pub mod rate_limit;
 pub mod redact;
 pub mod retry;

@@ -13,6 +13,7 @@ use super::price::{self, Price, PriceFile};
 use super::provider::{Provider, ProviderFile};
 use super::server::{Server, ServerFile, Telemetry, TelemetryFile};
 use super::source::Source;
+use super::trace_context::{Kind, TraceContext, TraceContextFile};
 use super::{read, syntax};
 
 /// The longest configuration file, in bytes.
@@ -25,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) server: Server,
     /// What the telemetry is called and where it is served.
     pub(crate) telemetry: Telemetry,
+    /// How traces come in and go out.
+    pub(crate) trace_context: TraceContext,
     /// The providers by name.
     pub(crate) providers: BTreeMap<String, Provider>,
     /// Prices that replace or add to the built-in ones, by the model's name at its provider.
@@ -40,6 +43,8 @@ struct ConfigFile {
     server: ServerFile,
     #[serde(default)]
     telemetry: TelemetryFile,
+    #[serde(default)]
+    trace_context: TraceContextFile,
     #[serde(default)]
     providers: BTreeMap<Spanned<String>, ProviderFile>,
     #[serde(default)]
@@ -112,10 +117,13 @@ impl ConfigFile {
             ));
         }
         let names: Vec<String> = self.providers.keys().map(|name| name.get_ref().clone()).collect();
+        let providers = check.named("provider", self.providers, |check, name, file| file.check(check, name));
+        let kinds: Vec<_> = providers.iter().map(|(name, found)| (name.clone(), Kind::from(found))).collect();
         Config {
             server,
             telemetry,
-            providers: check.named("provider", self.providers, |check, name, file| file.check(check, name)),
+            trace_context: self.trace_context.check(check, &kinds),
+            providers,
             prices: price::check(self.prices, check),
             models: check.named("model", self.models, |check, name, file| file.check(check, name, &names)),
         }
@@ -276,6 +284,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
         for table in [
             "server",
             "telemetry",
+            "trace_context",
             "providers.p.openai",
             "providers.p.simulated",
             "providers.p.simulated.faults",

@@ -27,6 +27,7 @@ mod simulated;
 mod source;
 mod syntax;
 mod timeout;
+mod trace_context;
 
 #[cfg(test)]
 mod fixture;
@@ -40,3 +41,4 @@ pub(crate) use retry::Retries;
 pub(crate) use route::{Condition, Route, Rule};
 pub(crate) use server::{Server, Telemetry};
 pub(crate) use timeout::TimeLimit;
+pub(crate) use trace_context::Inbound;

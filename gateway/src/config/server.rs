@@ -70,7 +70,8 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn is_public(address: SocketAddr) -> bool {
+/// Whether other machines reach `address`.
+pub(super) fn is_public(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 

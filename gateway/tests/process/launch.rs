@@ -193,6 +193,11 @@ impl Gateway {
         until(name, async || (self.metric(name, labels).await == value).then_some(())).await;
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it still runs")
+    }
+
     /// Sends it SIGTERM.
     pub(crate) fn terminate(&self) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("it still runs");

@@ -1,5 +1,7 @@
 //! A receiver of traces by OTLP, over gRPC and over HTTP, and the trees of what it got.
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -21,7 +23,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -137,6 +139,26 @@ impl TraceService for Got {
 // === impl Trace ===
 
 impl Trace {
+    /// The caller's trace and span that the server span points at, as `TRACE-SPAN STATE`.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let spans = self.0.iter().flat_map(|span| &span.links);
+        let text =
+            |link: &Link| format!("{}-{} {}", hex(&link.trace_id), hex(&link.span_id), link.trace_state);
+        spans.map(text).collect()
+    }
+
+    /// The ids of the spans called `name`.
+    pub(crate) fn span_ids(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|span| span.name == name).map(|span| hex(&span.span_id)).collect()
+    }
+
+    /// What vendors have noted, of every span the same.
+    pub(crate) fn state(&self) -> &str {
+        let state = &self.0[0].trace_state;
+        assert!(self.0.iter().all(|span| span.trace_state == *state), "{}", self.tree());
+        state
+    }
+
     fn has_server_span(&self) -> bool {
         self.0.iter().any(|span| span.kind() == SpanKind::Server)
     }

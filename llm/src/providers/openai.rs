@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use throughline::telemetry::Observed;
 use throughline::{ConfigError, Error, Kind, Result};
 
 use super::{Dialect, Provider};
@@ -27,6 +28,8 @@ pub struct OpenAiConfig {
     pub api_key: Option<SecretString>,
     /// Asks for usage in streams on the client's behalf. Default: true.
     pub stream_usage: bool,
+    /// Sends a `traceparent` with every call. Nothing else of a trace is sent. Default: false.
+    pub forwards_trace: bool,
 }
 
 struct OpenAi {
@@ -53,7 +56,11 @@ pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, Conf
         ))
     })?;
     let dialect = OpenAi { uri, headers, stream_usage: config.stream_usage };
-    Ok(Provider::Http(Box::new(dialect), HttpCall::new(config.name, client)))
+    let mut call = HttpCall::new(config.name, client);
+    if config.forwards_trace {
+        call = call.forwarding_trace();
+    }
+    Ok(Provider::Http(Box::new(dialect), Observed::new(call)))
 }
 
 /// `None` for an address that cannot be called, or that holds more than origin and path: a password would

@@ -58,6 +58,25 @@ async fn nothing_of_the_client_but_the_body_goes_upstream() {
 }
 
 #[tokio::test]
+async fn a_provider_that_is_to_learn_of_the_trace_gets_its_parent_and_nothing_more() {
+    let upstream = Upstream::start(vec![Act::json(200, "", ANSWER), Act::json(200, "", ANSWER)]).await;
+    let told = OpenAiConfig { forwards_trace: true, ..config(upstream.base_url.clone()) };
+    let ask = ask_with(told, MODEL);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let cx = Context::builder().trace_parent(parent, Some("vendor=secret")).baggage("team", "secret").build();
+    plain(&ask, &cx).await.unwrap();
+    plain(&ask, &Context::new()).await.unwrap();
+    let [with, without] = &upstream.seen()[..] else { panic!("there were two requests") };
+    assert_eq!(
+        value(&with.headers, "traceparent"),
+        Some(parent),
+        "nothing is recorded here: it passes through"
+    );
+    assert!(with.headers.iter().all(|(_, value)| !value.contains("secret")));
+    assert_eq!(value(&without.headers, "traceparent"), None, "there is no trace to speak of");
+}
+
+#[tokio::test]
 async fn the_key_is_that_of_the_configuration() {
     let upstream = Upstream::start(vec![Act::json(200, "", ANSWER)]).await;
     let keyed = OpenAiConfig { api_key: Some("sk-1234".into()), ..config(upstream.base_url.clone()) };

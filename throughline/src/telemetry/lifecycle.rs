@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
@@ -178,7 +176,7 @@ impl TelemetryBuilder {
 
     /// The `service.version` of traces and the `version` of `build_info`. Default: this library's.
     pub fn service_version(mut self, version: impl Into<String>) -> Self {
-        self.settings.service_version = version.into();
+        self.settings.service_version = Some(version.into());
         self
     }
 
@@ -265,10 +263,13 @@ impl TelemetryBuilder {
     ///
     /// | variable | what it does |
     /// |---|---|
-    /// | `ENABLE_OBSERVABILITY`, `ENABLE_APM` | `false` switches everything off; the first one set decides |
-    /// | `OTEL_SDK_DISABLED` | `true` switches everything off |
+    /// | `ENABLE_OBSERVABILITY`, `ENABLE_APM` | `false` switches everything off, `true` on; the first one set decides |
+    /// | `OTEL_SDK_DISABLED` | `true` switches everything off, unless one of the two decides |
     /// | `OTEL_SERVICE_NAME`, `SERVICE_NAME` | the service's name |
+    /// | `OTEL_RESOURCE_ATTRIBUTES` | what else the service is said to be: `key=value`, with commas, percent-encoded |
     /// | `ENVIRONMENT` | `deployment.environment.name`; `development` writes spans to standard error |
+    /// | `OTEL_PROPAGATORS` | `tracecontext`, `baggage` or `none`: [`Sink::propagators`] |
+    /// | `OTEL_METRICS_EXEMPLAR_FILTER` | `trace_based` (the default) or `always_off` |
     /// | `OTEL_EXPORTER_PROMETHEUS_HOST`, `_PORT` | where metrics are served |
     /// | `OTEL_METRICS_EXPORTER` | `prometheus` or `none` |
     /// | `OTEL_TRACES_EXPORTER` | `otlp`, `console`, `none`, or several with commas |
@@ -276,7 +277,8 @@ impl TelemetryBuilder {
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc` |
     /// | `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `_ARG` | as the SDK reads them |
     pub fn from_env(self) -> Self {
-        self.from_variables(|name| std::env::var(name).ok())
+        // What is no Unicode is refused or shown as what it is, instead of being passed over.
+        self.from_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
     /// As [`TelemetryBuilder::from_env`], with the variables looked up by `env`.
@@ -289,26 +291,26 @@ impl TelemetryBuilder {
     /// `apm_init_success`.
     pub fn init(self) -> Telemetry {
         let settings = &self.settings;
-        settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let health = Arc::new(Health::default());
         if !settings.enabled {
             let by = settings.off_by.as_deref().unwrap_or("configuration");
             tracing::info!(
                 "observability is off by {by}: no metrics, no traces; everything else works as usual"
             );
-            let sink = Sink::without_telemetry(self.clock);
+            let sink = Sink::off(self.clock, settings.propagators);
             if self.current {
                 sink.make_current();
             }
             return Telemetry { sink, health, running: Mutex::default() };
         }
+        settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.start(health)
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
         let Self { settings, clock, series_cap, current, foreign } = self;
         let registry = Registry::new(clock, series_cap);
-        registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
+        registry.gauge(&BUILD_INFO, &[&settings.service_name, settings.version()]).set(1);
         let exports = settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
         let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
         let (provider, undecided) =
@@ -316,7 +318,7 @@ impl TelemetryBuilder {
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
-        let sink = Sink::new(clock, registry, tracer, undecided.flatten());
+        let sink = Sink::new(&settings, clock, registry, tracer, undecided.flatten());
         if current {
             sink.make_current();
         }
@@ -324,7 +326,7 @@ impl TelemetryBuilder {
             serve_metrics(worker.as_mut(), address, &sink, &health);
         }
         let pushing = worker.as_ref().and_then(|worker| {
-            Pushing::start(&settings.delivery, &sink, &health, worker, &resource(&settings))
+            Pushing::start(&settings.delivery, &sink, &health, worker, &settings.resource())
         });
         for Degraded { reason, .. } in health.degraded_parts() {
             tracing::warn!("telemetry is degraded: {reason}");
@@ -370,22 +372,11 @@ fn provider(
     if delivery.traces.is_empty() && foreign.is_empty() {
         return None;
     }
-    let resource = resource(settings);
+    let resource = settings.resource();
     let builder = delivery.tracing(SdkTracerProvider::builder().with_resource(resource.clone()));
     let init = registry.gauge(&INIT_SUCCESS, &["traces"]);
     init.set(1);
     let pipeline = Pipeline { delivery, registry, health, init: &init, clock, worker, resource: &resource };
     let (builder, undecided) = pipeline.attach(builder, foreign);
     Some((builder.build(), undecided))
-}
-
-fn resource(settings: &Settings) -> Resource {
-    let version = KeyValue::new("service.version", settings.service_version.clone());
-    let environment =
-        settings.environment.clone().map(|name| KeyValue::new("deployment.environment.name", name));
-    Resource::builder()
-        .with_service_name(settings.service_name.clone())
-        .with_attribute(version)
-        .with_attributes(environment)
-        .build()
 }

@@ -162,7 +162,7 @@ impl<S: Stage> Core<S> {
         };
         let at = cx.clock().now();
         let elapsed = at.since(live.started);
-        let span = live.span.as_ref().map(|span| span.span_context());
+        let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(|span| span.span_context());
         let trace = span.and_then(|span| exemplar(cx, span, elapsed, error_type.is_some()));
         let labels = [S::PRIMITIVE, self.stage.operation(), outcome.as_str()];
         binding.handles.ended(cx, labels, outcome.index(), elapsed, trace);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use opentelemetry::trace::Status;
+use opentelemetry::trace::{SpanContext, Status, TraceState};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
@@ -31,18 +31,34 @@ impl Redacting {
 
 fn redact(redactor: &Redactor, mut span: SpanData) -> SpanData {
     words(redactor, &mut span.name);
+    context(redactor, &mut span.span_context);
     attributes(redactor, &mut span.attributes);
     for event in &mut span.events.events {
         words(redactor, &mut event.name);
         attributes(redactor, &mut event.attributes);
     }
     for link in &mut span.links.links {
+        context(redactor, &mut link.span_context);
         attributes(redactor, &mut link.attributes);
     }
     if let Status::Error { description } = &mut span.status {
         words(redactor, description);
     }
     span
+}
+
+/// Vendors' notes are a caller's words. What is left of them would no longer be what a vendor wrote: they go as a whole.
+fn context(redactor: &Redactor, span: &mut SpanContext) {
+    let state = span.trace_state().header();
+    if let Cow::Owned(_) = redactor.text(&state) {
+        *span = SpanContext::new(
+            span.trace_id(),
+            span.span_id(),
+            span.trace_flags(),
+            span.is_remote(),
+            TraceState::NONE,
+        );
+    }
 }
 
 fn words(redactor: &Redactor, text: &mut Cow<'static, str>) {
@@ -68,7 +84,7 @@ fn attributes(redactor: &Redactor, attributes: &mut [KeyValue]) {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{SpanContext, SpanKind};
+    use opentelemetry::trace::{Link, SpanKind, TraceFlags};
     use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
     use super::*;
@@ -101,6 +117,29 @@ mod tests {
             status: Status::error("no answer for ann@example.com"),
             instrumentation_scope: opentelemetry::InstrumentationScope::default(),
         }
+    }
+
+    /// A caller whose `tracestate` is `vendor=STATE`.
+    fn caller(state: &str) -> SpanContext {
+        let state = TraceState::from_key_value([("vendor", state)]).unwrap();
+        SpanContext::new(7.into(), 8.into(), TraceFlags::SAMPLED, true, state)
+    }
+
+    #[test]
+    fn the_notes_of_vendors_go_when_there_is_something_in_them() {
+        let redactor = Redactor::standard();
+        let of = |state: &str| {
+            let mut said = span();
+            said.span_context = caller(state);
+            said.links.links.push(Link::with_context(caller(state)));
+            let sent = redact(&redactor, said);
+            [sent.span_context, sent.links.links[0].span_context.clone()]
+        };
+        for sent in of("ann@example.com") {
+            assert_eq!((sent.trace_state().header().as_str(), sent.trace_id()), ("", 7.into()));
+            assert!(sent.is_valid() && sent.is_sampled() && sent.is_remote());
+        }
+        assert_eq!(of("t61rcWkgMzE").map(|sent| sent.trace_state().header()), ["vendor=t61rcWkgMzE"; 2]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span as _, SpanKind, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{Link, Span as _, SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
 use super::clock::Tick;
@@ -210,7 +210,10 @@ fn open_span(
     if parent.is_valid() {
         under = under.with_remote_span_context(parent.clone());
     }
-    let builder = tracer.span_builder(name).with_kind(kind);
+    let mut builder = tracer.span_builder(name).with_kind(kind);
+    if let Some(caller) = cx.link() {
+        builder = builder.with_links(vec![Link::with_context(caller.clone())]);
+    }
     let span = builder.start_with_context(tracer, &under);
     let context = cx.with_span(span.span_context().clone());
     (span.is_recording().then(|| Box::new(span)), Some(Box::new(context)))

@@ -1,11 +1,17 @@
 //! What telemetry is told to do, by code and by the environment.
 //!
 //! An empty variable counts as unset. A value that cannot be honoured is a warning in the log and
-//! never an error.
+//! never an error. Names in values are read in either case.
+
+mod address;
+mod propagators;
+mod resource;
+mod switches;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::delivery::Delivery;
+use crate::propagation::Propagators;
 
 /// What [`Telemetry::builder`](super::Telemetry::builder) collects.
 #[derive(Clone, Debug)]
@@ -14,8 +20,14 @@ pub(super) struct Settings {
     /// The variable that switched telemetry off, for the log.
     pub(super) off_by: Option<String>,
     pub(super) service_name: String,
-    pub(super) service_version: String,
+    /// Default: this library's.
+    pub(super) service_version: Option<String>,
+    /// What else `OTEL_RESOURCE_ATTRIBUTES` says of the service.
+    pub(super) attributes: Vec<(String, String)>,
     pub(super) environment: Option<String>,
+    pub(super) propagators: Propagators,
+    /// Whether histograms show sampled traces.
+    pub(super) exemplars: bool,
     pub(super) metrics: Option<SocketAddr>,
     /// How spans and pushed metrics leave.
     pub(super) delivery: Delivery,
@@ -25,8 +37,7 @@ pub(super) struct Settings {
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Variables of the standard that change nothing here, so that setting them deserves a word.
-const NOT_HONOURED: [&str; 4] =
-    ["OTEL_CONFIG_FILE", "OTEL_LOGS_EXPORTER", "OTEL_PROPAGATORS", "OTEL_SEMCONV_STABILITY_OPT_IN"];
+const NOT_HONOURED: [&str; 1] = ["OTEL_SEMCONV_STABILITY_OPT_IN"];
 
 // === impl Settings ===
 
@@ -36,8 +47,11 @@ impl Default for Settings {
             enabled: true,
             off_by: None,
             service_name: "throughline".to_owned(),
-            service_version: env!("CARGO_PKG_VERSION").to_owned(),
+            service_version: None,
+            attributes: Vec::new(),
             environment: None,
+            propagators: Propagators::default(),
+            exemplars: true,
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             delivery: Delivery::default(),
             warnings: Vec::new(),
@@ -50,71 +64,78 @@ impl Settings {
     pub(super) fn apply(&mut self, env: Env<'_>) {
         let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
         self.apply_switches(env);
-        if let Some(name) = env("OTEL_SERVICE_NAME").or_else(|| env("SERVICE_NAME")) {
-            self.service_name = name;
-        }
-        self.environment = env("ENVIRONMENT").or(self.environment.take());
-        let console = self.environment.as_deref() == Some("development");
-        if !self.delivery.apply(env, console, &mut self.warnings) {
-            self.metrics = None;
-        }
-        self.apply_metrics(env);
+        self.apply_resource(env);
+        self.apply_propagators(env);
+        self.apply_exemplars(env);
+        self.apply_delivery(env);
+        self.apply_address(env);
+        self.apply_logs(env);
         for name in NOT_HONOURED {
             if env(name).is_some() {
                 self.warn(format!("{name} is set, which this version does not honour"));
             }
         }
-    }
-
-    /// `ENABLE_OBSERVABILITY` decides; `ENABLE_APM` is its alias; `OTEL_SDK_DISABLED` is the standard's.
-    fn apply_switches(&mut self, env: Env<'_>) {
-        for (name, off) in
-            [("ENABLE_OBSERVABILITY", false), ("ENABLE_APM", false), ("OTEL_SDK_DISABLED", true)]
-        {
-            let Some(value) = env(name) else { continue };
-            match parse_switch(&value) {
-                Some(value) if value == off => {
-                    self.enabled = false;
-                    self.off_by = Some(format!("{name}={value}"));
-                    return;
-                }
-                Some(_) if name == "ENABLE_OBSERVABILITY" => return,
-                Some(_) => {}
-                None => self.warn(format!("{name} is neither true nor false: ignored")),
-            }
+        if env("OTEL_CONFIG_FILE").is_some() {
+            self.warn("OTEL_CONFIG_FILE: configuration by file is not supported, the file is not read: set the variables instead".to_owned());
         }
     }
 
-    fn apply_metrics(&mut self, env: Env<'_>) {
-        let Some(mut address) = self.metrics else { return };
-        if let Some(host) = env("OTEL_EXPORTER_PROMETHEUS_HOST") {
-            let host = if host == "localhost" { "127.0.0.1" } else { &host };
-            match host.parse() {
-                Ok(ip) => address.set_ip(ip),
-                Err(_) => self.warn("OTEL_EXPORTER_PROMETHEUS_HOST is not an IP address: ignored".to_owned()),
-            }
+    fn apply_exemplars(&mut self, env: Env<'_>) {
+        let Some(filter) = env("OTEL_METRICS_EXEMPLAR_FILTER") else { return };
+        self.exemplars = true;
+        match word(&filter).as_str() {
+            "always_off" => self.exemplars = false,
+            "trace_based" => {}
+            "always_on" => self.warn(
+                "OTEL_METRICS_EXEMPLAR_FILTER: `always_on` would show traces that were not recorded: trace_based is used".to_owned(),
+            ),
+            _ => self.warn(format!(
+                "OTEL_METRICS_EXEMPLAR_FILTER: `{}` is not one of always_off, trace_based: trace_based is used",
+                shown(&filter)
+            )),
         }
-        if let Some(port) = env("OTEL_EXPORTER_PROMETHEUS_PORT") {
-            match port.parse() {
-                Ok(port) => address.set_port(port),
-                Err(_) => self.warn("OTEL_EXPORTER_PROMETHEUS_PORT is not a port: ignored".to_owned()),
-            }
+    }
+
+    fn apply_logs(&mut self, env: Env<'_>) {
+        let Some(exporters) = env("OTEL_LOGS_EXPORTER") else { return };
+        let others: Vec<_> =
+            list(&exporters).filter(|exporter| word(exporter) != "none").map(shown).collect();
+        if !others.is_empty() {
+            self.warn(format!(
+                "OTEL_LOGS_EXPORTER: logs are not exported, only written: `{}` is ignored, `none` is what there is",
+                others.join("`, `")
+            ));
         }
-        self.metrics = Some(address);
     }
 
     fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
+
+    /// How spans and pushed metrics leave, and whether metrics are served at all.
+    fn apply_delivery(&mut self, env: Env<'_>) {
+        let console = self.environment.as_deref() == Some("development");
+        if !self.delivery.apply(env, console, &mut self.warnings) {
+            self.metrics = None;
+        }
+    }
 }
 
-/// Booleans of the standard are `true` and `false`; the common spellings are understood as well.
-fn parse_switch(value: &str) -> Option<bool> {
-    match value.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Some(true),
-        "false" | "0" | "no" | "off" => Some(false),
-        _ => None,
-    }
+/// The members of a list with commas, those that say something.
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|member| !member.is_empty())
+}
+
+/// A name as it is compared.
+fn word(value: &str) -> String {
+    value.trim().to_ascii_lowercase()
+}
+
+/// A value as it may be shown in a log: short, and without what a terminal would act on.
+fn shown(value: &str) -> String {
+    const LONGEST: usize = 40;
+    let short: String = value.trim().chars().take(LONGEST).flat_map(char::escape_default).collect();
+    if value.trim().chars().count() > LONGEST { short + "…" } else { short }
 }
 
 #[cfg(test)]
@@ -122,8 +143,12 @@ mod tests {
     use super::super::delivery::Traces;
     use super::*;
 
-    fn settings(variables: &[(&str, &str)]) -> Settings {
-        let mut settings = Settings::default();
+    /// The defaults after an environment of these variables has spoken.
+    pub(super) fn settings(variables: &[(&str, &str)]) -> Settings {
+        applied(Settings::default(), variables)
+    }
+
+    pub(super) fn applied(mut settings: Settings, variables: &[(&str, &str)]) -> Settings {
         settings.apply(&|name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         });
@@ -137,29 +162,9 @@ mod tests {
         assert_eq!(defaults.service_name, "throughline");
         assert_eq!(defaults.metrics.unwrap().to_string(), "127.0.0.1:9464");
         assert_eq!(defaults.delivery.traces, [], "no console traces unless asked for");
+        assert_eq!(defaults.propagators, Propagators::default());
+        assert!(defaults.exemplars);
         assert_eq!(defaults.warnings, [""; 0]);
-    }
-
-    #[test]
-    fn each_switch_turns_everything_off_and_the_first_one_decides() {
-        for (name, value) in
-            [("ENABLE_OBSERVABILITY", "false"), ("ENABLE_APM", "False"), ("OTEL_SDK_DISABLED", "TRUE")]
-        {
-            let off = settings(&[(name, value)]);
-            assert!(!off.enabled, "{name}");
-            assert!(off.off_by.unwrap().starts_with(name));
-        }
-        assert!(settings(&[("ENABLE_OBSERVABILITY", "true"), ("ENABLE_APM", "false")]).enabled);
-        assert!(settings(&[("ENABLE_OBSERVABILITY", "")]).enabled, "empty is unset");
-        let unclear = settings(&[("ENABLE_OBSERVABILITY", "perhaps")]);
-        assert!(unclear.enabled);
-        assert_eq!(unclear.warnings, ["ENABLE_OBSERVABILITY is neither true nor false: ignored"]);
-    }
-
-    #[test]
-    fn the_service_name_comes_from_the_environment() {
-        assert_eq!(settings(&[("SERVICE_NAME", "old")]).service_name, "old");
-        assert_eq!(settings(&[("SERVICE_NAME", "old"), ("OTEL_SERVICE_NAME", "new")]).service_name, "new");
     }
 
     #[test]
@@ -171,11 +176,6 @@ mod tests {
         );
         assert_eq!(settings(&[("ENVIRONMENT", "production")]).delivery.traces, []);
         assert_eq!(settings(&[("OTEL_METRICS_EXPORTER", "none")]).metrics, None);
-        let moved = settings(&[
-            ("OTEL_EXPORTER_PROMETHEUS_HOST", "localhost"),
-            ("OTEL_EXPORTER_PROMETHEUS_PORT", "9999"),
-        ]);
-        assert_eq!(moved.metrics.unwrap().to_string(), "127.0.0.1:9999");
     }
 
     #[test]
@@ -183,11 +183,107 @@ mod tests {
         let odd = settings(&[
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_METRICS_EXPORTER", "prometheus,statsd"),
-            ("OTEL_EXPORTER_PROMETHEUS_PORT", "many"),
-            ("OTEL_CONFIG_FILE", "otel.yaml"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
         ]);
-        assert_eq!(odd.warnings.len(), 5, "{:?}", odd.warnings);
+        assert_eq!(odd.warnings.len(), 3, "{:?}", odd.warnings);
         assert!(odd.metrics.is_some());
+    }
+
+    const GUIDE: &str = include_str!("../../../docs/guides/telemetry-environment.md");
+
+    /// The variables that are not about exporters.
+    const VARIABLES: [&str; 13] = [
+        "ENABLE_OBSERVABILITY",
+        "ENABLE_APM",
+        "OTEL_SDK_DISABLED",
+        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "SERVICE_NAME",
+        "ENVIRONMENT",
+        "OTEL_PROPAGATORS",
+        "OTEL_EXPORTER_PROMETHEUS_HOST",
+        "OTEL_EXPORTER_PROMETHEUS_PORT",
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+        "OTEL_LOGS_EXPORTER",
+        "OTEL_CONFIG_FILE",
+    ];
+
+    #[test]
+    fn the_guide_has_a_row_for_every_variable() {
+        for name in VARIABLES {
+            assert!(GUIDE.contains(&format!("\n| `{name}` |")), "the guide is silent on {name}");
+        }
+    }
+
+    #[test]
+    fn every_variable_is_looked_at() {
+        for name in VARIABLES {
+            let asked = std::cell::Cell::new(false);
+            let look = |wanted: &str| {
+                asked.set(asked.get() || wanted == name);
+                None
+            };
+            Settings::default().apply(&look);
+            assert!(asked.get(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_unset_one() {
+        for name in VARIABLES {
+            for empty in ["", " ", "\t"] {
+                let found = format!("{:?}", settings(&[(name, empty)]));
+                assert_eq!(found, format!("{:?}", Settings::default()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn exemplars_are_of_recorded_traces_or_not_there() {
+        for (value, exemplars, warning) in [
+            ("always_off", false, None),
+            ("ALWAYS_OFF", false, None),
+            ("trace_based", true, None),
+            (
+                "always_on",
+                true,
+                Some("`always_on` would show traces that were not recorded: trace_based is used"),
+            ),
+            ("some", true, Some("`some` is not one of always_off, trace_based: trace_based is used")),
+        ] {
+            let found = settings(&[("OTEL_METRICS_EXEMPLAR_FILTER", value)]);
+            assert_eq!(found.exemplars, exemplars, "{value}");
+            let expected = warning.map(|text| format!("OTEL_METRICS_EXEMPLAR_FILTER: {text}"));
+            assert_eq!(found.warnings, Vec::from_iter(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn logs_are_exported_nowhere_and_asking_for_it_is_answered() {
+        for quiet in ["none", "None", "none,"] {
+            assert_eq!(settings(&[("OTEL_LOGS_EXPORTER", quiet)]).warnings, [""; 0], "{quiet}");
+        }
+        assert_eq!(
+            settings(&[("OTEL_LOGS_EXPORTER", "otlp, none,console")]).warnings,
+            [
+                "OTEL_LOGS_EXPORTER: logs are not exported, only written: `otlp`, `console` is ignored, `none` is what there is"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_configuration_file_is_not_passed_over_in_silence() {
+        assert_eq!(
+            settings(&[("OTEL_CONFIG_FILE", "otel.yaml")]).warnings,
+            [
+                "OTEL_CONFIG_FILE: configuration by file is not supported, the file is not read: set the variables instead"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_shown_value_is_short_and_harmless() {
+        assert_eq!(shown(" b3\u{1b}[31m\n"), "b3\\u{1b}[31m");
+        assert_eq!(shown(&"x".repeat(41)), "x".repeat(40) + "…");
     }
 }

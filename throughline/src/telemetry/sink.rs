@@ -14,6 +14,8 @@ use opentelemetry_sdk::trace::SdkTracer;
 use super::clock::Clock;
 use super::delivery::Undecided;
 use super::registry::Registry;
+use super::settings::Settings;
+use crate::propagation::Propagators;
 use crate::redact::Redactor;
 
 /// Where stages report what they did. Cheap to clone.
@@ -23,6 +25,7 @@ pub struct Sink(Arc<Inner>);
 struct Inner {
     id: u64,
     clock: Clock,
+    propagators: Propagators,
     on: Option<On>,
 }
 
@@ -30,6 +33,7 @@ struct On {
     registry: Registry,
     tracer: Option<SdkTracer>,
     undecided: Option<Arc<Undecided>>,
+    exemplars: bool,
     redactor: OnceLock<Redactor>,
 }
 
@@ -40,22 +44,30 @@ static CURRENT: LazyLock<ArcSwap<Inner>> = LazyLock::new(|| ArcSwap::new(Arc::cl
 
 impl Sink {
     pub(super) fn new(
+        settings: &Settings,
         clock: Clock,
         registry: Registry,
         tracer: Option<SdkTracer>,
         undecided: Option<Arc<Undecided>>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            id: next_id(),
-            clock,
-            on: Some(On { registry, tracer, undecided, redactor: OnceLock::new() }),
-        }))
+        let exemplars = settings.exemplars;
+        let on = On { registry, tracer, undecided, exemplars, redactor: OnceLock::new() };
+        Self::of(clock, settings.propagators, Some(on))
     }
 
     /// A sink that records nothing but still tells the time by `clock`.
     #[must_use]
     pub fn without_telemetry(clock: Clock) -> Self {
-        Self(Arc::new(Inner { id: next_id(), clock, on: None }))
+        Self::off(clock, Propagators::default())
+    }
+
+    /// As [`Sink::without_telemetry`]: what is said to and by others stays the same when nothing is recorded.
+    pub(super) fn off(clock: Clock, propagators: Propagators) -> Self {
+        Self::of(clock, propagators, None)
+    }
+
+    fn of(clock: Clock, propagators: Propagators, on: Option<On>) -> Self {
+        Self(Arc::new(Inner { id: next_id(), clock, propagators, on }))
     }
 
     /// The sink that new contexts report to: that of the telemetry initialised last, or none.
@@ -101,6 +113,18 @@ impl Sink {
     #[must_use]
     pub fn traces(&self) -> bool {
         self.tracer().is_some()
+    }
+
+    /// Which headers of a caller's trace are to be read, and written to others.
+    #[must_use]
+    pub fn propagators(&self) -> Propagators {
+        self.0.propagators
+    }
+
+    /// Whether histograms show traces.
+    #[inline]
+    pub(super) fn exemplars(&self) -> bool {
+        self.0.on.as_ref().is_some_and(|on| on.exemplars)
     }
 
     /// A redactor that counts in these metrics, if they are on.
