@@ -14,7 +14,7 @@ use serde_json::Value;
 use throughline::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
 use throughline::{Context, Error, Kind, Result};
 
-use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
+use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect, port};
 
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
@@ -118,7 +118,11 @@ impl Stage for HttpCall {
 
     async fn run(&self, request: HttpRequest, _: &Context, run: &mut Run<'_, Self>) -> Result<HttpAnswer> {
         run.attribute("http.request.method", "POST");
-        run.attribute("server.address", request.uri.host().unwrap_or_default().to_owned());
+        if run.records() {
+            run.attribute("server.address", request.uri.host().unwrap_or_default().to_owned());
+            run.attribute("server.port", i64::from(port(&request.uri).unwrap_or_default()));
+            run.attribute("url.full", request.uri.to_string());
+        }
         let answer =
             self.client.post(&request.uri, request.headers, request.body).await.map_err(unreachable)?;
         let (head, body) = answer.into_parts();

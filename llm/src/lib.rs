@@ -9,6 +9,7 @@ pub mod answer;
 pub mod caching;
 pub mod chat;
 pub mod client;
+pub mod genai;
 pub mod http_call;
 pub mod openai;
 pub mod prices;

@@ -28,7 +28,8 @@ fn dialect(provider: &str, stream_usage: bool) -> Box<dyn Dialect> {
     let made = match provider {
         "openai" => {
             let base_url = "http://127.0.0.1:1/v1".to_owned();
-            openai(OpenAiConfig { name: provider.to_owned(), base_url, api_key: None, stream_usage }, client)
+            let name = provider.to_owned();
+            openai(OpenAiConfig { name, base_url, api_key: None, stream_usage, provider_name: None }, client)
         }
         _ => panic!("fixtures/{provider} belongs to no provider"),
     };

@@ -19,6 +19,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use opentelemetry::KeyValue;
+
 use crate::context::Context;
 use crate::error::Result;
 use crate::graph::Node;
@@ -61,11 +63,16 @@ impl<P: Primitive> Stage for Named<P> {
         format!("invoke_workflow {}", self.name).into()
     }
 
+    fn span_attributes(&self) -> Vec<KeyValue> {
+        vec![
+            KeyValue::new("gen_ai.operation.name", "invoke_workflow"),
+            KeyValue::new("gen_ai.workflow.name", self.name.clone()),
+        ]
+    }
+
     fn declare(&self, _: &Registry) {}
 
-    async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
-        run.attribute("gen_ai.operation.name", "invoke_workflow");
-        run.attribute("gen_ai.workflow.name", self.name.clone());
+    async fn run(&self, input: P::In, cx: &Context, _: &mut Run<'_, Self>) -> Result<P::Out> {
         self.inner.execute(input, cx).await
     }
 

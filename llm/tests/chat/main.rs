@@ -27,7 +27,7 @@ const STREAMED: &str = r#"{"model":"auto","stream":true,"messages":[{"role":"use
 type Ask = Workflow<Observed<Chat>>;
 
 fn config(base_url: String) -> OpenAiConfig {
-    OpenAiConfig { name: "main".to_owned(), base_url, api_key: None, stream_usage: true }
+    OpenAiConfig { name: "main".to_owned(), base_url, api_key: None, stream_usage: true, provider_name: None }
 }
 
 /// Asks `model` of the server at `config.base_url`.

@@ -15,6 +15,8 @@ use super::export::{Console, Guarded};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
+use super::runtime::Runtime;
+use super::semconv::Semconv;
 use super::settings::{Settings, Traces};
 use super::sink::Sink;
 use super::worker::Worker;
@@ -55,6 +57,7 @@ pub struct TelemetryBuilder {
     series_cap: usize,
     current: bool,
     processors: Vec<AddProcessor>,
+    runtime: Option<tokio::runtime::Handle>,
 }
 
 type AddProcessor = Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>;
@@ -85,6 +88,7 @@ impl Telemetry {
             series_cap: DEFAULT_SERIES_CAP,
             current: true,
             processors: Vec::new(),
+            runtime: None,
         }
     }
 
@@ -205,6 +209,18 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Shows the figures of this tokio runtime. Default: the one that [`TelemetryBuilder::init`] is called on, if any.
+    pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Which GenAI names are used, and whether content is recorded. Default: those of 1.41, and not.
+    pub fn semconv(mut self, semconv: Semconv) -> Self {
+        self.settings.semconv = semconv;
+        self
+    }
+
     /// The clock for all durations. Default: monotonic.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -244,6 +260,8 @@ impl TelemetryBuilder {
     /// | `OTEL_TRACES_EXPORTER` | `otlp`, `console`, `none`, or several with commas |
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT`, `_TRACES_ENDPOINT` | where spans are sent; setting it is asking for `otlp` |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc` |
+    /// | `OTEL_SEMCONV_STABILITY_OPT_IN` | `gen_ai_latest_experimental`: the newer names of GenAI metrics; with `/dup` both |
+    /// | `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` | `true` or `SPAN_ONLY`: spans carry messages, redacted |
     /// | `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `_ARG` | as the SDK reads them |
     pub fn from_env(self) -> Self {
         self.from_variables(|name| std::env::var(name).ok())
@@ -276,9 +294,10 @@ impl TelemetryBuilder {
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
-        let Self { settings, clock, series_cap, current, processors } = self;
-        let registry = Registry::new(clock, series_cap);
+        let Self { settings, clock, series_cap, current, processors, runtime } = self;
+        let registry = Registry::new(clock, series_cap).following(settings.semconv);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, &settings.service_version]).set(1);
+        collect(&registry, runtime);
         let mut worker = Worker::start(&settings, &health);
         let provider = provider(&settings, processors, &registry, worker.as_ref(), &health);
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
@@ -295,6 +314,15 @@ impl TelemetryBuilder {
             tracing::warn!("telemetry is degraded: {reason}");
         }
         Telemetry { sink, health, running: Mutex::new(Running { provider, worker }) }
+    }
+}
+
+/// Has the process and its runtime shown.
+fn collect(registry: &Registry, runtime: Option<tokio::runtime::Handle>) {
+    #[cfg(target_os = "linux")]
+    registry.collect(Arc::new(super::process::Process::default()));
+    if let Some(runtime) = runtime.or_else(|| tokio::runtime::Handle::try_current().ok()) {
+        registry.collect(Arc::new(Runtime::new(&runtime)));
     }
 }
 

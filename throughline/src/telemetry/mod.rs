@@ -44,10 +44,13 @@ mod otlp;
 mod page;
 mod per_label;
 mod per_sink;
+mod process;
 mod redacting;
 mod registry;
 mod run;
+mod runtime;
 mod scrape;
+mod semconv;
 mod settings;
 mod sink;
 mod stage;
@@ -56,17 +59,19 @@ mod window;
 mod worker;
 
 pub use clock::{Clock, Tick};
-pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
+pub use family::{Family, OWN_SECONDS, Shape, Stability, WORK_SECONDS};
 pub use health::Degraded;
 pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
 pub(crate) use per_label::PerLabel;
+pub use per_sink::PerSink;
 pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Level, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
+pub use semconv::{GenAiNames, Semconv};
 pub use settings::Traces;
 pub use sink::Sink;
 pub use stage::{End, Seen, Stage};
@@ -81,6 +86,8 @@ pub fn catalogue() -> Vec<&'static Family> {
         export::FAMILIES,
         redacting::FAMILIES,
         registry::FAMILIES,
+        process::FAMILIES,
+        runtime::FAMILIES,
         crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::semconv::{self, Semconv};
+
 /// Where spans go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,13 +32,14 @@ pub(super) struct Settings {
     pub(super) traces: Vec<Traces>,
     /// Why spans cannot be sent by OTLP although that was asked for.
     pub(super) otlp_refused: Option<&'static str>,
+    pub(super) semconv: Semconv,
     pub(super) warnings: Vec<String>,
 }
 
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Variables of the standard that change nothing here, so that setting them deserves a word.
-const NOT_HONOURED: [&str; 13] = [
+const NOT_HONOURED: [&str; 12] = [
     "OTEL_ATTRIBUTE_COUNT_LIMIT",
     "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "OTEL_CONFIG_FILE",
@@ -48,7 +51,6 @@ const NOT_HONOURED: [&str; 13] = [
     "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
     "OTEL_LOGS_EXPORTER",
     "OTEL_PROPAGATORS",
-    "OTEL_SEMCONV_STABILITY_OPT_IN",
     "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
 ];
 
@@ -75,6 +77,7 @@ impl Default for Settings {
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             traces: Vec::new(),
             otlp_refused: None,
+            semconv: Semconv::default(),
             warnings: Vec::new(),
         }
     }
@@ -91,6 +94,7 @@ impl Settings {
         self.environment = env("ENVIRONMENT").or(self.environment.take());
         self.apply_metrics(env);
         self.apply_traces(env);
+        semconv::apply(self, env);
         if env("OTEL_TRACES_SAMPLER").is_some_and(|sampler| !SAMPLERS.contains(&sampler.as_str())) {
             self.warn(format!(
                 "OTEL_TRACES_SAMPLER is not one of {}: every trace is taken",
@@ -202,7 +206,7 @@ impl Settings {
         }
     }
 
-    fn warn(&mut self, warning: String) {
+    pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
 }

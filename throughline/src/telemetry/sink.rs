@@ -13,6 +13,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use super::clock::Clock;
 use super::registry::Registry;
+use super::semconv::Semconv;
 use crate::redact::Redactor;
 
 /// Where stages report what they did. Cheap to clone.
@@ -94,6 +95,13 @@ impl Sink {
     #[must_use]
     pub fn traces(&self) -> bool {
         self.tracer().is_some()
+    }
+
+    /// What of the GenAI conventions this instance follows.
+    #[must_use]
+    #[inline]
+    pub fn semconv(&self) -> Semconv {
+        self.registry().map(Registry::semconv).unwrap_or_default()
     }
 
     /// A redactor that counts in these metrics, if they are on.
