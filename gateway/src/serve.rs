@@ -111,6 +111,7 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
         .service_name(&config.telemetry.service_name)
         .service_version(env!("CARGO_PKG_VERSION"))
         .metrics_listen(config.telemetry.metrics_listen)
+        .runtime(tokio::runtime::Handle::current())
         .from_env();
     if let Some(address) = listen.metrics_listen {
         builder = builder.metrics_listen(address);

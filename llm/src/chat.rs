@@ -34,14 +34,14 @@ use opentelemetry::{KeyValue, Value};
 use throughline::redact::Redactor;
 use throughline::stream::StreamEnding;
 use throughline::telemetry::{
-    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Run, Sink, Stage,
+    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Reported, Run, Sink, Stage,
 };
 use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming, Workflow};
 
 use crate::answer::{Answer, ChatStream, Completion, StreamEnd};
 use crate::genai::{
-    CHAT, Call, Client, Pace, Recording, Response, Shared, describe, input_messages, output_messages,
-    tell_usage,
+    ATTRIBUTES, CHAT, Call, Client, Pace, Recording, Response, Shared, describe, input_messages,
+    output_messages, tell_usage,
 };
 use crate::http_call::HttpAnswer;
 use crate::openai::{ChatRequest, Usage};
@@ -58,6 +58,12 @@ static UNPRICED: Family = Family::counter(
     "Answered model calls whose cost is unknown: no price for the model, or no usage in the answer",
     &["provider", "model"],
 );
+
+pub(crate) static FAMILIES: &[&Family] = &[&COST, &UNPRICED];
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>("chat", ATTRIBUTES)
+    .spans_called("chat {gen_ai.request.model}")
+    .spans_of_kind("CLIENT");
 
 /// Which model of which provider.
 #[derive(Clone, Debug, PartialEq, Eq)]

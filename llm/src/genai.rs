@@ -7,6 +7,7 @@
 //! A label comes from the configuration or from a closed set: the model is the one that a route is configured with,
 //! never what a client asked for or an answer claims to be of.
 
+mod attributes;
 mod client;
 mod content;
 mod provider;
@@ -14,6 +15,7 @@ mod request;
 mod response;
 mod served;
 
+pub(crate) use attributes::ATTRIBUTES;
 pub use client::Client;
 pub(crate) use client::{Call, Pace};
 pub(crate) use content::{Recording, input_messages, output_messages};

@@ -11,10 +11,27 @@ use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
 use serde::Deserialize;
 use serde_json::Value;
-use throughline::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
+use throughline::telemetry::{Attribute, Ended, NoEvents, Observed, Registry, Reported, Run, Stage};
 use throughline::{Context, Error, Kind, Result};
 
 use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect, port};
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
+    "http",
+    &[
+        Attribute::string("http.request.method", "`POST`"),
+        Attribute::string("server.address", "The host that is called"),
+        Attribute::int("server.port", "The port that is called"),
+        Attribute::string(
+            "url.full",
+            "The address that is called, which has neither credentials nor a query",
+        ),
+        Attribute::int("http.response.status_code", "What was answered, if anything was"),
+    ],
+)
+.spans_called("POST")
+.spans_of_kind("CLIENT")
+.spans_within("`chat {gen_ai.request.model}`");
 
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_EXPLANATION_BYTES: usize = 64 * 1024;

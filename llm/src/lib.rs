@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod caching;
+pub mod catalogue;
 pub mod chat;
 pub mod client;
 pub mod genai;

@@ -26,8 +26,17 @@ use crate::error::Result;
 use crate::graph::Node;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, Ended, NoEvents, Observed, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
+    "workflow",
+    &[
+        Attribute::string("gen_ai.operation.name", "`invoke_workflow`").in_development(),
+        Attribute::string("gen_ai.workflow.name", "The name of the workflow").in_development(),
+    ],
+)
+.spans_called("invoke_workflow {operation}");
 
 /// A workflow with a name. Made by [`Workflow::named`].
 pub struct Named<P> {

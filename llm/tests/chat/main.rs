@@ -5,6 +5,7 @@
 
 mod answers;
 mod failures;
+mod genai;
 mod requests;
 mod streams;
 mod telemetry;

@@ -29,6 +29,7 @@
 //! # Ok(()) }
 //! ```
 
+mod catalogue;
 mod clock;
 #[cfg(feature = "endpoint")]
 mod endpoint;
@@ -58,6 +59,7 @@ mod text;
 mod window;
 mod worker;
 
+pub use catalogue::{Attribute, COMMON_ATTRIBUTES, LABELS, LabelSource, Reported};
 pub use clock::{Clock, Tick};
 pub use family::{Family, OWN_SECONDS, Shape, Stability, WORK_SECONDS};
 pub use health::Degraded;
@@ -97,3 +99,32 @@ pub fn catalogue() -> Vec<&'static Family> {
     ]
     .concat()
 }
+
+/// What every primitive of this library reports, a line a file.
+#[must_use]
+pub fn primitives() -> Vec<&'static Reported> {
+    let mut all = vec![
+        &crate::adaptive_timeout::REPORTED,
+        &crate::bulkhead::REPORTED,
+        &crate::cache::REPORTED,
+        &crate::circuit_breaker::REPORTED,
+        &crate::conditional::REPORTED,
+        &crate::fallback::REPORTED,
+        &crate::hedge::REPORTED,
+        &crate::named::REPORTED,
+        &crate::rate_limit::REPORTED,
+        &crate::retry::REPORTED,
+        &crate::router::REPORTED,
+        &crate::saga::REPORTED,
+        &crate::shed::REPORTED,
+        &crate::step::REPORTED,
+        &crate::switch::REPORTED,
+        &crate::timeout::REPORTED,
+        &SERVICE,
+    ];
+    all.extend(crate::parallel::REPORTED);
+    all
+}
+
+/// Of `tower`, which is not always there.
+static SERVICE: Reported = Reported::new::<Ended, NoEvents>("service", &[]);
