@@ -7,6 +7,8 @@
 //! A conversation's system messages stay among its messages, as the conventions have it for those who send them there:
 //! `gen_ai.system_instructions` is for dialects that have a place of their own for them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use serde_json::{Map, Value, json};
 use throughline::redact::Redactor;
 
@@ -40,8 +42,21 @@ struct Room<'a> {
 
 /// The messages of a request's body, as JSON; `None` when it has none.
 pub(crate) fn input_messages(body: &[u8], redactor: &Redactor) -> Option<String> {
+    harmless(|| read_input(body, Room::new(redactor)))
+}
+
+/// The messages of a whole answer, as JSON.
+pub(crate) fn output_messages(body: &[u8], redactor: &Redactor) -> Option<String> {
+    harmless(|| read_output(body, Room::new(redactor)))
+}
+
+/// What goes wrong here must not go wrong for whoever asked.
+fn harmless(record: impl FnOnce() -> Option<String>) -> Option<String> {
+    catch_unwind(AssertUnwindSafe(record)).ok().flatten()
+}
+
+fn read_input(body: &[u8], mut room: Room<'_>) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    let mut room = Room::new(redactor);
     let mut kept = Vec::new();
     for message in body.get("messages")?.as_array()?.iter().rev() {
         if room.left < PER_MESSAGE {
@@ -53,15 +68,13 @@ pub(crate) fn input_messages(body: &[u8], redactor: &Redactor) -> Option<String>
     Some(whole(kept))
 }
 
-/// The messages of a whole answer, as JSON.
-pub(crate) fn output_messages(body: &[u8], redactor: &Redactor) -> Option<String> {
+fn read_output(body: &[u8], mut room: Room<'_>) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
-    let mut room = Room::new(redactor);
     let choices = body.get("choices")?.as_array()?;
     Some(whole(choices.iter().map(|choice| room.choice(choice)).collect()))
 }
 
-/// Whole JSON of at most [`MOST_BYTES`]: escapes take more than the room that was counted for them.
+/// Whole JSON of at most [`MOST_BYTES`], should the room have been counted too generously.
 fn whole(mut messages: Vec<Value>) -> String {
     loop {
         let text = Value::from(messages.as_slice()).to_string();
@@ -85,6 +98,10 @@ impl Recording {
 
     /// The messages of the stream so far, as JSON. A choice that has no end of its own ended with an error.
     pub(crate) fn output_messages(&self, redactor: &Redactor) -> Option<String> {
+        harmless(|| self.read(Room::new(redactor)))
+    }
+
+    fn read(&self, mut room: Room<'_>) -> Option<String> {
         let mut parser = SseParser::default();
         parser.push(&self.0);
         let mut choices: Vec<(u64, String, Option<String>)> = Vec::new();
@@ -102,7 +119,6 @@ impl Recording {
                 }
             }
         }
-        let mut room = Room::new(redactor);
         let message = |(_, text, reason): &(u64, String, Option<String>)| {
             let message = json!({"role": "assistant", "content": text});
             room.choice(&json!({"message": message, "finish_reason": reason.as_deref().unwrap_or("error")}))
@@ -181,8 +197,8 @@ impl<'a> Room<'a> {
         let Some(text) = value.as_str() else { return String::new() };
         let seen = up_to(text, self.left + LONGEST_SECRET);
         let clean = self.redactor.document("content", seen);
-        let kept = up_to(&clean, self.left);
-        self.left -= kept.len();
+        let (kept, written) = fitting(&clean, self.left);
+        self.left -= written;
         if kept.len() < clean.len() || seen.len() < text.len() {
             format!("{kept}{CUT}")
         } else {
@@ -194,6 +210,23 @@ impl<'a> Room<'a> {
 /// The beginning of `text`, of at most `bytes`.
 fn up_to(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
+}
+
+/// The beginning of `text` that takes at most `room` bytes as JSON, and how many it takes.
+fn fitting(text: &str, room: usize) -> (&str, usize) {
+    let mut written = 0;
+    for (at, c) in text.char_indices() {
+        let takes = match c {
+            '"' | '\\' | '\n' | '\r' | '\t' => 2,
+            '\0'..' ' => 6,
+            c => c.len_utf8(),
+        };
+        if written + takes > room {
+            return (&text[..at], written);
+        }
+        written += takes;
+    }
+    (text, written)
 }
 
 #[cfg(test)]
@@ -234,6 +267,11 @@ mod tests {
         assert!(kept.last().unwrap()["parts"][0]["content"].as_str().unwrap().starts_with("99 "));
         let one = input(&json!([{"role": "user", "content": "a".repeat(1 << 21)}]));
         assert!(one[0]["parts"][0]["content"].as_str().unwrap().ends_with(CUT));
+        let escaped = input(&json!([{"role": "user", "content": "\"\n\u{1}\\é".repeat(1 << 16)}]));
+        assert!(
+            escaped[0]["parts"][0]["content"].as_str().unwrap().len() > 2_000,
+            "what is escaped takes more room"
+        );
     }
 
     #[test]
