@@ -40,11 +40,11 @@ pub(crate) fn text(as_json: bool) -> String {
     if as_json { format!("{:#}\n", catalogue.json()) } else { catalogue.page() }
 }
 
-fn source(family: &Family, label: &str) -> &'static str {
+fn source(family: &Family, label: &str) -> String {
     [LABELS, throughline_llm::catalogue::LABELS, throughline::telemetry::LABELS]
         .into_iter()
         .find_map(|sources| LabelSource::find(sources, family, label))
-        .unwrap_or("unknown")
+        .map_or_else(|| "unknown".to_owned(), LabelSource::text)
 }
 
 fn kind(family: &Family) -> &'static str {
@@ -69,7 +69,7 @@ fn unit(family: &Family) -> &'static str {
     .into_iter()
     .find_map(|(unit, end)| name.ends_with(end).then_some(unit))
     .unwrap_or(match family.shape() {
-        Shape::Rate => "share, 0 to 1",
+        Shape::Rate => "shares from 0 to 1",
         _ => "",
     })
 }

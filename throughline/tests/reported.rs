@@ -115,6 +115,14 @@ async fn every_family_that_is_seen_is_in_the_catalogue_with_its_type_and_labels(
         });
         let family = family.unwrap_or_else(|| panic!("{} is not in the catalogue", sample.name));
         assert_eq!(labels, family.labels().iter().copied().collect(), "{}", sample.name);
+        for (label, value) in sample.labels.iter().filter(|(label, _)| *label != "le") {
+            let values = LabelSource::find(LABELS, family, label).and_then(LabelSource::values);
+            assert!(
+                values.is_none_or(|values| values.contains(&value.as_str())),
+                "{label}={value} of {}",
+                sample.name
+            );
+        }
     }
 }
 
@@ -182,10 +190,9 @@ fn every_label_has_a_source_and_every_name_is_there_once() {
         }
     }
     for source in LABELS {
-        let used = catalogue().iter().any(|family| {
-            family.labels().contains(&source.label)
-                && source.family.is_none_or(|name| family.exposed_name().trim_end_matches("_total") == name)
-        });
+        let families = catalogue();
+        let used =
+            families.iter().any(|family| family.labels().iter().any(|label| source.is_of(family, label)));
         assert!(used, "{source:?} is of no family");
     }
 }

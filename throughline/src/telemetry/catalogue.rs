@@ -3,9 +3,11 @@
 //! Each file declares its own beside the code that reports it; here is the shape of that, and the list. The reference page
 //! of the gateway is generated from it, and tests compare it with what is seen.
 
-use super::label::Label;
-
 use super::family::{Family, Stability};
+use super::label::Label;
+use crate::cache::CacheOutcome;
+use crate::circuit_breaker::{CircuitCall, CircuitState};
+use crate::router::RouteReason;
 
 /// What runs of one primitive report.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +33,18 @@ pub struct Attribute {
 /// Where the values of a label come from. Never from a request.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelSource {
-    /// The label.
-    pub label: &'static str,
-    /// The family that it belongs to, without suffix; `None` for all that are not named elsewhere.
-    pub family: Option<&'static str>,
-    /// Where its values come from, or which there are.
-    pub source: &'static str,
+    label: &'static str,
+    /// `None` for all families that are not named elsewhere.
+    family: Option<&'static str>,
+    values: Values,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Values {
+    /// From somewhere, in words.
+    From(&'static str),
+    /// These.
+    Closed(fn() -> Vec<&'static str>),
 }
 
 /// Attributes that every span has at its end.
@@ -58,22 +66,25 @@ pub static LABELS: &[LabelSource] = &[
     ),
     LabelSource::of("hit", "`true`, `false`"),
     LabelSource::of("circuit", "names in code or configuration"),
-    LabelSource::of("state", "`closed`, `open`, `half_open`, `forced_open`, `disabled`"),
-    LabelSource::of("from", "as `state`"),
-    LabelSource::of("to", "as `state`"),
+    LabelSource::closed::<CircuitState>("state"),
+    LabelSource::closed::<CircuitState>("from"),
+    LabelSource::closed::<CircuitState>("to"),
     LabelSource::of("signal", "`metrics`, `traces`"),
     LabelSource::of("service", "the service's name, from code, configuration or environment"),
     LabelSource::of("version", "the service's version, from code"),
     LabelSource::of("family", "the families of this page"),
-    LabelSource::of("kind", "what the redactor finds: `email`, `card`, `api_key`, …"),
+    LabelSource::closed::<crate::redact::Kind>("kind"),
     LabelSource::of("worker", "numbers of the runtime's worker threads, from 0"),
-    LabelSource::of("reason", "`routing_function`, `invalid_route_fallback`, `routing_error_fallback`")
-        .in_family("router_decisions"),
+    LabelSource::closed::<RouteReason>("reason").in_family("router_decisions"),
+    LabelSource::of("route", "configured routes, or `none`").in_family("router_errors"),
+    LabelSource::of(
+        "error_type",
+        "kinds of errors; of the route `none`: `invalid_route`, `routing_function`",
+    )
+    .in_family("router_errors"),
     LabelSource::of("reason", "a closed set in the code").in_family("apm_spans_dropped"),
-    LabelSource::of("outcome", "`hit`, `miss`, `stale`, `coalesced`, `bypass`, `corrupt`, `error`")
-        .in_family("cache_outcomes"),
-    LabelSource::of("outcome", "what a call was to its circuit: a closed set in the code")
-        .in_family("circuit_breaker_calls"),
+    LabelSource::closed::<CacheOutcome>("outcome").in_family("cache_outcomes"),
+    LabelSource::closed::<CircuitCall>("outcome").in_family("circuit_breaker_calls"),
     LabelSource::of("error_type", "why an export failed: a closed set in the code")
         .in_family("apm_export_failures"),
 ];
@@ -234,20 +245,51 @@ impl LabelSource {
     /// The values of `label` come from `source`.
     #[must_use]
     pub const fn of(label: &'static str, source: &'static str) -> Self {
-        Self { label, family: None, source }
+        Self { label, family: None, values: Values::From(source) }
     }
 
-    /// In this family only.
+    /// The values of `label` are those of `L`.
+    #[must_use]
+    pub const fn closed<L: Label>(label: &'static str) -> Self {
+        Self { label, family: None, values: Values::Closed(texts::<L>) }
+    }
+
+    /// In this family only, named without suffix.
     #[must_use]
     pub const fn in_family(self, family: &'static str) -> Self {
         Self { family: Some(family), ..self }
     }
 
-    /// Where the values of `label` of `family` come from, by `sources`.
+    /// Whether it is about `label` of `family`.
     #[must_use]
-    pub fn find(sources: &[Self], family: &Family, label: &str) -> Option<&'static str> {
-        let mut of_label = sources.iter().filter(|source| source.label == label);
-        let own = of_label.clone().find(|source| source.family == Some(family.name));
-        own.or_else(|| of_label.find(|source| source.family.is_none())).map(|source| source.source)
+    pub fn is_of(&self, family: &Family, label: &str) -> bool {
+        self.label == label && self.family.is_none_or(|name| name == family.name)
+    }
+
+    /// Every value, where there is a list.
+    #[must_use]
+    pub fn values(&self) -> Option<Vec<&'static str>> {
+        match self.values {
+            Values::From(_) => None,
+            Values::Closed(values) => Some(values()),
+        }
+    }
+
+    /// Where the values come from, or which there are, in words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.values {
+            Values::From(source) => source.to_owned(),
+            Values::Closed(values) => {
+                values().iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// What `sources` say of `label` of `family`: what is about that family alone comes first.
+    #[must_use]
+    pub fn find<'a>(sources: &'a [Self], family: &Family, label: &str) -> Option<&'a Self> {
+        let mut about = sources.iter().filter(|source| source.is_of(family, label));
+        about.clone().find(|source| source.family.is_some()).or_else(|| about.next())
     }
 }
