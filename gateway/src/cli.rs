@@ -37,6 +37,15 @@ pub(crate) enum Command {
     Check(Check),
     /// Start a gateway with simulated providers, drive traffic through it, and report
     Demo(Demo),
+    /// Print what is reported: every metric, span and attribute
+    Catalogue(Catalogue),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Catalogue {
+    /// Print it as JSON, in place of the reference page
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -14,8 +14,8 @@ use futures_util::Stream;
 use http_body::Frame;
 use opentelemetry::trace::SpanKind;
 use throughline::telemetry::{
-    Counter, Deferred, End, Ended, Family, Gauge, Histogram, NoEvents, OWN_SECONDS, Observed, Registry, Run,
-    Stage, WORK_SECONDS,
+    Attribute, Counter, Deferred, End, Ended, Family, Gauge, Histogram, NoEvents, OWN_SECONDS, Observed,
+    Registry, Reported, Run, Stage, WORK_SECONDS,
 };
 use throughline::{Context, Kind, Result};
 use throughline_llm::{ChatStream, sse};
@@ -40,6 +40,20 @@ static OVERHEAD: Family = Family::histogram(
 );
 static IN_FLIGHT: Family =
     Family::gauge("gateway_in_flight_requests", "Requests whose answer is not finished", &["route"]);
+
+pub(crate) static FAMILIES: &[&Family] = &[&REQUESTS, &DURATION, &OVERHEAD, &IN_FLIGHT];
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
+    "gateway",
+    &[
+        Attribute::string("http.request.method", "The method of the route, or `_OTHER`"),
+        Attribute::string("http.route", "The path of the route, or `other`"),
+        Attribute::int("http.response.status_code", "What was answered"),
+    ],
+)
+.spans_called("{http.request.method} {http.route}")
+.spans_of_kind("SERVER")
+.spans_within("the client's span where it is trusted, else nothing");
 
 /// The code for a client that went away before it had its answer.
 const CLIENT_GONE: u16 = 499;

@@ -1,5 +1,6 @@
 //! The Throughline gateway.
 
+mod catalogue;
 mod check;
 mod cli;
 mod config;
@@ -46,6 +47,11 @@ fn run(command: &Command) -> Result<(), Failure> {
     let refused = |message| Failure { message, code: REFUSED };
     let failed = |message| Failure { message, code: 1 };
     match command {
+        Command::Catalogue(args) => {
+            // A standard output that nobody reads is no failure.
+            let _ = std::io::stdout().write_all(catalogue::text(args.json).as_bytes());
+            Ok(())
+        }
         Command::Check(args) => check::check(args).map_err(refused),
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;

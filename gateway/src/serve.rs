@@ -111,6 +111,7 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
         .service_name(&config.telemetry.service_name)
         .service_version(env!("CARGO_PKG_VERSION"))
         .metrics_listen(config.telemetry.metrics_listen)
+        .runtime(tokio::runtime::Handle::current())
         .keep_errors(config.telemetry.keep_errors);
     if let Some(limit) = config.telemetry.keep_slower_than {
         builder = builder.keep_slower_than(limit);

@@ -16,6 +16,7 @@ use throughline::{
     Backoff, Budget, CacheConfig, CircuitBreakerConfig, ConfigError, Context, FallbackConfig, HedgeConfig,
     HedgeDelay, Memory, Result, RetryConfig, RouterConfig, TimeoutConfig, router, weighted,
 };
+use throughline_llm::genai::served;
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
 use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, PriceTable, chat};
@@ -112,6 +113,7 @@ fn build_provider(
                 api_key: server.api_key.clone(),
                 stream_usage: server.stream_usage,
                 forwards_trace,
+                provider_name: server.provider_name.clone(),
             };
             let limit = server.connect_timeout;
             let client = clients.entry(limit).or_insert_with(|| HttpClient::new(limit));
@@ -159,7 +161,7 @@ fn build_model(
     if let Some(limit) = &model.timeout {
         workflow = workflow.timeout(timeout(name.to_owned(), limit)?).boxed();
     }
-    Ok(workflow.named(name).boxed())
+    Ok(served(name, workflow.named(name)).boxed())
 }
 
 /// Puts around a route what is configured for it. All that adds calls to its provider shares one budget, in

@@ -4,12 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use throughline::stream::{OnEnd, Part, StreamEnding, StreamLimit};
 use throughline::{Context, Error, ItemStream, Kind, Result, Streaming};
 
+use crate::genai::Pace;
 use crate::openai::Usage;
 
 /// A provider's answer.
@@ -46,7 +48,14 @@ pub struct ChatStream {
     frames: ItemStream<Frame>,
     model: Arc<str>,
     /// What the frames have told so far, read or not.
-    usage: Arc<Mutex<Option<Usage>>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What is known of a stream before its end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    usage: Option<Usage>,
+    first_chunk: Option<Duration>,
 }
 
 /// Events that came together, and the tokens that they told of.
@@ -68,6 +77,8 @@ pub struct Frame {
 pub struct StreamEnd {
     /// The tokens used, if the provider said so before the end.
     pub usage: Option<Usage>,
+    /// How long after the call the first events came; only a stream that is measured knows.
+    pub first_chunk: Option<Duration>,
     /// How it ended.
     pub how: StreamEnding,
 }
@@ -105,11 +116,25 @@ impl ChatStream {
         model: Arc<str>,
         cx: &Context,
     ) -> Self {
-        let usage = Arc::default();
-        let told = Arc::clone(&usage);
+        Self::measured(frames, model, cx, None)
+    }
+
+    /// As [`ChatStream::new`], with the times of its chunks taken down.
+    pub(crate) fn measured(
+        frames: impl Stream<Item = Result<Frame>> + Send + 'static,
+        model: Arc<str>,
+        cx: &Context,
+        mut pace: Option<Pace>,
+    ) -> Self {
+        let told = Arc::<Mutex<Told>>::default();
+        let tell = Arc::clone(&told);
         let frames = frames.inspect(move |frame| {
-            if let Ok(Frame { usage: Some(usage), .. }) = frame {
-                *lock(&told) = Some(*usage);
+            let Ok(frame) = frame else { return };
+            let first = pace.as_mut().and_then(Pace::chunk);
+            if first.is_some() || frame.usage.is_some() {
+                let mut told = lock(&tell);
+                told.first_chunk = first.or(told.first_chunk);
+                told.usage = frame.usage.or(told.usage);
             }
         });
         let mut frames = ItemStream::new(frames).told_by(|frame| match frame {
@@ -121,7 +146,7 @@ impl ChatStream {
             let late = Error::new(Kind::Timeout, "the answer was not complete in time");
             frames.limit(StreamLimit::until(end, late));
         }
-        Self { frames, model, usage }
+        Self { frames, model, told }
     }
 
     /// A stream that is complete already: `events` as they were, all at once.
@@ -129,20 +154,25 @@ impl ChatStream {
     pub fn replay(events: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
         let frame = Frame { events, usage, content: true, last: true };
         let frames = ItemStream::new(stream::iter([Ok(frame)])).told_by(|_| Part::Last);
-        Self { frames, model, usage: Arc::new(Mutex::new(usage)) }
+        Self { frames, model, told: Arc::new(Mutex::new(Told { usage, first_chunk: None })) }
     }
 
     /// The tokens used, as far as the stream has told.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        *lock(&self.usage)
+        lock(&self.told).usage
+    }
+
+    /// Calls `tap` with all that is read from now on.
+    pub(crate) fn on_frame(&mut self, tap: impl FnMut(&Frame) + Send + 'static) {
+        self.frames.on_item(tap);
     }
 
     /// Calls `keep` with every event of the stream once it has been read to its proper end, unless they are more
     /// than `most` bytes.
     pub fn record(&mut self, most: usize, keep: impl FnOnce(&[u8], Option<Usage>) + Send + 'static) {
         let tape = Arc::new(Mutex::new(Some(Vec::new())));
-        let (write, usage) = (Arc::clone(&tape), Arc::clone(&self.usage));
+        let (write, told) = (Arc::clone(&tape), Arc::clone(&self.told));
         self.frames.on_item(move |frame| {
             let mut tape = lock(&write);
             if let Some(events) = tape.as_mut().filter(|events| events.len() + frame.events.len() <= most) {
@@ -153,7 +183,7 @@ impl ChatStream {
         });
         self.frames.on_end(Box::new(move |how| {
             if let (StreamEnding::Complete, Some(events)) = (how, lock(&tape).take()) {
-                keep(&events, *lock(&usage));
+                keep(&events, lock(&told).usage);
             }
         }));
     }
@@ -167,8 +197,11 @@ impl ChatStream {
     /// Calls `hear` once, when the stream has ended in whichever way.
     #[must_use]
     pub fn on_end(mut self, hear: impl FnOnce(&StreamEnd) + Send + 'static) -> Self {
-        let usage = Arc::clone(&self.usage);
-        let hear = move |how: &StreamEnding| hear(&StreamEnd { usage: *lock(&usage), how: how.clone() });
+        let told = Arc::clone(&self.told);
+        let hear = move |how: &StreamEnding| {
+            let Told { usage, first_chunk } = *lock(&told);
+            hear(&StreamEnd { usage, first_chunk, how: how.clone() });
+        };
         self.frames.on_end(Box::new(hear));
         self
     }

@@ -21,30 +21,32 @@
 //! # Ok(()) }
 //! ```
 
+mod frames;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::stream::{self, Stream};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
+use opentelemetry::{KeyValue, Value};
+use throughline::redact::Redactor;
 use throughline::stream::StreamEnding;
 use throughline::telemetry::{
-    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Run, Sink, Stage,
+    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Reported, Run, Sink, Stage,
 };
 use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming, Workflow};
 
-use crate::answer::{Answer, ChatStream, Completion, Frame, StreamEnd};
+use crate::answer::{Answer, ChatStream, Completion, StreamEnd};
+use crate::genai::{
+    ATTRIBUTES, CHAT, Call, Client, Pace, Recording, Response, Shared, describe, input_messages,
+    output_messages, tell_usage,
+};
 use crate::http_call::HttpAnswer;
-use crate::openai::{ChatRequest, Chunk, StreamWatch, Usage};
+use crate::openai::{ChatRequest, Usage};
 use crate::prices::PriceTable;
 use crate::providers::Provider;
-use crate::sse::SseParser;
 
 static COST: Family = Family::amount(
     "llm_cost_usd",
@@ -56,6 +58,12 @@ static UNPRICED: Family = Family::counter(
     "Answered model calls whose cost is unknown: no price for the model, or no usage in the answer",
     &["provider", "model"],
 );
+
+pub(crate) static FAMILIES: &[&Family] = &[&COST, &UNPRICED];
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>("chat", ATTRIBUTES)
+    .spans_called("chat {gen_ai.request.model}")
+    .spans_of_kind("CLIENT");
 
 /// Which model of which provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,15 +97,36 @@ pub struct Spent(pub Option<f64>);
 pub struct ChatSignals {
     cost: Amount,
     unpriced: Counter,
+    client: Client,
 }
 
-/// What a call used and cost, once it is known.
+/// How a call ended, and what it used and cost, once that is known.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ChatNote(Option<Account>);
+pub struct ChatNote {
+    account: Option<Account>,
+    first_chunk: Option<Duration>,
+    error: Option<Kind>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Account {
+    usage: Option<Usage>,
     cost: Option<f64>,
+}
+
+/// What is watched while a streamed answer comes.
+#[derive(Default)]
+pub(crate) struct Watched {
+    /// The times of its chunks, unless telemetry is off.
+    pub(crate) pace: Option<Pace>,
+    /// What it says of itself, if there is a span to put that on.
+    pub(crate) response: Option<Shared>,
+}
+
+/// What a stream is to leave on the call's span at its end.
+struct Kept {
+    response: Option<Shared>,
+    recording: Option<(Arc<Mutex<Recording>>, Redactor)>,
 }
 
 /// Makes a workflow that asks a model.
@@ -142,17 +171,19 @@ impl Default for Spent {
 // === impl Chat ===
 
 impl Chat {
-    async fn call(&self, request: &ChatRequest, cx: &Context) -> Result<Answer> {
+    async fn call(&self, request: &ChatRequest, cx: &Context, watched: Watched) -> Result<Answer> {
         let model = &self.config.model;
         match &*self.provider {
-            Provider::Simulated(simulator) => crate::providers::simulate(simulator, request, model, cx).await,
+            Provider::Simulated(simulator) => {
+                crate::providers::simulate(simulator, request, model, cx, watched).await
+            }
             Provider::Http(dialect, call) => match call.execute(dialect.request(request, model), cx).await? {
                 HttpAnswer::Full(body) if !request.stream() => {
                     Ok(Answer::Full(dialect.completion(body, Arc::clone(model))?))
                 }
                 HttpAnswer::Stream(body) if request.stream() => {
-                    let frames = frames(body, dialect.watch(request));
-                    Ok(Answer::Stream(ChatStream::new(frames, Arc::clone(model), cx)))
+                    let frames = frames::frames(body, dialect.watch(request).telling(watched.response));
+                    Ok(Answer::Stream(ChatStream::measured(frames, Arc::clone(model), cx, watched.pace)))
                 }
                 // Whoever asked for the one finds nothing in the other.
                 HttpAnswer::Full(_) => {
@@ -165,24 +196,61 @@ impl Chat {
         }
     }
 
+    /// Tells what is asked, where somebody listens, and what is to be watched of the answer.
+    fn asked(&self, request: &ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Watched {
+        let records = run.records();
+        if records {
+            describe(request, &mut |key, value| run.attribute(key, value));
+            if cx.sink().semconv().content
+                && let Some(messages) = input_messages(request.body(), &cx.sink().redactor())
+            {
+                run.attribute("gen_ai.input.messages", messages);
+            }
+        }
+        if !request.stream() {
+            return Watched::default();
+        }
+        let pace = run.signals().map(|signals| signals.client.pace(cx.clock(), cx.clock().now()));
+        Watched { pace, response: records.then(Shared::default) }
+    }
+
     fn answered(&self, answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
         let account = Account::of(answer.usage, &self.config.model, &self.prices);
-        run.note = ChatNote(Some(account));
-        for (key, tokens) in answer.usage.iter().flat_map(told) {
-            run.attribute(key, tokens);
+        run.note.account = Some(account);
+        if run.records() {
+            Response::read(&answer.body).tell(false, &mut |key, value| run.attribute(key, value));
+            account.tell(&mut |key, value| run.attribute(key, value));
+            if cx.sink().semconv().content
+                && let Some(messages) = output_messages(&answer.body, &cx.sink().redactor())
+            {
+                run.attribute("gen_ai.output.messages", messages);
+            }
         }
         account.add_to(cx.state());
         answer
     }
 
     /// Leaves the run open until the stream has ended.
-    fn streaming(&self, stream: ChatStream, cx: &Context, run: &mut Run<'_, Self>) -> ChatStream {
+    fn streaming(
+        &self,
+        mut stream: ChatStream,
+        response: Option<Shared>,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> ChatStream {
         let (prices, model) = (Arc::clone(&self.prices), Arc::clone(&self.config.model));
+        let recording = (run.records() && cx.sink().semconv().content).then(|| {
+            let recording = Arc::<Mutex<Recording>>::default();
+            let keep = Arc::clone(&recording);
+            stream.on_frame(move |frame| lock(&keep).keep(frame));
+            (recording, cx.sink().redactor())
+        });
+        let kept = Kept { response, recording };
         let (deferred, state) = (run.defer(), cx.state().clone());
         stream.on_end(move |end| {
             let account = Account::of(end.usage, &model, &prices);
             account.add_to(&state);
-            close(deferred, end, account);
+            close(deferred, end, account, &kept);
         })
     }
 }
@@ -191,7 +259,13 @@ impl Chat {
 
 impl Account {
     fn of(usage: Option<Usage>, model: &str, prices: &PriceTable) -> Self {
-        Self { cost: usage.and_then(|usage| prices.cost(model, &usage)) }
+        Self { usage, cost: usage.and_then(|usage| prices.cost(model, &usage)) }
+    }
+
+    fn tell(&self, put: &mut dyn FnMut(&'static str, Value)) {
+        if let Some(usage) = &self.usage {
+            tell_usage(usage, put);
+        }
     }
 
     fn add_to(self, state: &State) {
@@ -203,26 +277,43 @@ fn unasked(message: &'static str) -> Error {
     Error::new(Kind::Upstream, message).fatal()
 }
 
-fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account) {
-    run.note = ChatNote(Some(account));
-    for (key, tokens) in end.usage.iter().flat_map(told) {
-        run.attribute(key, tokens);
+fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, kept: &Kept) {
+    run.note.account = Some(account);
+    run.note.first_chunk = end.first_chunk;
+    if run.records() {
+        kept.tell(end, &mut |key, value| run.attribute(key, value));
+        account.tell(&mut |key, value| run.attribute(key, value));
     }
     match &end.how {
         StreamEnding::Complete => run.end(Ended::Success, None),
-        StreamEnding::Failed(error) => run.end(Ended::Error, Some(error.kind().as_str())),
+        StreamEnding::Failed(error) => {
+            run.note.error = Some(error.kind());
+            run.end(Ended::Error, Some(error.kind().as_str()));
+        }
         _ => run.end(Ended::Cancelled, Some(Kind::Cancelled.as_str())),
     }
 }
 
-/// Token counts as span attributes.
-fn told(usage: &Usage) -> impl Iterator<Item = (&'static str, i64)> + use<> {
-    let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
-    [
-        ("gen_ai.usage.input_tokens", count(usage.prompt_tokens)),
-        ("gen_ai.usage.output_tokens", count(usage.completion_tokens)),
-    ]
-    .into_iter()
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn tell(&self, end: &StreamEnd, put: &mut dyn FnMut(&'static str, Value)) {
+        if let Some(response) = &self.response {
+            lock(response).tell(matches!(end.how, StreamEnding::Failed(_)), put);
+        }
+        if let Some(first) = end.first_chunk {
+            put("gen_ai.response.time_to_first_chunk", first.as_secs_f64().into());
+        }
+        if let Some((recording, redactor)) = &self.recording
+            && let Some(messages) = lock(recording).output_messages(redactor)
+        {
+            put("gen_ai.output.messages", messages.into());
+        }
+    }
 }
 
 impl Stage for Chat {
@@ -245,30 +336,58 @@ impl Stage for Chat {
         format!("chat {}", self.config.model).into()
     }
 
+    fn span_attributes(&self) -> Vec<KeyValue> {
+        let mut attributes = vec![
+            KeyValue::new("gen_ai.operation.name", CHAT),
+            KeyValue::new("gen_ai.provider.name", self.provider.name().to_owned()),
+            KeyValue::new("gen_ai.request.model", self.config.model.to_string()),
+        ];
+        if let Some((host, port)) = self.provider.server() {
+            attributes.push(KeyValue::new("server.address", host.to_owned()));
+            attributes.push(KeyValue::new("server.port", i64::from(port)));
+        }
+        attributes
+    }
+
     fn declare(&self, registry: &Registry) -> ChatSignals {
         let labels = [self.config.provider.as_str(), &*self.config.model];
-        ChatSignals { cost: registry.amount(&COST, &labels), unpriced: registry.counter(&UNPRICED, &labels) }
+        ChatSignals {
+            cost: registry.amount(&COST, &labels),
+            unpriced: registry.counter(&UNPRICED, &labels),
+            client: Client::declare(registry, self.provider.name(), &self.config.model),
+        }
     }
 
     async fn run(&self, request: ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Result<Answer> {
-        run.attribute("gen_ai.operation.name", "chat");
-        run.attribute("gen_ai.provider.name", self.provider.name());
-        run.attribute("gen_ai.request.model", self.config.model.to_string());
-        if request.stream() {
-            run.attribute("gen_ai.request.stream", true);
-        }
         cx.state().update::<Attempts>(|attempts| _ = attempts.0.fetch_add(1, Ordering::Relaxed));
-        Ok(match self.call(&request, cx).await? {
-            Answer::Full(answer) => Answer::Full(self.answered(answer, cx, run)),
-            Answer::Stream(stream) => Answer::Stream(self.streaming(stream, cx, run)),
-        })
+        let watched = self.asked(&request, cx, run);
+        let response = watched.response.clone();
+        match self.call(&request, cx, watched).await {
+            Ok(Answer::Full(answer)) => Ok(Answer::Full(self.answered(answer, cx, run))),
+            Ok(Answer::Stream(stream)) => Ok(Answer::Stream(self.streaming(stream, response, cx, run))),
+            Err(error) => {
+                run.note.error = Some(error.kind());
+                Err(error)
+            }
+        }
     }
 
     fn ended(&self, end: &End<'_, Self>) {
-        let (Some(account), Some(seen)) = (end.note.0, &end.seen) else { return };
-        match account.cost {
-            Some(cost) => seen.signals.cost.add(cost),
-            None => seen.signals.unpriced.inc(),
+        let Some(seen) = &end.seen else { return };
+        let error = match end.outcome {
+            Ended::Success => None,
+            // Who says nothing has panicked.
+            Ended::Error => Some(end.note.error.unwrap_or(Kind::Internal)),
+            Ended::Cancelled => Some(Kind::Cancelled),
+        };
+        let usage = end.note.account.and_then(|account| account.usage);
+        let (elapsed, first_chunk, trace) = (seen.elapsed, end.note.first_chunk, seen.trace);
+        let call = Call { elapsed, error, usage, first_chunk, trace };
+        seen.signals.client.ended(&call, seen.cx.sink().registry());
+        match end.note.account {
+            Some(Account { cost: Some(cost), .. }) => seen.signals.cost.add(cost),
+            Some(_) => seen.signals.unpriced.inc(),
+            None => {}
         }
     }
 
@@ -290,79 +409,4 @@ impl fmt::Debug for Chat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Chat({})", self.config.operation)
     }
-}
-
-/// The events of `body` that the client is to see, those that came together in one piece.
-fn frames(body: Incoming, watch: StreamWatch) -> impl Stream<Item = Result<Frame>> + Send {
-    stream::unfold(Some((body, SseParser::default(), watch)), async |reading| {
-        let (mut body, mut parser, mut watch) = reading?;
-        if watch.has_failed() {
-            return Some((
-                Err(Error::new(Kind::Upstream, "the provider reported a failure in its answer")),
-                None,
-            ));
-        }
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    parser.push(data);
-                }
-                match gather(&mut parser, &mut watch) {
-                    Ok(frame) if frame.last => {
-                        let_go(body);
-                        Some((Ok(frame), None))
-                    }
-                    Ok(frame) => Some((Ok(frame), Some((body, parser, watch)))),
-                    Err(error) => Some((Err(error), None)),
-                }
-            }
-            Some(Err(error)) => Some((
-                Err(Error::new(Kind::Upstream, "the provider broke off its answer").because(error)),
-                None,
-            )),
-            None => Some((last(&mut parser, &mut watch), None)),
-        }
-    })
-}
-
-/// What is left when the body has ended before its `[DONE]`: some servers leave out the last blank line.
-fn last(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
-    let rest = parser.finish().filter(|event| {
-        let chunk = watch.observe(event);
-        !watch.hides(chunk)
-    });
-    if !watch.is_complete() {
-        return Err(Error::new(Kind::Upstream, "the provider's answer ended before it was complete"));
-    }
-    let events = rest.map(|event| event.raw).unwrap_or_default();
-    Ok(Frame { events, usage: watch.usage(), content: watch.has_content(), last: true })
-}
-
-/// Whole events up to `[DONE]`, which ends the answer, or up to an error. The provider's own words about its
-/// failure stay here: they may hold anything.
-fn gather(parser: &mut SseParser, watch: &mut StreamWatch) -> Result<Frame> {
-    let mut pieces = Vec::new();
-    let too_large = |error| Error::new(Kind::Upstream, "the provider's answer cannot be read").because(error);
-    while !watch.is_complete()
-        && !watch.has_failed()
-        && let Some(event) = parser.next_event().map_err(too_large)?
-    {
-        let chunk = watch.observe(&event);
-        if chunk != Chunk::Error && !watch.hides(chunk) {
-            pieces.push(event.raw);
-        }
-    }
-    let events = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() };
-    Ok(Frame { events, usage: watch.usage(), content: watch.has_content(), last: watch.is_complete() })
-}
-
-/// Takes in the end of a body that nobody waits for, for only then can its connection be used again. One
-/// that does not end is closed.
-fn let_go(mut body: Incoming) {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    if body.is_end_stream() || matches!(body.frame().now_or_never(), Some(None)) {
-        return;
-    }
-    let rest = async move { while let Some(Ok(_)) = body.frame().await {} };
-    tokio::spawn(tokio::time::timeout(PATIENCE, rest));
 }

@@ -152,13 +152,19 @@ impl fmt::Debug for HttpClient {
 
 /// Host and port, without the user and password that an address may hold.
 pub(crate) fn authority(uri: &Uri) -> Option<String> {
+    let port = port(uri)?;
+    let host = uri.host().filter(|host| !host.is_empty())?;
+    Some(format!("{host}:{port}"))
+}
+
+/// The port that `uri` is called on; `None` unless it is http or https.
+pub(crate) fn port(uri: &Uri) -> Option<u16> {
     let default = match uri.scheme_str()? {
         "http" => 80,
         "https" => 443,
         _ => return None,
     };
-    let host = uri.host().filter(|host| !host.is_empty())?;
-    Some(format!("{host}:{}", uri.port_u16().unwrap_or(default)))
+    Some(uri.port_u16().unwrap_or(default))
 }
 
 /// Reads a whole body of at most `max_bytes`.

@@ -11,10 +11,27 @@ use hyper::body::Incoming;
 use opentelemetry::trace::SpanKind;
 use serde::Deserialize;
 use serde_json::Value;
-use throughline::telemetry::{Ended, NoEvents, Registry, Run, Stage};
+use throughline::telemetry::{Attribute, Ended, NoEvents, Registry, Reported, Run, Stage};
 use throughline::{Context, Error, Kind, Result};
 
-use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
+use crate::client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect, port};
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
+    "http",
+    &[
+        Attribute::string("http.request.method", "`POST`"),
+        Attribute::string("server.address", "The host that is called"),
+        Attribute::int("server.port", "The port that is called"),
+        Attribute::string(
+            "url.full",
+            "The address that is called, which has neither credentials nor a query",
+        ),
+        Attribute::int("http.response.status_code", "What was answered, if anything was"),
+    ],
+)
+.spans_called("POST")
+.spans_of_kind("CLIENT")
+.spans_within("`chat {gen_ai.request.model}`");
 
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_EXPLANATION_BYTES: usize = 64 * 1024;
@@ -143,7 +160,11 @@ impl Stage for HttpCall {
     ) -> Result<HttpAnswer> {
         self.add_trace(&mut request.headers, cx);
         run.attribute("http.request.method", "POST");
-        run.attribute("server.address", request.uri.host().unwrap_or_default().to_owned());
+        if run.records() {
+            run.attribute("server.address", request.uri.host().unwrap_or_default().to_owned());
+            run.attribute("server.port", i64::from(port(&request.uri).unwrap_or_default()));
+            run.attribute("url.full", request.uri.to_string());
+        }
         let answer =
             self.client.post(&request.uri, request.headers, request.body).await.map_err(unreachable)?;
         let (head, body) = answer.into_parts();

@@ -7,8 +7,10 @@
 
 pub mod answer;
 pub mod caching;
+pub mod catalogue;
 pub mod chat;
 pub mod client;
+pub mod genai;
 pub mod http_call;
 pub mod openai;
 pub mod prices;

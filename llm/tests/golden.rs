@@ -35,6 +35,7 @@ fn dialect(provider: &str, stream_usage: bool) -> Box<dyn Dialect> {
                     api_key: None,
                     stream_usage,
                     forwards_trace: false,
+                    provider_name: None,
                 },
                 client,
             )

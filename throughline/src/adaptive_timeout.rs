@@ -52,8 +52,16 @@ use crate::labels;
 use crate::latency::Latency;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, End, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<AdaptiveTimeoutOutcome, AdaptiveTimeoutEvent>(
+    "adaptive_timeout",
+    &[
+        Attribute::double("throughline.adaptive_timeout.limit_seconds", "The limit that was learned"),
+        Attribute::double("throughline.adaptive_timeout.enforced_seconds", "The limit that held"),
+    ],
+);
 
 labels! {
     /// How a guarded run ended.

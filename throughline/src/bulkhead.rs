@@ -44,8 +44,10 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{End, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<BulkheadOutcome, BulkheadEvent>("bulkhead", &[]);
 
 labels! {
     /// How a run in a bulkhead ended.

@@ -59,8 +59,8 @@ use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{Streaming, rest};
 use crate::telemetry::{
-    Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, PerLabel, Rate,
-    Registry, Run, Sink, Stage,
+    Amount, Attribute, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, PerLabel,
+    Rate, Registry, Reported, Run, Sink, Stage,
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
@@ -72,6 +72,14 @@ pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Store};
 use work::{Landing, Lead, Work};
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, CacheEvent>(
+    "cache",
+    &[Attribute::string(
+        "throughline.cache.outcome",
+        "What the cache did: an outcome of `cache_outcomes_total`",
+    )],
+);
 
 static HITS: Family = Family::counter(
     "cache_hits",

@@ -63,9 +63,15 @@ use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming};
 use crate::telemetry::{
-    Counter, Deferred, End, Family, Label as _, Observed, Outcome, Registry, Run, Sink, Stage,
+    Attribute, Counter, Deferred, End, Family, Label as _, Observed, Outcome, Registry, Reported, Run, Sink,
+    Stage,
 };
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<CircuitBreakerOutcome, CircuitBreakerEvent>(
+    "circuit_breaker",
+    &[Attribute::string("throughline.circuit_breaker.state", "The state of the circuit that refused")],
+);
 
 static CALLS: Family = Family::counter(
     "circuit_breaker_calls",

@@ -36,8 +36,15 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{Ended, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{
+    Attribute, Ended, Label as _, Observed, PerLabel, Registry, Reported, Run, Sink, Stage,
+};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, ConditionalEvent>(
+    "conditional",
+    &[Attribute::string("throughline.conditional.branch", "The branch that was taken: one of the events")],
+);
 
 labels! {
     /// What can happen while a branch is chosen.

@@ -44,8 +44,13 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, End, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<FallbackOutcome, FallbackEvent>(
+    "fallback",
+    &[Attribute::string("throughline.fallback.answered_by", "The alternative that answered")],
+);
 
 labels! {
     /// How a run with alternatives ended.

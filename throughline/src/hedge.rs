@@ -60,8 +60,16 @@ use crate::labels;
 use crate::latency::Latency;
 use crate::primitive::{BoxFuture, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{End, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, End, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<HedgeOutcome, HedgeEvent>(
+    "hedge",
+    &[
+        Attribute::string("throughline.hedge.won_by", "The attempt that answered"),
+        Attribute::double("throughline.hedge.wasted_seconds", "How long the attempts ran that lost"),
+    ],
+);
 
 labels! {
     /// How a hedged run ended.

@@ -19,13 +19,24 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use opentelemetry::KeyValue;
+
 use crate::context::Context;
 use crate::error::Result;
 use crate::graph::Node;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, Ended, NoEvents, Observed, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
+    "workflow",
+    &[
+        Attribute::string("gen_ai.operation.name", "`invoke_workflow`").in_development(),
+        Attribute::string("gen_ai.workflow.name", "The name of the workflow").in_development(),
+    ],
+)
+.spans_called("invoke_workflow {operation}");
 
 /// A workflow with a name. Made by [`Workflow::named`].
 pub struct Named<P> {
@@ -61,11 +72,16 @@ impl<P: Primitive> Stage for Named<P> {
         format!("invoke_workflow {}", self.name).into()
     }
 
+    fn span_attributes(&self) -> Vec<KeyValue> {
+        vec![
+            KeyValue::new("gen_ai.operation.name", "invoke_workflow"),
+            KeyValue::new("gen_ai.workflow.name", self.name.clone()),
+        ]
+    }
+
     fn declare(&self, _: &Registry) {}
 
-    async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
-        run.attribute("gen_ai.operation.name", "invoke_workflow");
-        run.attribute("gen_ai.workflow.name", self.name.clone());
+    async fn run(&self, input: P::In, cx: &Context, _: &mut Run<'_, Self>) -> Result<P::Out> {
         self.inner.execute(input, cx).await
     }
 

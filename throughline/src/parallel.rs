@@ -41,8 +41,19 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, End, Ended, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: &[Reported] = &[
+    Reported::new::<Ended, ParallelEvent>("parallel", &[]),
+    Reported::new::<Ended, ParallelEvent>("settle", &[]),
+    Reported::new::<Ended, ParallelEvent>("each", &[]),
+    Reported::new::<Ended, ParallelEvent>("quorum", &[]),
+    Reported::new::<Ended, ParallelEvent>(
+        "race",
+        &[Attribute::int("throughline.race.won_by", "The branch that answered first, from 0")],
+    ),
+];
 
 labels! {
     /// What can happen while branches are under way.

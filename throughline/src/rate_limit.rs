@@ -55,8 +55,10 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming};
-use crate::telemetry::{Deferred, End, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Deferred, End, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<RateLimitOutcome, RateLimitEvent>("rate_limit", &[]);
 
 labels! {
     /// How a run under a rate limit ended.

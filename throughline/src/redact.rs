@@ -27,6 +27,7 @@
 mod assigned;
 mod contact;
 mod iban;
+mod json;
 mod numbers;
 mod scan;
 mod secrets;

@@ -49,9 +49,19 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::Streaming;
-use crate::telemetry::{End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{
+    Attribute, End, Label as _, Observed, PerLabel, Registry, Reported, Run, Sink, Stage,
+};
 use crate::workflow::Workflow;
 pub use backoff::{Backoff, Delays, Jitter};
+
+pub(crate) static REPORTED: Reported = Reported::new::<RetryOutcome, RetryEvent>(
+    "retry",
+    &[
+        Attribute::int("throughline.retry.attempts", "How many attempts were made"),
+        Attribute::string("throughline.retry.gave_up", "Why no other attempt was made: one of the events"),
+    ],
+);
 
 labels! {
     /// How a run with retries ended.

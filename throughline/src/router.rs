@@ -44,11 +44,20 @@ use crate::labels;
 use crate::primitive::{BoxFuture, Boxed, Primitive};
 use crate::stream::Streaming;
 use crate::telemetry::{
-    Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Run, Sink, Stage, WORK_SECONDS,
+    Attribute, Counter, End, Ended, Family, Histogram, Label as _, Observed, Registry, Reported, Run, Sink,
+    Stage, WORK_SECONDS,
 };
 use crate::workflow::Workflow;
 use bill::{Account, Books};
 pub use bill::{Bill, Pricing};
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, RouterEvent>(
+    "router",
+    &[
+        Attribute::string("throughline.router.route", "The route that was taken"),
+        Attribute::string("throughline.router.reason", "Why: a reason of `router_decisions_total`"),
+    ],
+);
 
 static DECISIONS: Family =
     Family::counter("router_decisions", "Routes taken, by the reason for taking them", &["route", "reason"]);

@@ -51,10 +51,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{BoxFuture, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{Counter, End, Label as _, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Counter, End, Label as _, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::{Workflow, join};
 use journal::{Bounds, Compensation};
 use undoing::{Tell, Undoing};
+
+pub(crate) static REPORTED: Reported = Reported::new::<SagaOutcome, SagaEvent>("saga", &[]);
 
 pub(crate) use journal::Journal;
 pub use undoing::settled;

@@ -47,8 +47,12 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, Streaming};
-use crate::telemetry::{Deferred, End, Family, Gauge, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{
+    Deferred, End, Family, Gauge, Observed, PerLabel, Registry, Reported, Run, Sink, Stage,
+};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<ShedOutcome, ShedEvent>("shed", &[]);
 
 static LIMIT: Family = Family::gauge(
     "shed_limit",

@@ -29,8 +29,10 @@ use std::marker::PhantomData;
 use crate::context::Context;
 use crate::error::Result;
 use crate::stream::Streaming;
-use crate::telemetry::{Ended, NoEvents, Observed, Registry, Run, Stage};
+use crate::telemetry::{Ended, NoEvents, Observed, Registry, Reported, Run, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>("step", &[]);
 
 /// A named async function. Made by [`workflow`], [`workflow_with`] and [`workflow_stream`].
 pub struct Step<F> {

@@ -40,8 +40,13 @@ use crate::graph::Node;
 use crate::labels;
 use crate::primitive::{Boxed, Primitive};
 use crate::stream::Streaming;
-use crate::telemetry::{Ended, Observed, PerLabel, Registry, Run, Sink, Stage};
+use crate::telemetry::{Attribute, Ended, Observed, PerLabel, Registry, Reported, Run, Sink, Stage};
 use crate::workflow::Workflow;
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, SwitchEvent>(
+    "switch",
+    &[Attribute::string("throughline.switch.case", "The case that was taken")],
+);
 
 labels! {
     /// What can happen while a case is chosen.

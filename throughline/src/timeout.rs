@@ -44,12 +44,14 @@ use crate::labels;
 use crate::primitive::Primitive;
 use crate::stream::{StreamEnding, StreamLimit, Streaming, first};
 use crate::telemetry::{
-    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, PerLabel, Rate, Registry, Run, Sink,
-    Stage, WORK_SECONDS,
+    Counter, Deferred, End, Family, Histogram, Observed, Outcome as _, PerLabel, Rate, Registry, Reported,
+    Run, Sink, Stage, WORK_SECONDS,
 };
 use crate::workflow::Workflow;
 pub use config::TimeoutConfig;
 pub use detached::Detached;
+
+pub(crate) static REPORTED: Reported = Reported::new::<TimeoutOutcome, TimeoutEvent>("timeout", &[]);
 
 static SUCCESSES: Family =
     Family::counter("timeout_successes", "Runs that answered, in time or within the grace", &["operation"]);

@@ -110,11 +110,13 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
         join(Boxed::new(self.0))
     }
 
-    pub(crate) fn from_primitive(primitive: P) -> Self {
+    /// Makes a primitive of one's own a workflow. It is not observed: implement [`Stage`] for that.
+    pub fn from_primitive(primitive: P) -> Self {
         join(primitive)
     }
 
-    pub(crate) fn into_inner(self) -> P {
+    /// What the workflow runs, to be held in a primitive of one's own.
+    pub fn into_inner(self) -> P {
         self.0
     }
 }

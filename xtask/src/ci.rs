@@ -9,6 +9,7 @@ use clap::Args;
 use crate::docs_check;
 use crate::examples;
 use crate::failure::Failure;
+use crate::generate::Gen;
 use crate::needs;
 use crate::test::Test;
 use crate::workspace::{Workspace, run};
@@ -24,6 +25,7 @@ Steps, in this order; the first that fails ends the run:
   test         cargo xtask test
   examples     cargo xtask examples
   demo         cargo run -- demo, as the README has it but shorter
+  gen          cargo xtask gen --check
   docs-check   cargo xtask docs-check")]
 pub(crate) struct Ci {
     /// Install no system package: say what is missing and stop
@@ -55,6 +57,7 @@ impl Ci {
         report.step("test", || Test::default().run_with(workspace, &needs))?;
         report.step("examples", || examples::run_all(workspace))?;
         report.step("demo", || run(&mut workspace.cargo(DEMO)))?;
+        report.step("gen", || Gen { check: true }.run(workspace))?;
         report.step("docs-check", || docs_check::run(workspace))
     }
 }

@@ -5,6 +5,7 @@ mod ci;
 mod docs_check;
 mod examples;
 mod failure;
+mod generate;
 mod markdown;
 mod needs;
 mod test;
@@ -51,6 +52,8 @@ enum Command {
     DocsCheck,
     /// Run every example of the library
     Examples,
+    /// Write the pages that are generated from the code
+    Gen(generate::Gen),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Bench(bench) => bench.run(&workspace),
         Command::DocsCheck => docs_check::run(&workspace),
         Command::Examples => examples::run_all(&workspace),
+        Command::Gen(command) => command.run(&workspace),
     }
 }
 

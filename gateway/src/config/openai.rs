@@ -22,6 +22,8 @@ pub(crate) struct OpenAiConfig {
     pub(crate) connect_timeout: Duration,
     /// Whether streams are asked to end with their usage. Default: true.
     pub(crate) stream_usage: bool,
+    /// What it is called in telemetry. Default: by its address.
+    pub(crate) provider_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +33,7 @@ pub(super) struct OpenAiFile {
     api_key: Option<Spanned<Value>>,
     connect_timeout: Option<Spanned<Value>>,
     stream_usage: Option<bool>,
+    provider_name: Option<Spanned<String>>,
 }
 
 // === impl OpenAiFile ===
@@ -50,8 +53,21 @@ impl OpenAiFile {
                 Duration::from_secs(5),
             ),
             stream_usage: self.stream_usage.unwrap_or(true),
+            provider_name: self.provider_name.and_then(|name| provider_name(check, name)),
         }
     }
+}
+
+/// A name that is fit to be a label.
+fn provider_name(check: &mut Check<'_>, name: Spanned<String>) -> Option<String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-');
+    let (span, name) = (name.span(), name.into_inner());
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+        let wanted = "write 1 to 64 of a-z, 0-9, `_`, `.` and `-`, such as `mistral_ai`";
+        check.refuse(span, format!("`provider_name` is no name for telemetry: {wanted}"));
+        return None;
+    }
+    Some(name)
 }
 
 /// Says why an address cannot be used, without repeating it: it may hold a password.
@@ -113,11 +129,12 @@ mod tests {
     #[test]
     fn all_keys_are_read_and_the_secret_is_not_in_debug() {
         let config = openai(
-            "base_url = \"https://h\"\napi_key = \"env:KEY\"\nconnect_timeout = \"1s\"\nstream_usage = false",
+            "base_url = \"https://h\"\napi_key = \"env:KEY\"\nconnect_timeout = \"1s\"\nstream_usage = false\nprovider_name = \"ollama\"",
         );
         assert_eq!(config.api_key.as_ref().unwrap().expose_secret(), "sk-live-123");
         assert_eq!(config.connect_timeout, Duration::from_secs(1));
         assert!(!config.stream_usage);
+        assert_eq!(config.provider_name.as_deref(), Some("ollama"));
         assert!(!format!("{config:?}").contains("sk-live"));
     }
 
@@ -177,6 +194,19 @@ mod tests {
         }
         for host in ["localhost.evil.example", "127.0.0.1.evil.example", "[::2]", "0.0.0.0"] {
             assert!(usable(&format!("http://{host}/v1"), true).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_provider_name_that_is_no_label_is_refused() {
+        for wrong in ["", "My Provider", "a/b", &"a".repeat(65)] {
+            let message = refused(&format!(
+                "[providers.p.openai]\nbase_url = \"https://h\"\nprovider_name = \"{wrong}\"\n"
+            ));
+            assert!(
+                message.starts_with("t.toml:3:17: `provider_name` is no name for telemetry: write"),
+                "{message}"
+            );
         }
     }
 

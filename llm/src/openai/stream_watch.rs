@@ -1,10 +1,13 @@
 //! Follows a streamed chat answer event by event: when the first token came, what was used, how it ended.
 
+use std::sync::PoisonError;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::usage::{RawUsage, Usage};
+use crate::genai::Shared;
 use crate::sse::Event;
 
 /// What one event of a streamed answer is.
@@ -53,10 +56,16 @@ pub struct StreamWatch {
     content: bool,
     done: bool,
     failed: bool,
+    /// Where what the answer says of itself is taken down, if anybody wants to know.
+    response: Option<Shared>,
 }
 
 #[derive(Deserialize)]
 struct RawChunk<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
     #[serde(borrow)]
     choices: Option<Vec<RawChoice<'a>>>,
     usage: Option<RawUsage>,
@@ -65,6 +74,10 @@ struct RawChunk<'a> {
 
 #[derive(Deserialize)]
 struct RawChoice<'a> {
+    #[serde(borrow)]
+    index: Option<&'a RawValue>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
     #[serde(borrow)]
     delta: Option<RawDelta<'a>>,
     #[serde(borrow)]
@@ -98,7 +111,12 @@ impl StreamWatch {
     /// behalf, so that the client must not see it.
     #[must_use]
     pub const fn new(usage_was_added: bool) -> Self {
-        Self { usage_was_added, usage: None, content: false, done: false, failed: false }
+        Self { usage_was_added, usage: None, content: false, done: false, failed: false, response: None }
+    }
+
+    /// Takes down in `response` what the answer says of itself.
+    pub(crate) fn telling(self, response: Option<Shared>) -> Self {
+        Self { response, ..self }
     }
 
     /// Takes note of the next event and says what it is.
@@ -152,6 +170,9 @@ impl StreamWatch {
         if chunk.error.is_some() {
             return Chunk::Error;
         }
+        if let Some(response) = &self.response {
+            chunk.tell(response);
+        }
         let usage = chunk.usage.as_ref().and_then(RawUsage::read);
         self.usage = usage.or(self.usage);
         let choices = chunk.choices.unwrap_or_default();
@@ -163,6 +184,25 @@ impl StreamWatch {
             Chunk::Other
         }
     }
+}
+
+// === impl RawChunk ===
+
+impl RawChunk<'_> {
+    fn tell(&self, response: &Shared) {
+        let mut response = response.lock().unwrap_or_else(PoisonError::into_inner);
+        if !response.has_head() {
+            response.head(read::<String>(self.id).as_deref(), read::<String>(self.model).as_deref());
+        }
+        for choice in self.choices.iter().flatten() {
+            let reason = read::<String>(choice.finish_reason);
+            response.choice(read(choice.index).unwrap_or(0), reason.as_deref());
+        }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
 }
 
 // === impl RawChoice ===

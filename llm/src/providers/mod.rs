@@ -29,8 +29,13 @@ pub enum Provider {
 
 /// How to speak with a provider: translation only, no input or output.
 pub trait Dialect: Send + Sync {
-    /// The provider's name in the GenAI conventions.
-    fn name(&self) -> &'static str;
+    /// The provider's name in the GenAI conventions, from configuration.
+    fn name(&self) -> &str;
+
+    /// The host and port that are called.
+    fn server(&self) -> Option<(&str, u16)> {
+        None
+    }
 
     /// The request to send.
     fn request(&self, request: &ChatRequest, model: &str) -> HttpRequest;
@@ -50,10 +55,19 @@ pub trait Dialect: Send + Sync {
 impl Provider {
     /// The provider's name in the GenAI conventions.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Http(dialect, _) => dialect.name(),
             Self::Simulated(_) => "simulated",
+        }
+    }
+
+    /// The host and port that are called; `None` where nothing is.
+    #[must_use]
+    pub fn server(&self) -> Option<(&str, u16)> {
+        match self {
+            Self::Http(dialect, _) => dialect.server(),
+            Self::Simulated(_) => None,
         }
     }
 }

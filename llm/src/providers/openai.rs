@@ -13,7 +13,8 @@ use throughline::{ConfigError, Error, Kind, Result};
 
 use super::{Dialect, Provider};
 use crate::answer::Completion;
-use crate::client::{HttpClient, authority};
+use crate::client::{HttpClient, authority, port};
+use crate::genai::provider_name;
 use crate::http_call::{HttpCall, HttpRequest};
 use crate::openai::{ChatRequest, StreamWatch, usage};
 
@@ -30,9 +31,12 @@ pub struct OpenAiConfig {
     pub stream_usage: bool,
     /// Sends a `traceparent` with every call. Nothing else of a trace is sent. Default: false.
     pub forwards_trace: bool,
+    /// What it is called in telemetry (`gen_ai.provider.name`). Default: by its address, else `openai`.
+    pub provider_name: Option<String>,
 }
 
 struct OpenAi {
+    name: String,
     uri: Uri,
     headers: HeaderMap,
     stream_usage: bool,
@@ -55,7 +59,9 @@ pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, Conf
             config.name
         ))
     })?;
-    let dialect = OpenAi { uri, headers, stream_usage: config.stream_usage };
+    let by_address = || uri.host().and_then(provider_name).unwrap_or("openai").to_owned();
+    let name = config.provider_name.unwrap_or_else(by_address);
+    let dialect = OpenAi { name, uri, headers, stream_usage: config.stream_usage };
     let mut call = HttpCall::new(config.name, client);
     if config.forwards_trace {
         call = call.forwarding_trace();
@@ -87,8 +93,12 @@ fn headers(key: Option<&SecretString>) -> Option<HeaderMap> {
 // === impl OpenAi ===
 
 impl Dialect for OpenAi {
-    fn name(&self) -> &'static str {
-        "openai"
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn server(&self) -> Option<(&str, u16)> {
+        Some((self.uri.host()?, port(&self.uri)?))
     }
 
     fn request(&self, request: &ChatRequest, model: &str) -> HttpRequest {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod failures;
+mod genai;
 mod requests;
 mod streams;
 mod telemetry;
@@ -33,6 +34,7 @@ fn config(base_url: String) -> OpenAiConfig {
         api_key: None,
         stream_usage: true,
         forwards_trace: false,
+        provider_name: None,
     }
 }
 

@@ -59,13 +59,21 @@ async fn a_call_is_a_chat_span_with_its_http_attempt_inside() {
             "gen_ai.operation.name=chat",
             "gen_ai.provider.name=openai",
             "gen_ai.request.model=gpt-4o-mini",
+            "server.address=127.0.0.1",
+            &format!("server.port={}", upstream.port()),
             "gen_ai.usage.input_tokens=1000000",
             "gen_ai.usage.output_tokens=500000",
         ]
     );
     assert_eq!(
         attributes(attempt),
-        ["http.request.method=POST", "server.address=127.0.0.1", "http.response.status_code=200"]
+        [
+            "http.request.method=POST",
+            "server.address=127.0.0.1",
+            &format!("server.port={}", upstream.port()),
+            &format!("url.full={}/chat/completions", upstream.base_url),
+            "http.response.status_code=200",
+        ]
     );
 }
 

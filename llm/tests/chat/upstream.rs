@@ -70,6 +70,11 @@ impl Upstream {
         Self { base_url, log }
     }
 
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.base_url.trim_end_matches("/v1").rsplit(':').next().unwrap().parse().unwrap()
+    }
+
     /// The requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.log.seen.lock().unwrap().clone()

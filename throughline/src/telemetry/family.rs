@@ -43,6 +43,17 @@ pub struct Family {
     pub(super) help: &'static str,
     pub(super) labels: &'static [&'static str],
     pub(super) shape: Shape,
+    pub(super) stability: Stability,
+}
+
+/// How much a name can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stability {
+    /// It is not renamed without the old name beside the new one for a while.
+    Stable,
+    /// It follows a convention that is in development, and is renamed with it.
+    Development,
 }
 
 /// The type of a family, with what it needs.
@@ -69,31 +80,31 @@ impl Family {
     /// Whole events; `name` without `_total`.
     #[must_use]
     pub const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, help, labels, shape: Shape::Counter }
+        Self { name, help, labels, shape: Shape::Counter, stability: Stability::Stable }
     }
 
     /// A growing amount in fractions; `name` without `_total`.
     #[must_use]
     pub const fn amount(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, help, labels, shape: Shape::Amount }
+        Self { name, help, labels, shape: Shape::Amount, stability: Stability::Stable }
     }
 
     /// A whole value that goes up and down.
     #[must_use]
     pub const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, help, labels, shape: Shape::Gauge }
+        Self { name, help, labels, shape: Shape::Gauge, stability: Stability::Stable }
     }
 
     /// A value with fractions that goes up and down.
     #[must_use]
     pub const fn level(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, help, labels, shape: Shape::Level }
+        Self { name, help, labels, shape: Shape::Level, stability: Stability::Stable }
     }
 
     /// A share of the last five minutes, 0 to 1.
     #[must_use]
     pub const fn rate(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Self {
-        Self { name, help, labels, shape: Shape::Rate }
+        Self { name, help, labels, shape: Shape::Rate, stability: Stability::Stable }
     }
 
     /// A distribution over `buckets`, in the unit that the name ends with.
@@ -104,7 +115,13 @@ impl Family {
         labels: &'static [&'static str],
         buckets: &'static [f64],
     ) -> Self {
-        Self { name, help, labels, shape: Shape::Histogram(buckets) }
+        Self { name, help, labels, shape: Shape::Histogram(buckets), stability: Stability::Stable }
+    }
+
+    /// The same, following a convention that is in development.
+    #[must_use]
+    pub const fn in_development(self) -> Self {
+        Self { stability: Stability::Development, ..self }
     }
 
     /// The name that a query uses: counters end in `_total`; a histogram's samples add `_bucket`,
@@ -127,6 +144,12 @@ impl Family {
     #[must_use]
     pub fn help(&self) -> &'static str {
         self.help
+    }
+
+    /// How much the name can be relied on.
+    #[must_use]
+    pub fn stability(&self) -> Stability {
+        self.stability
     }
 
     /// The type.

@@ -13,6 +13,8 @@ use super::delivery::{Foreign, Metrics, Pipeline, Pushing, Traces, Undecided};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
+use super::runtime::Runtime;
+use super::semconv::Semconv;
 use super::settings::Settings;
 use super::sink::Sink;
 use super::worker::Worker;
@@ -54,6 +56,7 @@ pub struct TelemetryBuilder {
     series_cap: usize,
     current: bool,
     foreign: Vec<Foreign>,
+    runtime: Option<tokio::runtime::Handle>,
 }
 
 /// Whether telemetry does what it was asked to.
@@ -82,6 +85,7 @@ impl Telemetry {
             series_cap: DEFAULT_SERIES_CAP,
             current: true,
             foreign: Vec::new(),
+            runtime: None,
         }
     }
 
@@ -233,6 +237,18 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Shows the figures of this tokio runtime. Default: the one that [`TelemetryBuilder::init`] is called on, if any.
+    pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Which GenAI names are used, and whether content is recorded. Default: those of 1.41, and not.
+    pub fn semconv(mut self, semconv: Semconv) -> Self {
+        self.settings.semconv = semconv;
+        self
+    }
+
     /// The clock for all durations. Default: monotonic.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -275,6 +291,8 @@ impl TelemetryBuilder {
     /// | `OTEL_TRACES_EXPORTER` | `otlp`, `console`, `none`, or several with commas |
     /// | `OTEL_EXPORTER_OTLP_ENDPOINT`, `_TRACES_ENDPOINT` | where spans are sent; setting it is asking for `otlp` |
     /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc` |
+    /// | `OTEL_SEMCONV_STABILITY_OPT_IN` | `gen_ai_latest_experimental`: the newer names of GenAI metrics; with `/dup` both |
+    /// | `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` | `true` or `SPAN_ONLY`: spans carry messages, redacted |
     /// | `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `_ARG` | as the SDK reads them |
     pub fn from_env(self) -> Self {
         // What is no Unicode is refused or shown as what it is, instead of being passed over.
@@ -308,9 +326,10 @@ impl TelemetryBuilder {
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
-        let Self { settings, clock, series_cap, current, foreign } = self;
-        let registry = Registry::new(clock, series_cap);
+        let Self { settings, clock, series_cap, current, foreign, runtime } = self;
+        let registry = Registry::new(clock, series_cap).following(settings.semconv);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, settings.version()]).set(1);
+        collect(&registry, runtime);
         let exports = settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
         let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
         let (provider, undecided) =
@@ -332,6 +351,15 @@ impl TelemetryBuilder {
             tracing::warn!("telemetry is degraded: {reason}");
         }
         Telemetry { sink, health, running: Mutex::new(Running { provider, pushing, worker }) }
+    }
+}
+
+/// Has the process and its runtime shown.
+fn collect(registry: &Registry, runtime: Option<tokio::runtime::Handle>) {
+    #[cfg(target_os = "linux")]
+    registry.collect(Arc::new(super::process::Process::default()));
+    if let Some(runtime) = runtime.or_else(|| tokio::runtime::Handle::try_current().ok()) {
+        registry.collect(Arc::new(Runtime::new(&runtime)));
     }
 }
 

@@ -29,6 +29,7 @@
 //! # Ok(()) }
 //! ```
 
+mod catalogue;
 mod clock;
 mod delivery;
 #[cfg(feature = "endpoint")]
@@ -42,10 +43,13 @@ mod observed;
 mod page;
 mod per_label;
 mod per_sink;
+mod process;
 mod redacting;
 mod registry;
 mod run;
+mod runtime;
 mod scrape;
+mod semconv;
 mod settings;
 mod sink;
 mod stage;
@@ -53,19 +57,22 @@ mod text;
 mod window;
 mod worker;
 
+pub use catalogue::{Attribute, COMMON_ATTRIBUTES, LABELS, LabelSource, Reported};
 pub use clock::{Clock, Tick};
 pub use delivery::{Metrics, Traces};
-pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
+pub use family::{Family, OWN_SECONDS, Shape, Stability, WORK_SECONDS};
 pub use health::Degraded;
 pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
 pub(crate) use per_label::PerLabel;
+pub use per_sink::PerSink;
 pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Level, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
+pub use semconv::{GenAiNames, Semconv};
 pub use sink::Sink;
 pub use stage::{End, Seen, Stage};
 pub use text::{OPENMETRICS, TEXT, to_text, wants_openmetrics};
@@ -78,6 +85,8 @@ pub fn catalogue() -> Vec<&'static Family> {
         lifecycle::FAMILIES,
         &delivery::families(),
         registry::FAMILIES,
+        process::FAMILIES,
+        runtime::FAMILIES,
         crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
@@ -87,3 +96,32 @@ pub fn catalogue() -> Vec<&'static Family> {
     ]
     .concat()
 }
+
+/// What every primitive of this library reports, a line a file.
+#[must_use]
+pub fn primitives() -> Vec<&'static Reported> {
+    let mut all = vec![
+        &crate::adaptive_timeout::REPORTED,
+        &crate::bulkhead::REPORTED,
+        &crate::cache::REPORTED,
+        &crate::circuit_breaker::REPORTED,
+        &crate::conditional::REPORTED,
+        &crate::fallback::REPORTED,
+        &crate::hedge::REPORTED,
+        &crate::named::REPORTED,
+        &crate::rate_limit::REPORTED,
+        &crate::retry::REPORTED,
+        &crate::router::REPORTED,
+        &crate::saga::REPORTED,
+        &crate::shed::REPORTED,
+        &crate::step::REPORTED,
+        &crate::switch::REPORTED,
+        &crate::timeout::REPORTED,
+        &SERVICE,
+    ];
+    all.extend(crate::parallel::REPORTED);
+    all
+}
+
+/// Of `tower`, which is not always there.
+static SERVICE: Reported = Reported::new::<Ended, NoEvents>("service", &[]);

@@ -62,6 +62,7 @@ pub(super) struct Core<S: Stage> {
 /// chain has a type of stage for every step, and each would be compiled by itself.
 pub(super) struct Binding<Signals> {
     pub(super) span_name: Cow<'static, str>,
+    pub(super) span_attributes: Vec<KeyValue>,
     pub(super) handles: Handles,
     pub(super) signals: Signals,
 }
@@ -137,6 +138,7 @@ impl<S: Stage> Core<S> {
         let registry = sink.registry()?;
         let resolve = || Binding {
             span_name: self.stage.span_name(),
+            span_attributes: self.stage.span_attributes(),
             handles: Handles::resolve::<S::Outcome, S::Event>(registry, S::PRIMITIVE, self.stage.operation()),
             signals: self.stage.declare(registry),
         };

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 /// Values by the id of a [`Sink`](super::Sink).
 #[derive(Debug)]
-pub(super) struct PerSink<T> {
+pub struct PerSink<T> {
     slot: OnceLock<(u64, T)>,
     next: OnceLock<Box<Self>>,
 }
@@ -19,12 +19,14 @@ pub(super) struct PerSink<T> {
 // === impl PerSink ===
 
 impl<T> PerSink<T> {
-    pub(super) const fn new() -> Self {
+    /// No values yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { slot: OnceLock::new(), next: OnceLock::new() }
     }
 
     /// The value for `sink`, made at the first call. `make` must not ask for a value of this list.
-    pub(super) fn get_or_make(&self, sink: u64, make: &dyn Fn() -> T) -> &T {
+    pub fn get_or_make(&self, sink: u64, make: &dyn Fn() -> T) -> &T {
         let mut at = self;
         loop {
             // Who loses the race for a free place finds another sink in it, and goes on to the next.
@@ -34,6 +36,12 @@ impl<T> PerSink<T> {
             }
             at = at.next.get_or_init(|| Box::new(Self::new()));
         }
+    }
+}
+
+impl<T> Default for PerSink<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

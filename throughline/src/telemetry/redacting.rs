@@ -70,7 +70,7 @@ fn words(redactor: &Redactor, text: &mut Cow<'static, str>) {
 fn attributes(redactor: &Redactor, attributes: &mut [KeyValue]) {
     for KeyValue { key, value, .. } in attributes {
         let clean = |text: &mut StringValue| {
-            if let Cow::Owned(clean) = redactor.value(key.as_str(), text.as_str()) {
+            if let Cow::Owned(clean) = redactor.document(key.as_str(), text.as_str()) {
                 *text = clean.into();
             }
         };

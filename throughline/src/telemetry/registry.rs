@@ -13,6 +13,7 @@ use super::clock::{Clock, Tick};
 use super::family::{Family, Shape};
 use super::histogram::{Histogram, Sum, countable};
 use super::page::{self, Page};
+use super::semconv::Semconv;
 use super::window::Window;
 
 /// Series a family may hold before the rest is folded into `other`.
@@ -51,8 +52,10 @@ pub struct Registry {
     id: u64,
     families: Mutex<BTreeMap<&'static str, Arc<Series>>>,
     refreshed: Mutex<Vec<Weak<dyn Refresh>>>,
+    collectors: Mutex<Vec<Arc<dyn Refresh>>>,
     cap: usize,
     clock: Clock,
+    semconv: Semconv,
 }
 
 /// What has figures that change with time alone, such as how long it has been in a state.
@@ -97,7 +100,15 @@ impl Registry {
     pub(super) fn new(clock: Clock, cap: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, families: Mutex::default(), refreshed: Mutex::default(), cap, clock }
+        Self {
+            id,
+            families: Mutex::default(),
+            refreshed: Mutex::default(),
+            collectors: Mutex::default(),
+            cap,
+            clock,
+            semconv: Semconv::default(),
+        }
     }
 
     /// Tells one registry from another.
@@ -108,6 +119,22 @@ impl Registry {
     /// Has `source` refreshed before every scrape while it lives. To be called once.
     pub(crate) fn before_scrape(&self, source: Weak<dyn Refresh>) {
         lock(&self.refreshed).push(source);
+    }
+
+    pub(super) fn following(self, semconv: Semconv) -> Self {
+        Self { semconv, ..self }
+    }
+
+    /// What of the GenAI conventions the names of series follow.
+    #[must_use]
+    pub fn semconv(&self) -> Semconv {
+        self.semconv
+    }
+
+    /// Keeps `collector` and has it refreshed before every scrape.
+    pub(super) fn collect(&self, collector: Arc<dyn Refresh>) {
+        self.before_scrape(Arc::downgrade(&collector));
+        lock(&self.collectors).push(collector);
     }
 
     /// The counter of `family` with these label values, in the family's order.
@@ -331,10 +358,10 @@ impl Counter {
     /// Counts one event.
     #[inline]
     pub fn inc(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
     }
 
-    /// Counts many at once.
+    /// Counts several at once.
     #[inline]
     pub fn add(&self, events: u64) {
         self.0.fetch_add(events, Ordering::Relaxed);

@@ -76,7 +76,7 @@ impl<'a, S: Stage> Run<'a, S> {
         let binding = core.binding(cx.sink());
         let (span, inner) = match (binding, cx.sink().tracer()) {
             (Some(binding), Some(tracer)) if recordable(cx) => {
-                open_span(tracer, binding.span_name.clone(), S::SPAN_KIND, cx)
+                open_span(tracer, binding.span_name.clone(), S::SPAN_KIND, &binding.span_attributes, cx)
             }
             _ => (None, None),
         };
@@ -102,6 +102,12 @@ impl<'a, S: Stage> Run<'a, S> {
         if let Some(span) = self.live().and_then(|live| live.span.as_mut()) {
             span.set_attribute(KeyValue::new(key, value.into()));
         }
+    }
+
+    /// Whether there is a span to put attributes on: what is costly to find out need not be found out for nothing.
+    #[must_use]
+    pub fn records(&self) -> bool {
+        self.open.live.as_ref().is_some_and(|live| live.span.is_some())
     }
 
     /// The series of the stage, unless telemetry is off.
@@ -203,6 +209,7 @@ fn open_span(
     tracer: &SdkTracer,
     name: Cow<'static, str>,
     kind: SpanKind,
+    attributes: &[KeyValue],
     cx: &Context,
 ) -> (Option<Box<SdkSpan>>, Option<Box<Context>>) {
     let parent = cx.span();
@@ -213,6 +220,9 @@ fn open_span(
     let mut builder = tracer.span_builder(name).with_kind(kind);
     if let Some(caller) = cx.link() {
         builder = builder.with_links(vec![Link::with_context(caller.clone())]);
+    }
+    if !attributes.is_empty() {
+        builder = builder.with_attributes(attributes.iter().cloned());
     }
     let span = builder.start_with_context(tracer, &under);
     let context = cx.with_span(span.span_context().clone());
@@ -247,6 +257,12 @@ impl<S: Stage> Deferred<S> {
                 self.end(outcome.unwrap_or(S::Outcome::CANCELLED), Some(Kind::Cancelled.as_str()));
             }
         }
+    }
+
+    /// As [`Run::records`].
+    #[must_use]
+    pub fn records(&self) -> bool {
+        self.open.live.as_ref().is_some_and(|live| live.span.is_some())
     }
 
     /// Puts an attribute on the span, if there is one.

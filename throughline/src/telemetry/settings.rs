@@ -11,6 +11,7 @@ mod switches;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::delivery::Delivery;
+use super::semconv::{self, Semconv};
 use crate::propagation::Propagators;
 
 /// What [`Telemetry::builder`](super::Telemetry::builder) collects.
@@ -31,13 +32,11 @@ pub(super) struct Settings {
     pub(super) metrics: Option<SocketAddr>,
     /// How spans and pushed metrics leave.
     pub(super) delivery: Delivery,
+    pub(super) semconv: Semconv,
     pub(super) warnings: Vec<String>,
 }
 
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// Variables of the standard that change nothing here, so that setting them deserves a word.
-const NOT_HONOURED: [&str; 1] = ["OTEL_SEMCONV_STABILITY_OPT_IN"];
 
 // === impl Settings ===
 
@@ -54,6 +53,7 @@ impl Default for Settings {
             exemplars: true,
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             delivery: Delivery::default(),
+            semconv: Semconv::default(),
             warnings: Vec::new(),
         }
     }
@@ -70,11 +70,7 @@ impl Settings {
         self.apply_delivery(env);
         self.apply_address(env);
         self.apply_logs(env);
-        for name in NOT_HONOURED {
-            if env(name).is_some() {
-                self.warn(format!("{name} is set, which this version does not honour"));
-            }
-        }
+        semconv::apply(self, env);
         if env("OTEL_CONFIG_FILE").is_some() {
             self.warn("OTEL_CONFIG_FILE: configuration by file is not supported, the file is not read: set the variables instead".to_owned());
         }
@@ -108,7 +104,7 @@ impl Settings {
         }
     }
 
-    fn warn(&mut self, warning: String) {
+    pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
 

@@ -14,6 +14,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use super::clock::Clock;
 use super::delivery::Undecided;
 use super::registry::Registry;
+use super::semconv::Semconv;
 use super::settings::Settings;
 use crate::propagation::Propagators;
 use crate::redact::Redactor;
@@ -125,6 +126,13 @@ impl Sink {
     #[inline]
     pub(super) fn exemplars(&self) -> bool {
         self.0.on.as_ref().is_some_and(|on| on.exemplars)
+    }
+
+    /// What of the GenAI conventions this instance follows.
+    #[must_use]
+    #[inline]
+    pub fn semconv(&self) -> Semconv {
+        self.registry().map(Registry::semconv).unwrap_or_default()
     }
 
     /// A redactor that counts in these metrics, if they are on.

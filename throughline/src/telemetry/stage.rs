@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
-use opentelemetry::TraceId;
 use opentelemetry::trace::SpanKind;
+use opentelemetry::{KeyValue, TraceId};
 
 use super::clock::Tick;
 use super::label::{Label, Outcome};
@@ -47,6 +47,12 @@ pub trait Stage: Send + Sync + Sized + 'static {
     /// The span's name, `{primitive} {operation}` if not overridden. From configuration as well.
     fn span_name(&self) -> Cow<'static, str> {
         format!("{} {}", Self::PRIMITIVE, self.operation()).into()
+    }
+
+    /// Attributes that every span of this stage has from its start on, where a sampler can see them. From configuration
+    /// as well.
+    fn span_attributes(&self) -> Vec<KeyValue> {
+        Vec::new()
     }
 
     /// Resolves the series that belong to this primitive alone, at zero.

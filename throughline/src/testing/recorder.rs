@@ -7,7 +7,7 @@ pub use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::trace::{SimpleSpanProcessor, SpanExporter};
 
 use crate::context::Context;
-use crate::telemetry::{Clock, Scrape, Sink, Telemetry};
+use crate::telemetry::{Clock, Scrape, Sink, Telemetry, TelemetryBuilder};
 
 /// A telemetry instance of one test: no port, tokio's clock, every span kept.
 #[derive(Debug)]
@@ -24,8 +24,13 @@ struct Spans(Arc<Mutex<Vec<SpanData>>>);
 impl Recorder {
     /// Starts to record. Contexts made elsewhere are not affected.
     pub fn new() -> Self {
+        Self::of(Telemetry::builder())
+    }
+
+    /// Records what an instance of `builder` is told: for settings that change what that is.
+    pub fn of(builder: TelemetryBuilder) -> Self {
         let spans = Spans::default();
-        let builder = Telemetry::builder().without_endpoint().clock(Clock::Tokio).local();
+        let builder = builder.without_endpoint().clock(Clock::Tokio).local();
         Self { telemetry: builder.span_processor(SimpleSpanProcessor::new(spans.clone())).init(), spans }
     }
 

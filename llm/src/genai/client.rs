@@ -1,0 +1,194 @@
+//! What a model call is to its caller: duration, tokens, and the pace of its chunks.
+
+use std::time::Duration;
+
+use opentelemetry::TraceId;
+use throughline::Kind;
+use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tick};
+
+use super::{
+    CACHE_READ_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK, INFERENCE_PER_CHUNK, INPUT_TOKENS,
+    OPERATION_DURATION, OPERATION_FIRST_CHUNK, OPERATION_PER_CHUNK, OUTPUT_TOKENS, REASONING_TOKENS,
+    TOKEN_USAGE,
+};
+use crate::openai::Usage;
+
+/// Handles to the series of calls to one model of one provider, by the names that the instance follows.
+#[derive(Debug)]
+pub struct Client {
+    labels: [String; 2],
+    v1_41: Option<Old>,
+    latest: Option<New>,
+}
+
+#[derive(Debug)]
+struct Old {
+    times: Times,
+    input: Histogram,
+    output: Histogram,
+}
+
+#[derive(Debug)]
+struct New {
+    times: Times,
+    input: Counter,
+    output: Counter,
+    cache_read: Counter,
+    reasoning: Counter,
+}
+
+#[derive(Debug)]
+struct Times {
+    duration: &'static Family,
+    succeeded: Histogram,
+    first_chunk: Histogram,
+    per_chunk: Histogram,
+}
+
+/// Follows the chunks of one stream.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    clock: Clock,
+    started: Tick,
+    last: Option<Tick>,
+    per_chunk: [Option<Histogram>; 2],
+}
+
+/// How a call ended, as far as its series want to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) elapsed: Duration,
+    pub(crate) error: Option<Kind>,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) first_chunk: Option<Duration>,
+    pub(crate) trace: Option<TraceId>,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// The series of calls to `model` of `provider`, at zero.
+    #[must_use]
+    pub fn declare(registry: &Registry, provider: &str, model: &str) -> Self {
+        let names = registry.semconv().gen_ai;
+        Self {
+            labels: [provider.to_owned(), model.to_owned()],
+            v1_41: names.v1_41().then(|| Old::declare(registry, provider, model)),
+            latest: names.latest().then(|| New::declare(registry, provider, model)),
+        }
+    }
+
+    /// Follows a stream that has been asked for at `started`.
+    pub(crate) fn pace(&self, clock: Clock, started: Tick) -> Pace {
+        let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.clone()));
+        Pace { clock, started, last: None, per_chunk }
+    }
+
+    /// Takes down a call that has ended.
+    pub(crate) fn ended(&self, call: &Call, registry: Option<&Registry>) {
+        for times in self.times().into_iter().flatten() {
+            match (call.error, registry) {
+                (None, _) => times.succeeded.observe(call.elapsed.as_secs_f64(), call.trace),
+                (Some(kind), Some(registry)) => {
+                    let [provider, model] = &self.labels;
+                    let labels = [CHAT, provider, model, kind.as_str()];
+                    registry
+                        .histogram(times.duration, &labels)
+                        .observe(call.elapsed.as_secs_f64(), call.trace);
+                }
+                (Some(_), None) => {}
+            }
+            if let Some(first) = call.first_chunk {
+                times.first_chunk.observe(first.as_secs_f64(), call.trace);
+            }
+        }
+        let Some(usage) = &call.usage else { return };
+        if let Some(old) = &self.v1_41 {
+            old.input.observe(tokens(usage.prompt_tokens), call.trace);
+            old.output.observe(tokens(usage.completion_tokens), call.trace);
+        }
+        if let Some(new) = &self.latest {
+            new.input.add(usage.prompt_tokens);
+            new.output.add(usage.completion_tokens);
+            new.cache_read.add(usage.cached_tokens);
+            new.reasoning.add(usage.reasoning_tokens);
+        }
+    }
+
+    fn times(&self) -> [Option<&Times>; 2] {
+        [self.v1_41.as_ref().map(|old| &old.times), self.latest.as_ref().map(|new| &new.times)]
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody uses 2^53 tokens in one call")]
+fn tokens(count: u64) -> f64 {
+    count as f64
+}
+
+// === impl Old ===
+
+impl Old {
+    fn declare(registry: &Registry, provider: &str, model: &str) -> Self {
+        let usage = |kind| registry.histogram(&TOKEN_USAGE, &[CHAT, provider, model, kind]);
+        let families = [&OPERATION_DURATION, &OPERATION_FIRST_CHUNK, &OPERATION_PER_CHUNK];
+        Self {
+            times: Times::declare(registry, families, provider, model),
+            input: usage("input"),
+            output: usage("output"),
+        }
+    }
+}
+
+// === impl New ===
+
+impl New {
+    fn declare(registry: &Registry, provider: &str, model: &str) -> Self {
+        // No provider says of what its counts are.
+        let counter = |family| registry.counter(family, &[CHAT, provider, model, "unknown"]);
+        let families = [&INFERENCE_DURATION, &INFERENCE_FIRST_CHUNK, &INFERENCE_PER_CHUNK];
+        Self {
+            times: Times::declare(registry, families, provider, model),
+            input: counter(&INPUT_TOKENS),
+            output: counter(&OUTPUT_TOKENS),
+            cache_read: counter(&CACHE_READ_TOKENS),
+            reasoning: counter(&REASONING_TOKENS),
+        }
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn declare(
+        registry: &Registry,
+        [duration, first_chunk, per_chunk]: [&'static Family; 3],
+        provider: &str,
+        model: &str,
+    ) -> Self {
+        let labels = [CHAT, provider, model];
+        Self {
+            duration,
+            // An empty label is one that is not there.
+            succeeded: registry.histogram(duration, &[CHAT, provider, model, ""]),
+            first_chunk: registry.histogram(first_chunk, &labels),
+            per_chunk: registry.histogram(per_chunk, &labels),
+        }
+    }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// Takes down a chunk; the time to the first one is for the caller to keep.
+    pub(crate) fn chunk(&mut self) -> Option<Duration> {
+        let now = self.clock.now();
+        match self.last.replace(now) {
+            None => Some(now.since(self.started)),
+            Some(last) => {
+                let gap = now.since(last).as_secs_f64();
+                self.per_chunk.iter().flatten().for_each(|histogram| histogram.observe(gap, None));
+                None
+            }
+        }
+    }
+}

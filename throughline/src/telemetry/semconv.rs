@@ -1,0 +1,159 @@
+//! Which names of the GenAI conventions are used, and whether content is recorded.
+//!
+//! The conventions are still in development, and metrics of model calls are being renamed. The names of version
+//! 1.41, which dashboards and backends read today, are the default; the standard's switch gives the newer ones, or both.
+
+use super::settings::{Env, Settings};
+
+/// The names of the GenAI metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GenAiNames {
+    /// Those of the semantic conventions 1.41.
+    #[default]
+    V1_41,
+    /// Those of the conventions that are being written.
+    Latest,
+    /// Both, side by side.
+    Both,
+}
+
+/// What of the GenAI conventions a telemetry instance follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Semconv {
+    /// Which names metrics have. Default: those of 1.41.
+    pub gen_ai: GenAiNames,
+    /// Whether spans carry what was asked and answered, redacted and cut. Default: false.
+    pub content: bool,
+}
+
+// === impl GenAiNames ===
+
+impl GenAiNames {
+    /// Whether the names of 1.41 are used.
+    #[must_use]
+    pub const fn v1_41(self) -> bool {
+        matches!(self, Self::V1_41 | Self::Both)
+    }
+
+    /// Whether the newer names are used.
+    #[must_use]
+    pub const fn latest(self) -> bool {
+        matches!(self, Self::Latest | Self::Both)
+    }
+}
+
+// === impl Semconv ===
+
+impl Semconv {
+    /// With these names.
+    #[must_use]
+    pub const fn named(self, gen_ai: GenAiNames) -> Self {
+        Self { gen_ai, ..self }
+    }
+
+    /// With or without content.
+    #[must_use]
+    pub const fn with_content(self, content: bool) -> Self {
+        Self { content, ..self }
+    }
+}
+
+const OPT_IN: &str = "OTEL_SEMCONV_STABILITY_OPT_IN";
+const LATEST: &str = "gen_ai_latest_experimental";
+const BOTH: &str = "gen_ai_latest_experimental/dup";
+const CAPTURE: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+
+/// Lets the environment choose.
+pub(super) fn apply(settings: &mut Settings, env: Env<'_>) {
+    if let Some(list) = env(OPT_IN) {
+        opt_in(settings, &list);
+    }
+    if let Some(value) = env(CAPTURE) {
+        capture(settings, value.trim());
+    }
+}
+
+/// A list with commas, in which other conventions have entries of their own.
+fn opt_in(settings: &mut Settings, list: &str) {
+    let mut names = GenAiNames::default();
+    for entry in list.split(',').map(str::trim) {
+        match entry {
+            BOTH => names = GenAiNames::Both,
+            LATEST if names != GenAiNames::Both => names = GenAiNames::Latest,
+            LATEST => {}
+            unknown if unknown.starts_with("gen_ai") => settings
+                .warn(format!("{OPT_IN}: an entry for gen_ai is neither `{LATEST}` nor `{BOTH}`: ignored")),
+            _ => {}
+        }
+    }
+    settings.semconv.gen_ai = names;
+}
+
+fn capture(settings: &mut Settings, value: &str) {
+    let is = |word: &str| value.eq_ignore_ascii_case(word);
+    let content = if is("true") || is("SPAN_ONLY") || is("SPAN_AND_EVENT") {
+        Some(true)
+    } else if is("false") || is("NO_CONTENT") || is("EVENT_ONLY") {
+        Some(false)
+    } else {
+        None
+    };
+    if is("EVENT_ONLY") || is("SPAN_AND_EVENT") {
+        settings.warn(format!("{CAPTURE}: content is recorded on spans only, this version writes no events"));
+    }
+    match content {
+        Some(content) => settings.semconv.content = content,
+        None => settings.warn(format!(
+            "{CAPTURE} is none of true, false, NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT: \
+             no content is recorded"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, value: &'static str) -> (Semconv, Vec<String>) {
+        let mut settings = Settings::default();
+        settings.apply(&|asked| (asked == name).then(|| value.to_owned()));
+        (settings.semconv, settings.warnings)
+    }
+
+    #[test]
+    fn the_names_are_those_of_1_41_unless_newer_ones_are_asked_for() {
+        for (value, names) in [
+            ("", GenAiNames::V1_41),
+            ("http,database/dup", GenAiNames::V1_41),
+            ("gen_ai_latest_experimental", GenAiNames::Latest),
+            (" http , gen_ai_latest_experimental/dup", GenAiNames::Both),
+            ("gen_ai_latest_experimental/dup,gen_ai_latest_experimental", GenAiNames::Both),
+        ] {
+            let (semconv, warnings) = with(OPT_IN, value);
+            assert_eq!((semconv.gen_ai, warnings.len()), (names, 0), "{value}: {warnings:?}");
+        }
+        let (semconv, warnings) = with(OPT_IN, "gen_ai,http");
+        assert_eq!(semconv.gen_ai, GenAiNames::V1_41);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn content_is_recorded_only_when_that_is_asked_for() {
+        assert!(!Semconv::default().content);
+        for (value, content, warned) in [
+            ("true", true, 0),
+            ("TRUE", true, 0),
+            ("SPAN_ONLY", true, 0),
+            ("span_and_event", true, 1),
+            ("false", false, 0),
+            ("NO_CONTENT", false, 0),
+            ("EVENT_ONLY", false, 1),
+            ("yes", false, 1),
+        ] {
+            let (semconv, warnings) = with(CAPTURE, value);
+            assert_eq!((semconv.content, warnings.len()), (content, warned), "{value}: {warnings:?}");
+        }
+    }
+}
