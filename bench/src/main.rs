@@ -1,6 +1,7 @@
-//! Measures what the primitives cost. Run with `--release`.
+//! Measures what the primitives and the gateway cost. Run with `--release`.
 
 mod cpu;
+mod overhead;
 mod primitives;
 mod redaction;
 
@@ -34,6 +35,8 @@ enum What {
         #[arg(long, value_parser = primitives::MODES)]
         mode: Option<String>,
     },
+    /// What telemetry costs a proxied request, in processor time and latency; needs the gateway built beside this
+    Overhead(overhead::Overhead),
     /// How well redaction finds what is labelled in `generated`, `sentences` and `secrets.jsonl`, and how fast
     Redaction {
         /// The folder with the three files
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
             primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
             ExitCode::SUCCESS
         }
+        What::Overhead(args) => overhead::run(&args),
         What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

@@ -111,7 +111,11 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
         .service_name(&config.telemetry.service_name)
         .service_version(env!("CARGO_PKG_VERSION"))
         .metrics_listen(config.telemetry.metrics_listen)
-        .from_env();
+        .keep_errors(config.telemetry.keep_errors);
+    if let Some(limit) = config.telemetry.keep_slower_than {
+        builder = builder.keep_slower_than(limit);
+    }
+    builder = builder.from_env();
     if let Some(address) = listen.metrics_listen {
         builder = builder.metrics_listen(address);
     }

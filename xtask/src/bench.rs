@@ -10,6 +10,7 @@ use crate::workspace::{Workspace, run};
 Examples:
   cargo xtask bench primitives
   cargo xtask bench primitives --rounds 31
+  cargo xtask bench overhead
   cargo xtask bench primitives --help
 
 Everything here is handed to the package `bench`. Results that matter are kept in bench/RESULTS.md, \
@@ -24,6 +25,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<(), Failure> {
+        // What a benchmark starts stands beside it.
+        run(&mut workspace.cargo(["build", "--release", "--package", "throughline-gateway"]))?;
         run(workspace.cargo(["run", "--release", "--package", "bench", "--"]).args(&self.args))
     }
 }

@@ -36,6 +36,10 @@ pub(crate) struct Telemetry {
     pub(crate) service_name: String,
     /// The address of `/metrics`, always a loopback one. Default: 127.0.0.1:9464.
     pub(crate) metrics_listen: SocketAddr,
+    /// Whether traces with an error in them are exported also where the sampler has declined them. Default: false.
+    pub(crate) keep_errors: bool,
+    /// From how long on a trace is exported also where the sampler has declined it. Above zero. Default: never.
+    pub(crate) keep_slower_than: Option<Duration>,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +61,9 @@ pub(super) struct ServerFile {
 pub(super) struct TelemetryFile {
     service_name: Option<Spanned<String>>,
     metrics_listen: Option<Spanned<String>>,
+    #[serde(default)]
+    keep_errors: bool,
+    keep_slower_than: Option<Spanned<Value>>,
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -150,7 +157,14 @@ impl TelemetryFile {
             check.refuse(written.span(), problem);
         }
         let service_name = self.service_name.map(|written| check.text("service_name", written));
-        Telemetry { service_name: service_name.unwrap_or_else(|| "throughline".to_owned()), metrics_listen }
+        let slower = self.keep_slower_than.as_ref();
+        Telemetry {
+            service_name: service_name.unwrap_or_else(|| "throughline".to_owned()),
+            metrics_listen,
+            keep_errors: self.keep_errors,
+            keep_slower_than: slower
+                .map(|written| check.timeout("keep_slower_than", Some(written), Duration::MAX)),
+        }
     }
 }
 
@@ -179,7 +193,9 @@ mod tests {
             config.telemetry,
             Telemetry {
                 service_name: "throughline".to_owned(),
-                metrics_listen: "127.0.0.1:9464".parse().unwrap()
+                metrics_listen: "127.0.0.1:9464".parse().unwrap(),
+                keep_errors: false,
+                keep_slower_than: None,
             }
         );
     }
@@ -189,7 +205,8 @@ mod tests {
         let config = accepted(
             "[server]\nlisten = \"[::1]:1\"\nmax_body = \"1KiB\"\nmax_json_depth = 3\nmax_messages = 4\n\
              max_connections = 5\n             header_timeout = \"5s\"\ndrain_timeout = \"6ms\"\n\
-             [telemetry]\nservice_name = \"a b\"\nmetrics_listen = \"127.0.0.2:0\"\n",
+             [telemetry]\nservice_name = \"a b\"\nmetrics_listen = \"127.0.0.2:0\"\n\
+             keep_errors = true\nkeep_slower_than = \"2s\"\n",
         );
         assert_eq!(
             config.server,
@@ -206,7 +223,12 @@ mod tests {
         );
         assert_eq!(
             config.telemetry,
-            Telemetry { service_name: "a b".to_owned(), metrics_listen: "127.0.0.2:0".parse().unwrap() }
+            Telemetry {
+                service_name: "a b".to_owned(),
+                metrics_listen: "127.0.0.2:0".parse().unwrap(),
+                keep_errors: true,
+                keep_slower_than: Some(Duration::from_secs(2)),
+            }
         );
     }
 

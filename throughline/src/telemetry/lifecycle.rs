@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanProcessor, TracerProviderBuilder};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
-use super::export::{Console, Guarded};
+use super::delivery::{Foreign, Metrics, Pipeline, Pushing, Traces, Undecided};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
-use super::settings::{Settings, Traces};
+use super::settings::Settings;
 use super::sink::Sink;
 use super::worker::Worker;
 
@@ -42,6 +42,7 @@ pub struct Telemetry {
 #[derive(Default)]
 struct Running {
     provider: Option<SdkTracerProvider>,
+    pushing: Option<Pushing>,
     worker: Option<Worker>,
 }
 
@@ -52,10 +53,8 @@ pub struct TelemetryBuilder {
     clock: Clock,
     series_cap: usize,
     current: bool,
-    processors: Vec<AddProcessor>,
+    foreign: Vec<Foreign>,
 }
-
-type AddProcessor = Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>;
 
 /// Whether telemetry does what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +81,7 @@ impl Telemetry {
             clock: Clock::default(),
             series_cap: DEFAULT_SERIES_CAP,
             current: true,
-            processors: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 
@@ -134,16 +133,19 @@ impl Telemetry {
     fn stop(&self, deadline: Duration) -> Option<impl FnOnce() + Send + use<>> {
         self.sink.retire();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Running { provider, worker } = std::mem::take(&mut *running);
+        let Running { provider, pushing, worker } = std::mem::take(&mut *running);
         drop(running);
         if provider.is_none() && worker.is_none() {
             return None;
         }
         self.health.metrics_down();
         Some(move || {
+            let pushed = pushing.map(|pushing| pushing.finish(deadline));
             if let Some(Err(error)) = provider.map(|provider| provider.shutdown_with_timeout(deadline)) {
                 tracing::warn!(error = %error, "not every span was delivered before the end");
             }
+            // The last push has its own end, which comes no later.
+            pushed.map(|pushed| pushed.recv_timeout(deadline));
             drop(worker);
         })
     }
@@ -193,13 +195,41 @@ impl TelemetryBuilder {
 
     /// Sends spans to `target` as well. Default: nowhere. OTLP needs the feature `otlp`.
     pub fn traces(mut self, target: Traces) -> Self {
-        self.settings.traces.push(target);
+        self.settings.delivery.traces.push(target);
         self
     }
 
-    /// Gives spans to a processor of one's own as well.
+    /// Pushes metrics to `target` as well, every minute. Default: nowhere. OTLP needs the feature `otlp`.
+    pub fn metrics(mut self, target: Metrics) -> Self {
+        self.settings.delivery.metrics.push(target);
+        self
+    }
+
+    /// Gives spans to a processor of one's own as well, as they are: they are not redacted. A panic in it is caught.
     pub fn span_processor(mut self, processor: impl SpanProcessor + 'static) -> Self {
-        self.processors.push(Box::new(|builder| builder.with_span_processor(processor)));
+        self.foreign.push(Foreign::processor(processor));
+        self
+    }
+
+    /// Gives spans to an exporter of one's own as well, with all that other exporters have: a queue of its own,
+    /// redaction, and its losses counted. `name` is its label and what health calls it. Its future is run on a thread
+    /// of its own, where it may block.
+    pub fn span_exporter(mut self, name: &'static str, exporter: impl SpanExporter + 'static) -> Self {
+        self.foreign.push(Foreign::exporter(name, exporter));
+        self
+    }
+
+    /// Exports traces with an error in them also where the sampler has declined them. Traces that begin in this process
+    /// are then recorded and held until they end, within bounded memory; [`Context::traceparent`](crate::Context::traceparent)
+    /// still says that they are not sampled. Without an exporter it does nothing. Default: no.
+    pub fn keep_errors(mut self, keep: bool) -> Self {
+        self.settings.delivery.keep.errors = keep;
+        self
+    }
+
+    /// As [`TelemetryBuilder::keep_errors`], traces that take longer than `limit`. Default: however long.
+    pub fn keep_slower_than(mut self, limit: Duration) -> Self {
+        self.settings.delivery.keep.slower_than = Some(limit);
         self
     }
 
@@ -278,25 +308,30 @@ impl TelemetryBuilder {
     }
 
     fn start(self, health: Arc<Health>) -> Telemetry {
-        let Self { settings, clock, series_cap, current, processors } = self;
+        let Self { settings, clock, series_cap, current, foreign } = self;
         let registry = Registry::new(clock, series_cap);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, settings.version()]).set(1);
-        let mut worker = Worker::start(&settings, &health);
-        let provider = provider(&settings, processors, &registry, worker.as_ref(), &health);
+        let exports = settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
+        let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
+        let (provider, undecided) =
+            provider(&settings, foreign, &registry, clock, worker.as_ref(), &health).unzip();
         let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
-        let sink = Sink::new(&settings, clock, registry, tracer);
+        let sink = Sink::new(&settings, clock, registry, tracer, undecided.flatten());
         if current {
             sink.make_current();
         }
         if let Some(address) = settings.metrics {
             serve_metrics(worker.as_mut(), address, &sink, &health);
         }
+        let pushing = worker.as_ref().and_then(|worker| {
+            Pushing::start(&settings.delivery, &sink, &health, worker, &settings.resource())
+        });
         for Degraded { reason, .. } in health.degraded_parts() {
             tracing::warn!("telemetry is degraded: {reason}");
         }
-        Telemetry { sink, health, running: Mutex::new(Running { provider, worker }) }
+        Telemetry { sink, health, running: Mutex::new(Running { provider, pushing, worker }) }
     }
 }
 
@@ -327,49 +362,21 @@ fn serve_metrics(_: Option<&mut Worker>, address: SocketAddr, _: &Sink, health: 
 /// The SDK's tracer provider, if spans are to go anywhere.
 fn provider(
     settings: &Settings,
-    processors: Vec<AddProcessor>,
+    foreign: Vec<Foreign>,
     registry: &Registry,
+    clock: Clock,
     worker: Option<&Worker>,
     health: &Arc<Health>,
-) -> Option<SdkTracerProvider> {
-    if settings.traces.is_empty() && processors.is_empty() {
+) -> Option<(SdkTracerProvider, Option<Arc<Undecided>>)> {
+    let delivery = &settings.delivery;
+    if delivery.traces.is_empty() && foreign.is_empty() {
         return None;
     }
-    let up = registry.gauge(&INIT_SUCCESS, &["traces"]);
-    up.set(1);
-    let mut builder = SdkTracerProvider::builder().with_resource(settings.resource());
-    for add in processors {
-        builder = add(builder);
-    }
-    for target in &settings.traces {
-        builder = match target {
-            Traces::Console => builder.with_batch_exporter(Guarded::new(Console, registry, health)),
-            otlp => match settings
-                .otlp_refused
-                .map_or_else(|| otlp_exporter(*otlp, worker), |why| Err(why.to_owned()))
-            {
-                Ok(exporter) => builder.with_batch_exporter(Guarded::new(exporter, registry, health)),
-                Err(reason) => {
-                    up.set(0);
-                    health.degraded("traces", format!("spans are not sent: {reason}"));
-                    builder
-                }
-            },
-        };
-    }
-    Some(builder.build())
-}
-
-#[cfg(feature = "otlp")]
-fn otlp_exporter(
-    transport: Traces,
-    worker: Option<&Worker>,
-) -> Result<opentelemetry_otlp::SpanExporter, String> {
-    let worker = worker.ok_or("the telemetry thread could not be started")?;
-    super::otlp::exporter(transport, worker.runtime())
-}
-
-#[cfg(not(feature = "otlp"))]
-fn otlp_exporter(_: Traces, _: Option<&Worker>) -> Result<Console, String> {
-    Err("built without the feature `otlp`".to_owned())
+    let resource = settings.resource();
+    let builder = delivery.tracing(SdkTracerProvider::builder().with_resource(resource.clone()));
+    let init = registry.gauge(&INIT_SUCCESS, &["traces"]);
+    init.set(1);
+    let pipeline = Pipeline { delivery, registry, health, init: &init, clock, worker, resource: &resource };
+    let (builder, undecided) = pipeline.attach(builder, foreign);
+    Some((builder.build(), undecided))
 }

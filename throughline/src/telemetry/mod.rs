@@ -30,17 +30,15 @@
 //! ```
 
 mod clock;
+mod delivery;
 #[cfg(feature = "endpoint")]
 mod endpoint;
-mod export;
 mod family;
 mod health;
 mod histogram;
 mod label;
 mod lifecycle;
 mod observed;
-#[cfg(feature = "otlp")]
-mod otlp;
 mod page;
 mod per_label;
 mod per_sink;
@@ -56,6 +54,7 @@ mod window;
 mod worker;
 
 pub use clock::{Clock, Tick};
+pub use delivery::{Metrics, Traces};
 pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
 pub use health::Degraded;
 pub use histogram::Histogram;
@@ -67,7 +66,6 @@ pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Level, Rate, Registry};
 pub use run::{Deferred, Run};
 pub use scrape::{Sample, Scrape};
-pub use settings::Traces;
 pub use sink::Sink;
 pub use stage::{End, Seen, Stage};
 pub use text::{OPENMETRICS, TEXT, to_text, wants_openmetrics};
@@ -78,8 +76,7 @@ pub fn catalogue() -> Vec<&'static Family> {
     [
         observed::FAMILIES,
         lifecycle::FAMILIES,
-        export::FAMILIES,
-        redacting::FAMILIES,
+        &delivery::families(),
         registry::FAMILIES,
         crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,

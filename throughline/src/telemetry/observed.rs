@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use opentelemetry::trace::{Span, Status};
+use opentelemetry::trace::{Span, SpanContext, Status};
 use opentelemetry::{KeyValue, TraceId};
 
 use super::family::{Family, WORK_SECONDS};
@@ -162,8 +162,8 @@ impl<S: Stage> Core<S> {
         };
         let at = cx.clock().now();
         let elapsed = at.since(live.started);
-        let shown = live.span.as_ref().filter(|_| cx.sink().exemplars());
-        let trace = shown.map(|span| span.span_context().trace_id());
+        let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(|span| span.span_context());
+        let trace = span.and_then(|span| exemplar(cx, span, elapsed, error_type.is_some()));
         let labels = [S::PRIMITIVE, self.stage.operation(), outcome.as_str()];
         binding.handles.ended(cx, labels, outcome.index(), elapsed, trace);
         if S::UPSTREAM {
@@ -178,6 +178,16 @@ impl<S: Stage> Core<S> {
             close(span, outcome.as_str(), error_type);
         }
     }
+}
+
+/// The trace to show beside a figure: one that is exported. What is undecided is so only at the end of its root.
+#[inline]
+fn exemplar(cx: &Context, span: &SpanContext, elapsed: Duration, failed: bool) -> Option<TraceId> {
+    let id = span.trace_id();
+    let exported = span.is_sampled()
+        || (!cx.span().is_valid()
+            && cx.sink().undecided().is_some_and(|held| held.verdict(id, failed, elapsed)));
+    exported.then_some(id)
 }
 
 fn close(span: &mut opentelemetry_sdk::trace::Span, outcome: &'static str, error_type: Option<&'static str>) {

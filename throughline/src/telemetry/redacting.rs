@@ -7,40 +7,25 @@ use opentelemetry::trace::{SpanContext, Status, TraceState};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::family::Family;
-use super::registry::{Counter, Registry};
+use super::registry::Registry;
 use crate::redact::Redactor;
 
-static LOST: Family = Family::counter(
-    "apm_spans_dropped",
-    "Spans that were given up before they were sent, by reason",
-    &["reason"],
-);
-pub(super) static FAMILIES: &[&Family] = &[&LOST];
-
-/// Redacts spans. One that cannot be redacted is dropped and counted.
+/// Redacts spans. One that cannot be redacted does not come back.
 #[derive(Debug)]
 pub(super) struct Redacting {
     redactor: Redactor,
-    unredacted: Counter,
 }
 
 // === impl Redacting ===
 
 impl Redacting {
     pub(super) fn new(registry: &Registry) -> Self {
-        let redactor = Redactor::standard().counted(registry);
-        Self { redactor, unredacted: registry.counter(&LOST, &["not_redacted"]) }
+        Self { redactor: Redactor::standard().counted(registry) }
     }
 
-    /// What of `batch` may be sent.
-    pub(super) fn batch(&self, batch: Vec<SpanData>) -> Vec<SpanData> {
-        batch.into_iter().filter_map(|span| self.span(span)).collect()
-    }
-
-    fn span(&self, span: SpanData) -> Option<SpanData> {
-        let redacted = catch_unwind(AssertUnwindSafe(|| redact(&self.redactor, span)));
-        redacted.inspect_err(|_| self.unredacted.inc()).ok()
+    /// `span` without what is secret in it; `None` when that could not be found out.
+    pub(super) fn span(&self, span: SpanData) -> Option<SpanData> {
+        catch_unwind(AssertUnwindSafe(|| redact(&self.redactor, span))).ok()
     }
 }
 

@@ -61,6 +61,20 @@ pub(crate) trait Refresh: Send + Sync {
     fn refresh(&self, registry: &Registry);
 }
 
+/// What a series shows now.
+pub(super) enum Reading<'a> {
+    /// Of a counter.
+    Count(u64),
+    /// Of an amount.
+    Amount(f64),
+    /// Of a gauge.
+    Whole(i64),
+    /// Of a level, and of a rate.
+    Fraction(f64),
+    /// Of a histogram.
+    Distribution(&'a Histogram),
+}
+
 #[derive(Debug)]
 struct Series {
     family: &'static Family,
@@ -182,6 +196,25 @@ impl Registry {
         page.finish()
     }
 
+    /// Shows every series to `see`, family by family; what shows nothing now is left out.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(dead_code, reason = "only OTLP has another form than the page's")
+    )]
+    pub(super) fn visit(&self, mut see: impl FnMut(&'static Family, &[String], Reading<'_>)) {
+        self.refresh();
+        let families: Vec<_> = lock(&self.families).values().cloned().collect();
+        let now = self.clock.now();
+        for series in families {
+            let cells = lock(&series.cells).clone();
+            for (values, cell) in &cells {
+                if let Some(reading) = cell.read(now) {
+                    see(series.family, values, reading);
+                }
+            }
+        }
+    }
+
     fn refresh(&self) {
         let mut refreshed = lock(&self.refreshed);
         refreshed.retain(|source| source.strong_count() > 0);
@@ -269,14 +302,26 @@ impl Cell {
     }
 
     fn write(&self, series: page::Series<'_>, now: Tick) -> fmt::Result {
-        match self {
-            Self::Counter(cell) => series.counter(cell.0.load(Ordering::Relaxed)),
-            Self::Amount(cell) => series.amount(cell.0.get()),
-            Self::Gauge(cell) => series.gauge(cell.0.load(Ordering::Relaxed)),
-            Self::Level(cell) => series.fraction(f64::from_bits(cell.0.load(Ordering::Relaxed))),
-            Self::Rate(cell) => cell.0.ratio(now).map_or(Ok(()), |ratio| series.fraction(ratio)),
-            Self::Histogram(cell) => series.histogram(cell),
+        match self.read(now) {
+            Some(Reading::Count(count)) => series.counter(count),
+            Some(Reading::Amount(amount)) => series.amount(amount),
+            Some(Reading::Whole(value)) => series.gauge(value),
+            Some(Reading::Fraction(value)) => series.fraction(value),
+            Some(Reading::Distribution(histogram)) => series.histogram(histogram),
+            None => Ok(()),
         }
+    }
+
+    /// `None` for a rate without events.
+    fn read(&self, now: Tick) -> Option<Reading<'_>> {
+        Some(match self {
+            Self::Counter(cell) => Reading::Count(cell.0.load(Ordering::Relaxed)),
+            Self::Amount(cell) => Reading::Amount(cell.0.get()),
+            Self::Gauge(cell) => Reading::Whole(cell.0.load(Ordering::Relaxed)),
+            Self::Level(cell) => Reading::Fraction(f64::from_bits(cell.0.load(Ordering::Relaxed))),
+            Self::Rate(cell) => Reading::Fraction(cell.0.ratio(now)?),
+            Self::Histogram(cell) => Reading::Distribution(cell),
+        })
     }
 }
 
@@ -287,6 +332,12 @@ impl Counter {
     #[inline]
     pub fn inc(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts many at once.
+    #[inline]
+    pub fn add(&self, events: u64) {
+        self.0.fetch_add(events, Ordering::Relaxed);
     }
 }
 

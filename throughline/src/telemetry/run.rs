@@ -187,11 +187,13 @@ fn dropped<S: Stage>() -> (S::Outcome, &'static str) {
     }
 }
 
-/// Whether a span under the one that is open now may be sampled.
+/// Whether a span under the one that is open now may be sampled, or held until it is known.
 #[inline]
 fn recordable(cx: &Context) -> bool {
     let parent = cx.span();
-    parent.is_sampled() || !parent.is_valid()
+    parent.is_sampled()
+        || !parent.is_valid()
+        || (!parent.is_remote() && cx.sink().undecided().is_some_and(|held| held.holds(parent.trace_id())))
 }
 
 /// The span, if it is sampled, and the context for what is inside: the stages inside a root that the sampler

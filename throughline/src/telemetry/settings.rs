@@ -10,19 +10,8 @@ mod switches;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::delivery::Delivery;
 use crate::propagation::Propagators;
-
-/// Where spans go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Traces {
-    /// To an OTLP receiver, by gRPC.
-    OtlpGrpc,
-    /// To an OTLP receiver, by HTTP with protobuf bodies.
-    OtlpHttp,
-    /// To standard error, a line a span.
-    Console,
-}
 
 /// What [`Telemetry::builder`](super::Telemetry::builder) collects.
 #[derive(Clone, Debug)]
@@ -40,36 +29,15 @@ pub(super) struct Settings {
     /// Whether histograms show sampled traces.
     pub(super) exemplars: bool,
     pub(super) metrics: Option<SocketAddr>,
-    pub(super) traces: Vec<Traces>,
-    /// Why spans cannot be sent by OTLP although that was asked for.
-    pub(super) otlp_refused: Option<&'static str>,
+    /// How spans and pushed metrics leave.
+    pub(super) delivery: Delivery,
     pub(super) warnings: Vec<String>,
 }
 
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Variables of the standard that change nothing here, so that setting them deserves a word.
-const NOT_HONOURED: [&str; 9] = [
-    "OTEL_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
-    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-];
-
-/// The samplers that the SDK knows; it reads the variable itself and takes every trace for any other.
-const SAMPLERS: [&str; 6] = [
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-];
+const NOT_HONOURED: [&str; 1] = ["OTEL_SEMCONV_STABILITY_OPT_IN"];
 
 // === impl Settings ===
 
@@ -85,8 +53,7 @@ impl Default for Settings {
             propagators: Propagators::default(),
             exemplars: true,
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
-            traces: Vec::new(),
-            otlp_refused: None,
+            delivery: Delivery::default(),
             warnings: Vec::new(),
         }
     }
@@ -100,10 +67,8 @@ impl Settings {
         self.apply_resource(env);
         self.apply_propagators(env);
         self.apply_exemplars(env);
-        self.apply_metrics_exporter(env);
+        self.apply_delivery(env);
         self.apply_address(env);
-        self.apply_traces(env);
-        self.apply_sampler(env);
         self.apply_logs(env);
         for name in NOT_HONOURED {
             if env(name).is_some() {
@@ -147,78 +112,11 @@ impl Settings {
         self.warnings.push(warning);
     }
 
-    // What follows is about exporters: which, to where, and what of.
-
-    fn apply_sampler(&mut self, env: Env<'_>) {
-        if env("OTEL_TRACES_SAMPLER").is_some_and(|sampler| !SAMPLERS.contains(&sampler.as_str())) {
-            self.warn(format!(
-                "OTEL_TRACES_SAMPLER is not one of {}: every trace is taken",
-                SAMPLERS.join(", ")
-            ));
-        }
-    }
-
-    fn apply_metrics_exporter(&mut self, env: Env<'_>) {
-        if let Some(exporters) = env("OTEL_METRICS_EXPORTER") {
-            let mut prometheus = false;
-            for exporter in exporters.split(',').map(str::trim) {
-                match exporter {
-                    "prometheus" => prometheus = true,
-                    "none" => {}
-                    _ => self.warn(format!(
-                        "OTEL_METRICS_EXPORTER: metrics are served to Prometheus only, not to `{exporter}`"
-                    )),
-                }
-            }
-            if !prometheus {
-                self.metrics = None;
-            }
-        }
-    }
-
-    fn apply_traces(&mut self, env: Env<'_>) {
-        let endpoint =
-            env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| env("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        if endpoint.as_ref().is_some_and(|url| url.starts_with("https:")) {
-            self.otlp_refused = Some(
-                "https to an OTLP receiver is not supported yet: use http to a collector on this machine",
-            );
-        }
-        let exporters = match env("OTEL_TRACES_EXPORTER") {
-            Some(exporters) => exporters,
-            None if endpoint.is_some() => "otlp".to_owned(),
-            None if self.environment.as_deref() == Some("development") => "console".to_owned(),
-            None => return,
-        };
-        self.traces.clear();
-        for exporter in exporters.split(',').map(str::trim) {
-            match exporter {
-                "otlp" => {
-                    let transport = self.otlp_transport(env);
-                    self.traces.push(transport);
-                }
-                "console" => self.traces.push(Traces::Console),
-                "none" => {}
-                other => self.warn(format!(
-                    "OTEL_TRACES_EXPORTER: `{other}` is not one of otlp, console, none: ignored"
-                )),
-            }
-        }
-    }
-
-    fn otlp_transport(&mut self, env: Env<'_>) -> Traces {
-        let protocol =
-            env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| env("OTEL_EXPORTER_OTLP_PROTOCOL"));
-        match protocol.as_deref() {
-            Some("grpc") => Traces::OtlpGrpc,
-            None | Some("http/protobuf") => Traces::OtlpHttp,
-            Some(_) => {
-                self.warn(
-                    "OTEL_EXPORTER_OTLP_PROTOCOL is not one of grpc, http/protobuf: http/protobuf is used"
-                        .to_owned(),
-                );
-                Traces::OtlpHttp
-            }
+    /// How spans and pushed metrics leave, and whether metrics are served at all.
+    fn apply_delivery(&mut self, env: Env<'_>) {
+        let console = self.environment.as_deref() == Some("development");
+        if !self.delivery.apply(env, console, &mut self.warnings) {
+            self.metrics = None;
         }
     }
 }
@@ -242,6 +140,7 @@ fn shown(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::delivery::Traces;
     use super::*;
 
     /// The defaults after an environment of these variables has spoken.
@@ -262,7 +161,7 @@ mod tests {
         assert!(defaults.enabled);
         assert_eq!(defaults.service_name, "throughline");
         assert_eq!(defaults.metrics.unwrap().to_string(), "127.0.0.1:9464");
-        assert_eq!(defaults.traces, [], "no console traces unless asked for");
+        assert_eq!(defaults.delivery.traces, [], "no console traces unless asked for");
         assert_eq!(defaults.propagators, Propagators::default());
         assert!(defaults.exemplars);
         assert_eq!(defaults.warnings, [""; 0]);
@@ -270,32 +169,20 @@ mod tests {
 
     #[test]
     fn exporters_follow_the_standard_variables() {
-        let grpc =
-            settings(&[("OTEL_TRACES_EXPORTER", "otlp,console"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
-        assert_eq!(grpc.traces, [Traces::OtlpGrpc, Traces::Console]);
+        assert_eq!(settings(&[("ENVIRONMENT", "development")]).delivery.traces, [Traces::Console]);
         assert_eq!(
-            settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]).traces,
-            [Traces::OtlpHttp]
+            settings(&[("ENVIRONMENT", "development"), ("OTEL_TRACES_EXPORTER", "none")]).delivery.traces,
+            []
         );
-        assert_eq!(settings(&[("ENVIRONMENT", "development")]).traces, [Traces::Console]);
-        assert_eq!(settings(&[("ENVIRONMENT", "development"), ("OTEL_TRACES_EXPORTER", "none")]).traces, []);
-        assert_eq!(settings(&[("ENVIRONMENT", "production")]).traces, []);
+        assert_eq!(settings(&[("ENVIRONMENT", "production")]).delivery.traces, []);
         assert_eq!(settings(&[("OTEL_METRICS_EXPORTER", "none")]).metrics, None);
-    }
-
-    #[test]
-    fn refuses_an_otlp_receiver_that_it_could_not_reach() {
-        assert!(
-            settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")]).otlp_refused.is_some()
-        );
-        assert!(settings(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]).otlp_refused.is_none());
     }
 
     #[test]
     fn says_what_it_cannot_honour() {
         let odd = settings(&[
             ("OTEL_TRACES_EXPORTER", "zipkin"),
-            ("OTEL_METRICS_EXPORTER", "prometheus,otlp"),
+            ("OTEL_METRICS_EXPORTER", "prometheus,statsd"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
         ]);
         assert_eq!(odd.warnings.len(), 3, "{:?}", odd.warnings);

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::clock::Clock;
+use super::delivery::Undecided;
 use super::registry::Registry;
 use super::settings::Settings;
 use crate::propagation::Propagators;
@@ -31,6 +32,7 @@ struct Inner {
 struct On {
     registry: Registry,
     tracer: Option<SdkTracer>,
+    undecided: Option<Arc<Undecided>>,
     exemplars: bool,
     redactor: OnceLock<Redactor>,
 }
@@ -46,8 +48,10 @@ impl Sink {
         clock: Clock,
         registry: Registry,
         tracer: Option<SdkTracer>,
+        undecided: Option<Arc<Undecided>>,
     ) -> Self {
-        let on = On { registry, tracer, exemplars: settings.exemplars, redactor: OnceLock::new() };
+        let exemplars = settings.exemplars;
+        let on = On { registry, tracer, undecided, exemplars, redactor: OnceLock::new() };
         Self::of(clock, settings.propagators, Some(on))
     }
 
@@ -133,6 +137,12 @@ impl Sink {
     #[inline]
     pub(super) fn tracer(&self) -> Option<&SdkTracer> {
         self.0.on.as_ref().and_then(|on| on.tracer.as_ref())
+    }
+
+    /// Where traces are held that the sampler declined, if they are.
+    #[inline]
+    pub(super) fn undecided(&self) -> Option<&Undecided> {
+        self.0.on.as_ref().and_then(|on| on.undecided.as_deref())
     }
 
     /// Everything recorded so far in the OpenMetrics text format; empty when telemetry is off.

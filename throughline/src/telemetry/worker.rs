@@ -4,13 +4,12 @@
 //! are delivered after it has ended, and neither takes a thread from the program.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::health::Health;
-use super::settings::{Settings, Traces};
 
 /// A running telemetry thread. It ends when this is dropped.
 pub(super) struct Worker {
@@ -22,13 +21,8 @@ pub(super) struct Worker {
 // === impl Worker ===
 
 impl Worker {
-    /// Starts the thread if `settings` need one.
-    pub(super) fn start(settings: &Settings, health: &Arc<Health>) -> Option<Self> {
-        let needs_runtime =
-            settings.metrics.is_some() || settings.traces.iter().any(|to| *to != Traces::Console);
-        if !needs_runtime {
-            return None;
-        }
+    /// Starts the thread, or says in `health` why not.
+    pub(super) fn start(health: &Health) -> Option<Self> {
         match Self::spawn() {
             Ok(worker) => Some(worker),
             Err(error) => {
@@ -46,18 +40,18 @@ impl Worker {
             std::thread::Builder::new().name("throughline-telemetry".to_owned()).spawn(move || {
                 // A dropped sender says stop as well.
                 let _ = runtime.block_on(stopped);
+                // An exporter that is stuck must not hold the end of the program.
+                runtime.shutdown_background();
             })?;
         Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP runs on it from outside"))]
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
-    #[cfg_attr(not(feature = "endpoint"), expect(dead_code, reason = "only the endpoint is a task"))]
-    pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
+    pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(task)
     }
 }
 

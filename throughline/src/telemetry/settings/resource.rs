@@ -181,6 +181,10 @@ mod tests {
         );
         assert_eq!(said(&settings(&[]), ENVIRONMENT), None, "unset is not development");
         let developing = ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=development");
-        assert_eq!(settings(&[developing]).traces, [], "an attribute is no request for console traces");
+        assert_eq!(
+            settings(&[developing]).delivery.traces,
+            [],
+            "an attribute is no request for console traces"
+        );
     }
 }

@@ -1,0 +1,101 @@
+//! A gateway in a process of its own, and the processor time that it has used.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// A tick of the kernel's account of a process, the same on every Linux.
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// A gateway that runs. Dropping it kills it.
+pub(super) struct Gateway {
+    address: SocketAddr,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+/// What the README shows, with `provider` in the place of OpenAI.
+fn config(provider: SocketAddr) -> String {
+    format!(
+        r#"
+[providers.upstream.openai]
+base_url = "http://{provider}/v1"
+
+[models.auto]
+default_route = "cheap"
+baseline = "premium"
+rules = [{{ route = "premium", when = {{ prompt_chars_at_least = 2000 }} }}]
+cache = {{ ttl = "10m" }}
+timeout = {{ limit = "60s" }}
+fallback = ["premium"]
+
+[models.auto.routes.cheap]
+provider = "upstream"
+model = "gpt-4o-mini"
+timeout = {{ limit = "20s", grace = "2s" }}
+retry = {{ attempts = 3 }}
+
+[models.auto.routes.premium]
+provider = "upstream"
+model = "gpt-4o"
+"#
+    )
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Starts the program that was built beside this one.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(super) async fn start(
+        name: &str,
+        provider: SocketAddr,
+        collector: Option<SocketAddr>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let said = |error: std::io::Error| format!("the gateway `{name}` does not start: {error}");
+        let program = std::env::current_exe().map_err(said)?.with_file_name("throughline");
+        let folder = tempfile::tempdir().map_err(said)?;
+        let file = folder.path().join("throughline.toml");
+        std::fs::write(&file, config(provider)).map_err(said)?;
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--config"]);
+        command.arg(&file).env_clear().env("THROUGHLINE_LOG", "warn").envs(environment.iter().copied());
+        if let Some(collector) = collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().map_err(said)?;
+        let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let first = lines.next_line().await.map_err(said)?.unwrap_or_default();
+        let address = first.strip_prefix("gateway http://").and_then(|address| address.parse().ok());
+        let address =
+            address.ok_or_else(|| format!("the gateway `{name}` does not start: it said `{first}`"))?;
+        // Its second line must find a reader.
+        lines.next_line().await.map_err(said)?;
+        Ok(Self { address, process, _folder: folder })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The processor time of all its threads so far.
+    ///
+    /// # Errors
+    /// When it has ended, or this is no Linux.
+    pub(super) fn processor_seconds(&self) -> Result<f64, String> {
+        let pid = self.process.id().ok_or("the gateway has ended")?;
+        let file = format!("/proc/{pid}/stat");
+        let stat = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+        // The name in brackets may hold anything; what follows are numbers, of which 12 and 13 count ticks.
+        let numbers = stat.rsplit_once(") ").map(|(_, numbers)| numbers).unwrap_or_default();
+        let ticks = numbers.split(' ').skip(11).take(2).map(|number| number.parse::<f64>().ok());
+        let ticks: Option<f64> = ticks.sum();
+        ticks.map(|ticks| ticks / TICKS_A_SECOND).ok_or_else(|| format!("{file} is not understood"))
+    }
+}

@@ -1,0 +1,187 @@
+//! Puts the parts together: which exporters there are, and what they are called.
+
+use std::sync::Arc;
+
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SpanExporter, SpanProcessor, TracerProviderBuilder};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::super::clock::Clock;
+use super::super::health::Health;
+use super::super::redacting::Redacting;
+use super::super::registry::{Gauge, Refresh, Registry};
+use super::super::worker::Worker;
+use super::blocking::Blocking;
+use super::dispatch::Dispatcher;
+use super::exporter::Exporter;
+use super::fence::Fence;
+use super::gauges::Gauges;
+use super::intake::{self, Intake};
+use super::lane::lane;
+use super::report::{Losses, Report};
+use super::settings::{Delivery, Traces};
+use super::tail::Tail;
+use super::undecided::Undecided;
+
+/// Everything that delivery is made with.
+#[derive(Clone, Copy)]
+pub(in crate::telemetry) struct Pipeline<'a> {
+    pub(in crate::telemetry) delivery: &'a Delivery,
+    pub(in crate::telemetry) registry: &'a Registry,
+    pub(in crate::telemetry) health: &'a Arc<Health>,
+    /// `apm_init_success` of traces.
+    pub(in crate::telemetry) init: &'a Gauge,
+    /// For how long traces are held.
+    pub(in crate::telemetry) clock: Clock,
+    pub(in crate::telemetry) worker: Option<&'a Worker>,
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP sends it"))]
+    pub(in crate::telemetry) resource: &'a Resource,
+}
+
+/// A processor or an exporter that the program brought along.
+pub(in crate::telemetry) struct Foreign(Kind);
+
+enum Kind {
+    Processor(Box<dyn FnOnce(TracerProviderBuilder, Report) -> TracerProviderBuilder + Send>),
+    Exporter(&'static str, Box<dyn FnOnce(Handle) -> Blocking + Send>),
+}
+
+/// An exporter, with what is said of it.
+struct Outgoing {
+    name: &'static str,
+    report: Report,
+    exporter: Box<dyn Exporter>,
+}
+
+// === impl Foreign ===
+
+impl Foreign {
+    pub(in crate::telemetry) fn processor(processor: impl SpanProcessor + 'static) -> Self {
+        Self(Kind::Processor(Box::new(|builder, report| {
+            builder.with_span_processor(Fence::new(processor, report))
+        })))
+    }
+
+    pub(in crate::telemetry) fn exporter(name: &'static str, exporter: impl SpanExporter + 'static) -> Self {
+        Self(Kind::Exporter(name, Box::new(|runtime| Blocking::foreign(exporter, runtime))))
+    }
+
+    /// Whether it needs the telemetry thread.
+    pub(in crate::telemetry) fn needs_thread(&self) -> bool {
+        matches!(self.0, Kind::Exporter(..))
+    }
+}
+
+// === impl Pipeline ===
+
+impl Pipeline<'_> {
+    /// Makes everything that is to get spans a part of `builder`, and says where declined traces are held, if they are.
+    /// What cannot work is in health.
+    pub(in crate::telemetry) fn attach(
+        self,
+        mut builder: TracerProviderBuilder,
+        foreign: Vec<Foreign>,
+    ) -> (TracerProviderBuilder, Option<Arc<Undecided>>) {
+        let mut exporters = Vec::new();
+        for foreign in foreign {
+            match foreign.0 {
+                Kind::Processor(add) => {
+                    let report = self.report("processor", "span_processor", "a span processor");
+                    builder = add(builder, report);
+                }
+                Kind::Exporter(name, make) => exporters.extend(self.worker.map(|worker| {
+                    let report = self.report(name, name, "an exporter of the program");
+                    Outgoing { name, report, exporter: Box::new(make(worker.runtime().clone())) }
+                })),
+            }
+        }
+        exporters.extend(self.delivery.traces.iter().filter_map(|target| self.outgoing(*target)));
+        if self.worker.is_none() && !self.delivery.traces.is_empty() {
+            self.init.set(0);
+        }
+        let Some(worker) = self.worker.filter(|_| !exporters.is_empty()) else { return (builder, None) };
+        let Delivery { head, keep, .. } = *self.delivery;
+        let undecided =
+            (keep.any() && head.declines()).then(|| Undecided::new(keep, self.clock, self.registry));
+        if let Some(undecided) = &undecided {
+            builder = builder.with_sampler(Tail { head: head.sampler(), undecided: Arc::clone(undecided) });
+        }
+        let intake = self.start(worker, exporters, undecided.clone());
+        (builder.with_span_processor(intake), undecided)
+    }
+
+    fn report(&self, name: &'static str, part: &'static str, target: impl Into<String>) -> Report {
+        Report::of_traces(name, part, target.into(), self.registry, self.health)
+    }
+
+    fn outgoing(&self, target: Traces) -> Option<Outgoing> {
+        if target == Traces::Console {
+            let report = self.report("console", "traces_console", "standard error");
+            return Some(Outgoing { name: "console", report, exporter: Box::new(Blocking::console()) });
+        }
+        self.otlp(target)
+    }
+
+    #[cfg(feature = "otlp")]
+    fn otlp(&self, target: Traces) -> Option<Outgoing> {
+        use super::otlp::{Link, Spans};
+        use super::otlp_settings::{Protocol, Signal};
+        let protocol = match target {
+            Traces::OtlpGrpc => Protocol::Grpc,
+            Traces::OtlpHttpJson => Protocol::Json,
+            _ => Protocol::Protobuf,
+        };
+        let settings = &self.delivery.otlp_traces;
+        let mut report = self.report("otlp", "traces_otlp", settings.host(protocol, Signal::Traces));
+        let mut link = Link::new(settings, protocol, Signal::Traces);
+        if let Err(failure) = link.check() {
+            report.not_set_up(&failure, self.init.clone());
+        }
+        let exporter = Box::new(Spans::new(link, self.resource));
+        Some(Outgoing { name: "otlp", report, exporter })
+    }
+
+    #[cfg(not(feature = "otlp"))]
+    fn otlp(&self, _: Traces) -> Option<Outgoing> {
+        self.init.set(0);
+        self.health
+            .degraded("traces_otlp", "spans are not sent: built without the feature `otlp`".to_owned());
+        None
+    }
+
+    /// Starts the tasks, and returns the end that the SDK gives spans to.
+    fn start(self, worker: &Worker, exporters: Vec<Outgoing>, undecided: Option<Arc<Undecided>>) -> Intake {
+        let Delivery { batching, limits, .. } = *self.delivery;
+        let losses = Losses::new(self.registry);
+        let (intake, outlet, commands) = intake::queue(batching, &losses, undecided.clone());
+        let mut gauges = Gauges::new(self.registry, batching, outlet.waiting());
+        let (stop, stopped) = watch::channel(None);
+        let (mut lanes, mut feeders) = (Vec::new(), Vec::new());
+        for Outgoing { name, report, exporter } in exporters {
+            let (lane, feeder) = lane(exporter, report, batching, stopped.clone());
+            gauges.add(self.registry, batching, name, lane.queue());
+            feeders.push(worker.run(feeder.run()));
+            lanes.push(lane);
+        }
+        let gauges: Arc<dyn Refresh> = Arc::new(gauges);
+        self.registry.before_scrape(Arc::downgrade(&gauges));
+        let redacting = Redacting::new(self.registry);
+        let delay = batching.delay;
+        let dispatcher = Dispatcher {
+            outlet,
+            commands,
+            redacting,
+            limits,
+            delay,
+            lanes,
+            feeders,
+            stop,
+            losses,
+            undecided,
+            _gauges: gauges,
+        };
+        worker.run(dispatcher.run());
+        intake
+    }
+}

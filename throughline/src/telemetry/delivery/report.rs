@@ -1,0 +1,158 @@
+//! What operators learn of deliveries: counters, health, and one line in the log when it begins and when it is over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::family::Family;
+use super::super::health::Health;
+use super::super::label::Label as _;
+use super::super::registry::{Counter, Gauge, Registry};
+use super::failure::{ErrorType, Failure};
+use super::otlp_settings::Signal;
+
+static FAILURES: Family = Family::counter(
+    "apm_export_failures",
+    "Attempts to deliver telemetry that failed, by what went wrong",
+    &["signal", "error_type"],
+);
+static LOST: Family = Family::counter(
+    "apm_spans_dropped",
+    "Spans that were given up before an exporter had delivered them, by reason",
+    &["reason"],
+);
+static EXPORTED: Family =
+    Family::counter("apm_spans_exported", "Spans that were delivered, by exporter", &["exporter"]);
+
+pub(super) static FAMILIES: &[&Family] = &[&FAILURES, &LOST, &EXPORTED];
+
+crate::labels! {
+    /// The `reason` of `apm_spans_dropped_total`.
+    pub(super) enum Loss {
+        QueueFull = "queue_full",
+        NotRedacted = "not_redacted",
+        ExportFailed = "export_failed",
+        Rejected = "rejected",
+        Shutdown = "shutdown",
+        TraceTooLarge = "trace_too_large",
+    }
+}
+
+/// Counts lost spans.
+#[derive(Clone, Debug)]
+pub(super) struct Losses(Arc<[Counter]>);
+
+/// What is said of one exporter.
+#[derive(Debug)]
+pub(super) struct Report {
+    signal: Signal,
+    part: &'static str,
+    /// Where it delivers to, for people.
+    target: String,
+    failures: Vec<Counter>,
+    exported: Counter,
+    losses: Losses,
+    health: Arc<Health>,
+    failing: AtomicBool,
+    /// `apm_init_success`, where this is the one that could not be set up.
+    not_set_up: Option<Gauge>,
+}
+
+// === impl Losses ===
+
+impl Losses {
+    /// All at zero.
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self(Loss::ALL.iter().map(|loss| registry.counter(&LOST, &[loss.as_str()])).collect())
+    }
+
+    pub(super) fn add(&self, loss: Loss, spans: usize) {
+        self.0[loss.index()].add(spans as u64);
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// `exporter` is the label, `part` what health calls it, and `target` where it delivers to.
+    pub(super) fn of_traces(
+        exporter: &'static str,
+        part: &'static str,
+        target: String,
+        registry: &Registry,
+        health: &Arc<Health>,
+    ) -> Self {
+        let exported = registry.counter(&EXPORTED, &[exporter]);
+        Self { exported, ..Self::of_metrics(part, target, registry, health).of(Signal::Traces, registry) }
+    }
+
+    /// As [`Report::of_traces`], of metrics.
+    pub(super) fn of_metrics(
+        part: &'static str,
+        target: String,
+        registry: &Registry,
+        health: &Arc<Health>,
+    ) -> Self {
+        let report = Self {
+            signal: Signal::Metrics,
+            part,
+            target,
+            failures: Vec::new(),
+            exported: Counter::default(),
+            losses: Losses(Arc::new([])),
+            health: Arc::clone(health),
+            failing: AtomicBool::new(false),
+            not_set_up: None,
+        };
+        report.of(Signal::Metrics, registry)
+    }
+
+    fn of(self, signal: Signal, registry: &Registry) -> Self {
+        let failure = |kind: &ErrorType| registry.counter(&FAILURES, &[signal.as_str(), kind.as_str()]);
+        let losses = match signal {
+            Signal::Traces => Losses::new(registry),
+            Signal::Metrics => self.losses,
+        };
+        Self { signal, failures: ErrorType::ALL.iter().map(failure).collect(), losses, ..self }
+    }
+
+    /// An attempt failed, whatever becomes of what it carried.
+    pub(super) fn failed(&self, failure: &Failure) {
+        self.failures[failure.kind.index()].inc();
+        let noun = self.signal.noun();
+        self.health.degraded(self.part, format!("{noun} do not reach {}: {failure}", self.target));
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                exporter = self.part,
+                "{noun} do not reach {}: {failure}; what is lost is counted, and this is said once",
+                self.target
+            );
+        }
+    }
+
+    /// It could not even be set up, which `init` says until it works after all.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP has something to set up"))]
+    pub(super) fn not_set_up(&mut self, failure: &Failure, init: Gauge) {
+        init.set(0);
+        self.not_set_up = Some(init);
+        self.failed(failure);
+    }
+
+    /// Something was delivered whole.
+    pub(super) fn works(&self) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            self.health.recovered(self.part);
+            self.not_set_up.iter().for_each(|init| init.set(1));
+            let noun = self.signal.noun();
+            tracing::info!(exporter = self.part, "{noun} reach {} again", self.target);
+        }
+    }
+
+    /// So many spans were delivered.
+    pub(super) fn delivered(&self, spans: usize) {
+        self.exported.add(spans as u64);
+    }
+
+    pub(super) fn lost(&self, loss: Loss, spans: usize) {
+        self.losses.add(loss, spans);
+    }
+}
