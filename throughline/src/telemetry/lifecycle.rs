@@ -287,13 +287,15 @@ impl TelemetryBuilder {
     /// | `OTEL_PROPAGATORS` | `tracecontext`, `baggage` or `none`: [`Sink::propagators`] |
     /// | `OTEL_METRICS_EXEMPLAR_FILTER` | `trace_based` (the default) or `always_off` |
     /// | `OTEL_EXPORTER_PROMETHEUS_HOST`, `_PORT` | where metrics are served |
-    /// | `OTEL_METRICS_EXPORTER` | `prometheus` or `none` |
     /// | `OTEL_TRACES_EXPORTER` | `otlp`, `console`, `none`, or several with commas |
-    /// | `OTEL_EXPORTER_OTLP_ENDPOINT`, `_TRACES_ENDPOINT` | where spans are sent; setting it is asking for `otlp` |
-    /// | `OTEL_EXPORTER_OTLP_PROTOCOL`, `_TRACES_PROTOCOL` | `http/protobuf` (the default) or `grpc` |
+    /// | `OTEL_METRICS_EXPORTER` | `prometheus`, `otlp`, `console`, `none`, or several with commas |
+    /// | `OTEL_EXPORTER_OTLP_*`, of all signals or of one | how receivers are reached: `ENDPOINT` (setting it is asking for `otlp` traces), `PROTOCOL` (`http/protobuf`, `grpc`, `http/json`), `HEADERS`, `TIMEOUT`, `COMPRESSION`, `INSECURE`, `CERTIFICATE`, `CLIENT_CERTIFICATE`, `CLIENT_KEY` |
+    /// | `OTEL_BSP_*`, `OTEL_METRIC_EXPORT_INTERVAL`, `_TIMEOUT` | queues, batches and their times |
+    /// | `OTEL_TRACES_SAMPLER`, `_ARG` | which traces are recorded |
+    /// | `THROUGHLINE_KEEP_ERRORS`, `THROUGHLINE_KEEP_SLOWER_THAN` | [`TelemetryBuilder::keep_errors`], [`TelemetryBuilder::keep_slower_than`] in milliseconds |
+    /// | `OTEL_SPAN_*_LIMIT`, `OTEL_EVENT_*_LIMIT`, `OTEL_LINK_*_LIMIT`, `OTEL_ATTRIBUTE_*_LIMIT` | what a span may hold |
     /// | `OTEL_SEMCONV_STABILITY_OPT_IN` | `gen_ai_latest_experimental`: the newer names of GenAI metrics; with `/dup` both |
     /// | `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` | `true` or `SPAN_ONLY`: spans carry messages, redacted |
-    /// | `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `_ARG` | as the SDK reads them |
     pub fn from_env(self) -> Self {
         // What is no Unicode is refused or shown as what it is, instead of being passed over.
         self.from_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))

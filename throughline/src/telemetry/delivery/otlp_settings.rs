@@ -227,7 +227,9 @@ impl fmt::Debug for Headers {
 mod tests {
     use super::*;
 
-    fn read(signal: Signal, variables: &[(&str, &str)]) -> (Otlp, Vec<String>) {
+    type Set<'a> = &'a [(&'a str, &'a str)];
+
+    fn read(signal: Signal, variables: Set<'_>) -> (Otlp, Vec<String>) {
         let env =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let (mut otlp, mut warnings) = (Otlp::default(), Vec::new());
@@ -242,7 +244,7 @@ mod tests {
         const METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
         const INSECURE: &str = "OTEL_EXPORTER_OTLP_INSECURE";
         let (grpc, http) = (Protocol::Grpc, Protocol::Protobuf);
-        let cases: [(&[(&str, &str)], Protocol, &str); 14] = [
+        let cases: [(Set<'_>, Protocol, &str); 14] = [
             (&[], grpc, "http://localhost:4317"),
             (&[], http, "http://localhost:4318/v1/traces"),
             (&[], Protocol::Json, "http://localhost:4318/v1/traces"),

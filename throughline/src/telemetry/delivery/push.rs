@@ -41,7 +41,7 @@ struct Pusher {
 enum Target {
     Console,
     #[cfg(feature = "otlp")]
-    Otlp(super::otlp::Link, super::otlp::Page),
+    Otlp(Box<super::otlp::Link>, super::otlp::Page),
 }
 
 // === impl Pushing ===
@@ -106,7 +106,7 @@ fn reach(
         if let Err(failure) = link.check() {
             report.failed(&failure);
         }
-        Some((Target::Otlp(link, super::otlp::Page::new(resource)), report))
+        Some((Target::Otlp(Box::new(link), super::otlp::Page::new(resource)), report))
     }
     #[cfg(not(feature = "otlp"))]
     {

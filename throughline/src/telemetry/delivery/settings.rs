@@ -292,7 +292,9 @@ mod tests {
         warnings: Vec<String>,
     }
 
-    fn read(variables: &[(&str, &str)]) -> Read {
+    type Set<'a> = &'a [(&'a str, &'a str)];
+
+    fn read(variables: Set<'_>) -> Read {
         let mut read = Read { delivery: Delivery::default(), prometheus: false, warnings: Vec::new() };
         let env =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -303,7 +305,7 @@ mod tests {
     #[test]
     fn spans_go_where_the_variables_say() {
         let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let cases: [(&[(&str, &str)], &[Traces]); 11] = [
+        let cases: [(Set<'_>, &[Traces]); 11] = [
             (&[], &[]),
             (&[("OTEL_TRACES_EXPORTER", "none")], &[]),
             (&[("OTEL_TRACES_EXPORTER", "otlp")], &[Traces::OtlpHttp]),
