@@ -44,6 +44,8 @@ mod otlp;
 mod page;
 mod per_label;
 mod per_sink;
+#[cfg(feature = "endpoint")]
+mod readiness;
 mod redacting;
 mod registry;
 mod run;
@@ -56,6 +58,8 @@ mod window;
 mod worker;
 
 pub use clock::{Clock, Tick};
+#[cfg(feature = "endpoint")]
+pub use endpoint::EndpointSecurity;
 pub use family::{Family, OWN_SECONDS, Shape, WORK_SECONDS};
 pub use health::Degraded;
 pub use histogram::Histogram;
@@ -63,6 +67,8 @@ pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
 pub(crate) use per_label::PerLabel;
+#[cfg(feature = "endpoint")]
+pub use readiness::{Broken, Readiness};
 pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Level, Rate, Registry};
 pub use run::{Deferred, Run};

@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) service_version: String,
     pub(super) environment: Option<String>,
     pub(super) metrics: Option<SocketAddr>,
+    #[cfg(feature = "endpoint")]
+    pub(super) security: super::EndpointSecurity,
     pub(super) traces: Vec<Traces>,
     /// Why spans cannot be sent by OTLP although that was asked for.
     pub(super) otlp_refused: Option<&'static str>,
@@ -73,6 +75,8 @@ impl Default for Settings {
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
             environment: None,
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
+            #[cfg(feature = "endpoint")]
+            security: super::EndpointSecurity::default(),
             traces: Vec::new(),
             otlp_refused: None,
             warnings: Vec::new(),
