@@ -4,9 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
+use throughline::telemetry::EndpointSecurity;
 use toml::{Spanned, Value};
 
 use super::check::Check;
+use super::metrics;
 
 /// Where and within which bounds requests are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +32,15 @@ pub(crate) struct Server {
 }
 
 /// What the telemetry is called and where it is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Telemetry {
     /// The `service.name` of traces and the `service` of `build_info`. Default: throughline.
     pub(crate) service_name: String,
-    /// The address of `/metrics`, always a loopback one. Default: 127.0.0.1:9464.
+    /// The address of `/metrics`; one that other machines reach needs `security` that asks for something.
+    /// Default: 127.0.0.1:9464.
     pub(crate) metrics_listen: SocketAddr,
+    /// Who may read there. Default: whoever reaches it.
+    pub(crate) security: EndpointSecurity,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +62,8 @@ pub(super) struct ServerFile {
 pub(super) struct TelemetryFile {
     service_name: Option<Spanned<String>>,
     metrics_listen: Option<Spanned<String>>,
+    web_config_file: Option<Spanned<String>>,
+    bearer_tokens: Option<Vec<Spanned<Value>>>,
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -95,17 +102,17 @@ impl Server {
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// Whether metrics may be served on `address`: they have no key.
+    /// Whether metrics may be served on `address`.
     ///
     /// # Errors
-    /// When other machines reach it.
-    pub(crate) fn permitted(address: SocketAddr) -> Result<(), String> {
-        if !is_public(address) {
+    /// When other machines reach it and nothing is asked of them.
+    pub(crate) fn permits(&self, address: SocketAddr) -> Result<(), String> {
+        if self.security.authenticates() || !is_public(address) {
             return Ok(());
         }
         Err(format!(
             "`metrics_listen` is {address}, where other machines can read the metrics without a key: use a \
-             loopback address such as 127.0.0.1"
+             loopback address such as 127.0.0.1, or ask for one with web_config_file or bearer_tokens"
         ))
     }
 }
@@ -145,11 +152,20 @@ impl TelemetryFile {
     /// Checks the section.
     pub(super) fn check(self, check: &mut Check<'_>) -> Telemetry {
         let metrics_listen = check.address("metrics_listen", self.metrics_listen.as_ref(), loopback(9464));
-        if let (Some(written), Err(problem)) = (self.metrics_listen, Telemetry::permitted(metrics_listen)) {
+        let service_name = self.service_name.map(|written| check.text("service_name", written));
+        let security = metrics::security(check, self.web_config_file, self.bearer_tokens.unwrap_or_default());
+        let telemetry = Telemetry {
+            service_name: service_name.unwrap_or_else(|| "throughline".to_owned()),
+            metrics_listen,
+            security: security.clone().unwrap_or_default(),
+        };
+        // Security that is refused already says enough.
+        if let (Some(written), Some(_), Err(problem)) =
+            (self.metrics_listen, security, telemetry.permits(metrics_listen))
+        {
             check.refuse(written.span(), problem);
         }
-        let service_name = self.service_name.map(|written| check.text("service_name", written));
-        Telemetry { service_name: service_name.unwrap_or_else(|| "throughline".to_owned()), metrics_listen }
+        telemetry
     }
 }
 
@@ -174,13 +190,10 @@ mod tests {
                 drain_timeout: Duration::from_secs(10),
             }
         );
-        assert_eq!(
-            config.telemetry,
-            Telemetry {
-                service_name: "throughline".to_owned(),
-                metrics_listen: "127.0.0.1:9464".parse().unwrap()
-            }
-        );
+        let telemetry = config.telemetry;
+        assert_eq!(telemetry.service_name, "throughline");
+        assert_eq!(telemetry.metrics_listen, "127.0.0.1:9464".parse().unwrap());
+        assert!(!telemetry.security.authenticates() && !telemetry.security.encrypts());
     }
 
     #[test]
@@ -203,10 +216,8 @@ mod tests {
                 drain_timeout: Duration::from_millis(6),
             }
         );
-        assert_eq!(
-            config.telemetry,
-            Telemetry { service_name: "a b".to_owned(), metrics_listen: "127.0.0.2:0".parse().unwrap() }
-        );
+        assert_eq!(config.telemetry.service_name, "a b");
+        assert_eq!(config.telemetry.metrics_listen, "127.0.0.2:0".parse().unwrap());
     }
 
     #[test]
@@ -257,7 +268,7 @@ mod tests {
         assert_eq!(
             refused("server.allow_public_without_auth = true\ntelemetry.metrics_listen = \"0.0.0.0:9\"\n"),
             "t.toml:2:28: `metrics_listen` is 0.0.0.0:9, where other machines can read the metrics without a key: \
-             use a loopback address such as 127.0.0.1\n    \
+             use a loopback address such as 127.0.0.1, or ask for one with web_config_file or bearer_tokens\n    \
              2 | telemetry.metrics_listen = \"0.0.0.0:9\"\n      |                            ^^^^^^^^^^^"
         );
     }

@@ -77,3 +77,54 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr, ans
     // A scraper that hangs up is its own affair.
     let _ = connection.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::super::guard::Guard;
+    use super::super::security::EndpointSecurity;
+    use super::*;
+    use crate::telemetry::health::Health;
+    use crate::telemetry::{Clock, Sink};
+
+    /// How long a client that sends `said` and then nothing keeps its connection, in seconds.
+    async fn kept_for(security: EndpointSecurity, said: &str) -> u64 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let guard = Arc::new(Guard::new(security, false));
+        let sink = Sink::without_telemetry(Clock::default());
+        let answers = Arc::new(Answers { sink, health: Arc::new(Health::default()), guard });
+        let serving = tokio::spawn(async move { accept(listener, &answers).await });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let began = Instant::now();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        // A reset is an end as well.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        serving.abort();
+        began.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_is_closed_before_the_first_and_after_the_last() {
+        for said in ["", "GET /metrics HTTP/1.1\r\nx-a: ", "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n"] {
+            assert_eq!(kept_for(EndpointSecurity::new(), said).await, HEAD.as_secs(), "{said}");
+        }
+    }
+
+    #[cfg(feature = "web-config")]
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_handshake_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(dir.path().join("c.pem"), signed.cert.pem()).unwrap();
+        std::fs::write(dir.path().join("k.pem"), signed.signing_key.serialize_pem()).unwrap();
+        let file = dir.path().join("web.yml");
+        std::fs::write(&file, "tls_server_config: { cert_file: c.pem, key_file: k.pem }").unwrap();
+        for said in ["", "\u{16}\u{3}\u{1}"] {
+            let security = EndpointSecurity::new().web_config_file(&file).unwrap();
+            assert_eq!(kept_for(security, said).await, HANDSHAKE.as_secs());
+        }
+    }
+}
