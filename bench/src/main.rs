@@ -3,6 +3,7 @@
 mod cpu;
 mod primitives;
 mod redaction;
+mod scrape;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +43,12 @@ enum What {
         #[arg(long)]
         misses: bool,
     },
+    /// Processor time of a scrape of 10,000 series, in both formats, beside `prometheus-client`
+    Scrape {
+        /// Rounds; each renders every page once
+        #[arg(long, default_value_t = 101)]
+        rounds: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,6 +56,13 @@ fn main() -> ExitCode {
         What::Primitives { rounds, calls, only, mode } => {
             primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
             ExitCode::SUCCESS
+        }
+        What::Scrape { rounds } => {
+            if scrape::run(rounds.max(1)) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
             Ok(true) => ExitCode::SUCCESS,

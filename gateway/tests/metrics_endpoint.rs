@@ -12,6 +12,7 @@ use process::prometheus::{Prometheus, program};
 use process::{Gateway, Launch, prompt_config, until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 
+const GUIDE: &str = include_str!("../../docs/guides/metrics-endpoint.md");
 const TOKEN: &str = "a-token-of-many-letters";
 const PASSWORD: &str = "a password of the scraper";
 
@@ -172,6 +173,44 @@ async fn promtool_and_we_accept_and_refuse_the_same_files() {
         let ours = operator.equip(check).file("web.yml", text).finish().await;
         assert_eq!(ours.code, Some(if *good { 0 } else { 2 }), "throughline on\n{text}\n{}", ours.stderr);
         assert!(*good || ours.stderr.contains("`web_config_file`: "), "{}", ours.stderr);
+    }
+}
+
+/// The blocks of the guide in a language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let opening = format!("```{language}\n");
+    GUIDE.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs promtool"]
+async fn the_guides_examples_are_accepted_by_whom_they_are_for() {
+    let operator = Operator::new();
+    let dir = tempfile::tempdir().unwrap();
+    operator.write(dir.path());
+    std::fs::write(dir.path().join("ca.crt"), &operator.authority).unwrap();
+    let (scrape, web): (Vec<_>, Vec<_>) =
+        blocks("yaml").into_iter().partition(|text| text.starts_with("scrape"));
+    assert_eq!((scrape.len(), web.len()), (3, 2), "plain, with a password, with a token");
+    let promtool = async |args: &[&str], text: &str| {
+        let file = dir.path().join("checked.yml");
+        std::fs::write(&file, text).unwrap();
+        let output = program("THROUGHLINE_E2E_PROMTOOL").args(args).arg(&file).output().await.unwrap();
+        assert!(output.status.success(), "{text}\n{output:?}");
+    };
+    for text in scrape {
+        promtool(&["check", "config", "--syntax-only"], text).await;
+    }
+    // A Prometheus of this age does not know the key yet.
+    promtool(&["check", "web-config"], web[0]).await;
+    for toml in blocks("toml") {
+        for web in &web {
+            let check = Launch::new(&["check", "throughline.toml"]).env("SCRAPE_TOKEN", TOKEN);
+            let check = operator.equip(check).file("ca.crt", &operator.authority).file("scrape.token", TOKEN);
+            let checked =
+                check.file("throughline.toml", &prompt_config(toml)).file("web.yml", web).finish().await;
+            assert_eq!(checked.code, Some(0), "{toml}\n{}", checked.stderr);
+        }
     }
 }
 
