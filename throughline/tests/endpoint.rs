@@ -307,6 +307,45 @@ async fn a_certificate_that_is_replaced_is_shown_to_the_next_client_and_a_broken
     until(async || (telemetry.status() == Status::Enabled).then_some(())).await;
 }
 
+/// One answer with a `content-length` on a connection that stays open.
+async fn answered(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            if body.len() >= length.parse().unwrap() {
+                return text.into_owned();
+            }
+        }
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_connected_before_certificates_were_asked_for_gets_nothing_without_one() {
+    let authority = Authority::new();
+    authority.sign_server();
+    let file = authority.web_config(&format!("basic_auth_users:\n  ada: {}\n", hashed("right")));
+    let (telemetry, address) = started(EndpointSecurity::new().web_config_file(&file).unwrap());
+    let client = authority.client(None, rustls::ALL_VERSIONS);
+    let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut before = client.connect(name, stream).await.unwrap();
+    assert!(answered(&mut before).await.starts_with("HTTP/1.1 401 "));
+    authority.web_config("  client_ca_file: ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n");
+    until(async || get_with(&client, address, "").await.is_err().then_some(())).await;
+    let after = answered(&mut before).await;
+    assert!(after.starts_with("HTTP/1.1 401 ") && after.contains("connection: close\r\n"), "{after}");
+
+    // And what was encrypted stays so.
+    std::fs::write(&file, format!("basic_auth_users:\n  ada: {}\n", hashed("right"))).unwrap();
+    until(async || (telemetry.status() != Status::Enabled).then_some(())).await;
+    let Status::Degraded { reasons } = telemetry.status() else { unreachable!() };
+    assert!(reasons[0].ends_with("it would not be encrypted any more, which takes a restart"), "{reasons:?}");
+}
+
 #[tokio::test]
 async fn versions_are_those_that_the_file_allows() {
     let authority = Authority::new();

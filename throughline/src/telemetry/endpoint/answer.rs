@@ -9,15 +9,16 @@
 //! Where nothing is asked for, everybody may read everything: that is allowed on this machine only. Wrong credentials
 //! are refused on every path that looks at them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::guard::{Access, Guard};
+use super::guard::{Access, Guard, Peer};
 use super::security::Rules;
 use crate::telemetry::health::Health;
 use crate::telemetry::sink::Sink;
@@ -37,18 +38,21 @@ pub(super) struct Answers {
 
 impl Answers {
     /// The answer to `request` of the client at `peer`.
-    pub(super) async fn answer<B>(&self, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
+    pub(super) async fn answer<B>(&self, request: &Request<B>, peer: &Peer) -> Response<Full<Bytes>> {
         let rules = self.guard.rules();
         let mut response = self.respond(request, peer, &rules).await;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if !Arc::ptr_eq(&rules, &peer.rules) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         for (name, value) in &rules.headers {
             headers.insert(name, value.clone());
         }
         response
     }
 
-    async fn respond<B>(&self, request: &Request<B>, peer: IpAddr, rules: &Rules) -> Response<Full<Bytes>> {
+    async fn respond<B>(&self, request: &Request<B>, peer: &Peer, rules: &Rules) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return text(StatusCode::NOT_FOUND, PLAIN, "metrics are at /metrics\n");

@@ -1,7 +1,6 @@
 //! Connections: accepted, made secret, bounded in time and in size.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 
 use super::answer::Answers;
+use super::guard::Peer;
 use super::slots::{Slot, Slots};
 
 /// Connections at the same time.
@@ -41,19 +41,19 @@ pub(super) async fn accept(listener: TcpListener, answers: &Arc<Answers>) {
         let answers = Arc::clone(answers);
         tokio::spawn(async move {
             tokio::select! {
-                () = connect(stream, peer.ip(), &answers, &slot) => {}
+                () = connect(stream, Peer { address: peer.ip(), rules: answers.guard.rules() }, &answers, &slot) => {}
                 _ = gone => {}
             }
         });
     }
 }
 
-async fn connect(stream: TcpStream, peer: IpAddr, answers: &Answers, slot: &Slot) {
+async fn connect(stream: TcpStream, peer: Peer, answers: &Answers, slot: &Slot) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALLED));
     let stream = Box::pin(stream);
     #[cfg(feature = "web-config")]
-    if let Some(tls) = answers.guard.rules().tls.clone() {
+    if let Some(tls) = peer.rules.tls.clone() {
         let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
         // Whoever cannot or may not shake hands learns why from TLS, as far as TLS tells.
         if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, handshake).await {
@@ -64,10 +64,10 @@ async fn connect(stream: TcpStream, peer: IpAddr, answers: &Answers, slot: &Slot
     converse(stream, peer, answers, slot).await;
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr, answers: &Answers, slot: &Slot) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, answers: &Answers, slot: &Slot) {
     let service = service_fn(async |request| {
         let _busy = slot.busy();
-        Ok::<_, Infallible>(answers.answer(&request, peer).await)
+        Ok::<_, Infallible>(answers.answer(&request, &peer).await)
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -24,10 +24,20 @@ const PART: &str = "endpoint_security";
 /// The door of an endpoint.
 pub(super) struct Guard {
     sources: Sources,
+    /// What the first rules were read from.
+    files: Arc<Files>,
     rules: ArcSwap<Rules>,
     checks: Checks,
     /// Whether other machines reach it, so that it must never stand open.
     public: bool,
+}
+
+/// A connection's other end.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// What was in force when it connected.
+    pub(super) rules: Arc<Rules>,
 }
 
 /// What a client is to the guard.
@@ -47,8 +57,8 @@ pub(super) enum Access {
 
 impl Guard {
     pub(super) fn new(security: EndpointSecurity, public: bool) -> Self {
-        let (sources, rules) = security.into_parts();
-        Self { sources, rules: ArcSwap::new(rules), checks: Checks::default(), public }
+        let (sources, rules, files) = security.into_parts();
+        Self { sources, files, rules: ArcSwap::new(rules), checks: Checks::default(), public }
     }
 
     pub(super) fn rules(&self) -> Arc<Rules> {
@@ -56,7 +66,11 @@ impl Guard {
     }
 
     /// What the client at `peer` is that sends `headers`.
-    pub(super) async fn admit(&self, rules: &Rules, peer: IpAddr, headers: &HeaderMap) -> Access {
+    pub(super) async fn admit(&self, rules: &Rules, peer: &Peer, headers: &HeaderMap) -> Access {
+        // It connected before certificates were asked for.
+        if rules.client_certificates && !peer.rules.client_certificates {
+            return Access::Refused;
+        }
         if !rules.ask_for_secrets() {
             return Access::Granted;
         }
@@ -71,7 +85,7 @@ impl Guard {
             return Access::Refused;
         }
         let Some((user, password)) = decode(rest.trim()) else { return Access::Refused };
-        match self.checks.check(&rules.users, peer, &user, &password).await {
+        match self.checks.check(&rules.users, peer.address, &user, &password).await {
             Checked::Right => Access::Granted,
             Checked::Wrong => Access::Refused,
             Checked::Busy => Access::Busy,
@@ -81,15 +95,13 @@ impl Guard {
     /// Keeps the rules up to date. A file that is wrong leaves them as they are, is said once in the log, and
     /// stands in `health` until it is mended.
     pub(super) async fn watch(self: Arc<Self>, health: Arc<Health>) {
-        let (mut known, mut said) = (None::<Files>, None::<String>);
-        loop {
+        let (mut known, mut said) = (Arc::clone(&self.files), None::<String>);
+        while !known.is_empty() {
             let looking = Arc::clone(&self);
-            let look = tokio::task::spawn_blocking(move || looking.look(known)).await;
-            let Ok((files, outcome)) = look else { return };
-            if files.is_empty() {
+            let Ok((files, outcome)) = tokio::task::spawn_blocking(move || looking.look(known)).await else {
                 return;
-            }
-            known = Some(files);
+            };
+            known = files;
             match outcome {
                 None => {}
                 Some(Ok(())) => {
@@ -125,10 +137,13 @@ impl Guard {
                     "nobody would have to show who they are any more, and other machines reach it",
                 ));
             }
+            if self.rules().encrypt() && !rules.encrypt() {
+                return Err(ConfigError::new("it would not be encrypted any more, which takes a restart"));
+            }
             self.rules.store(Arc::new(rules));
             Ok(())
         });
-        (files, Some(outcome))
+        (Arc::new(files), Some(outcome))
     }
 }
 

@@ -38,6 +38,8 @@ use crate::telemetry::TelemetryBuilder;
 pub struct EndpointSecurity {
     sources: Sources,
     rules: Arc<Rules>,
+    /// What the rules were read from.
+    files: Arc<Files>,
 }
 
 /// Where the rules come from.
@@ -142,12 +144,13 @@ impl EndpointSecurity {
         )))
     }
 
-    pub(super) fn into_parts(self) -> (Sources, Arc<Rules>) {
-        (self.sources, self.rules)
+    pub(super) fn into_parts(self) -> (Sources, Arc<Rules>, Arc<Files>) {
+        (self.sources, self.rules, self.files)
     }
 
     fn checked(mut self) -> Result<Self, ConfigError> {
-        self.rules = Arc::new(self.sources.load().0?);
+        let (rules, files) = self.sources.load();
+        (self.rules, self.files) = (Arc::new(rules?), Arc::new(files));
         Ok(self)
     }
 }
