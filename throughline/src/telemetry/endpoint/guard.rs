@@ -124,11 +124,9 @@ impl Guard {
     }
 
     /// Reads the files again if they are not `known`.
-    fn look(&self, known: Option<Files>) -> (Files, Option<Result<(), ConfigError>>) {
-        if let Some(files) = known
-            && !files.have_changed()
-        {
-            return (files, None);
+    fn look(&self, known: Arc<Files>) -> (Arc<Files>, Option<Result<(), ConfigError>>) {
+        if !known.have_changed() {
+            return (known, None);
         }
         let (rules, files) = self.sources.load();
         let outcome = rules.and_then(|rules| {
