@@ -103,13 +103,11 @@ impl Guard {
             };
             known = files;
             match outcome {
-                None => {}
-                Some(Ok(())) => {
-                    if said.take().is_some() {
-                        health.recovered(PART);
-                        tracing::info!("the security of the metrics endpoint is read from its files again");
-                    }
+                Some(Ok(())) if said.take().is_some() => {
+                    health.recovered(PART);
+                    tracing::info!("the security of the metrics endpoint is read from its files again");
                 }
+                None | Some(Ok(())) => {}
                 Some(Err(error)) => {
                     let reason = format!("the metrics endpoint goes on with the security it had: {error}");
                     if said.as_ref() != Some(&reason) {
