@@ -197,18 +197,30 @@ impl Sources {
                 .add(&token)
                 .map_err(|why| ConfigError::new(format!("`{}`: {why}", path.display())))?;
         }
-        let mut users = self.users.clone();
-        #[cfg(feature = "web-config")]
-        if let Some(path) = &self.web_config {
-            let read = web_config(path, &mut rules, files).and_then(|listed| {
-                // Checked by themselves first, so that a mistake is known to be this file's.
-                Users::new(listed.clone()).map_err(|why| why.to_string())?;
-                Ok(listed)
-            });
-            users.extend(read.map_err(|why| ConfigError::new(format!("{}: {why}", path.display())))?);
-        }
+        let users = self.users.iter().cloned().chain(self.read_web_config(&mut rules, files)?);
         rules.users = Arc::new(Users::new(users)?);
         Ok(rules)
+    }
+
+    /// Takes over what the file says, and gives its users.
+    #[cfg(feature = "web-config")]
+    fn read_web_config(
+        &self,
+        rules: &mut Rules,
+        files: &mut Files,
+    ) -> Result<Vec<(String, String)>, ConfigError> {
+        let Some(path) = &self.web_config else { return Ok(Vec::new()) };
+        let read = web_config(path, rules, files).and_then(|users| {
+            // Checked by themselves first, so that a mistake is known to be this file's.
+            Users::new(users.clone()).map_err(|why| why.to_string())?;
+            Ok(users)
+        });
+        read.map_err(|why| ConfigError::new(format!("{}: {why}", path.display())))
+    }
+
+    #[cfg(not(feature = "web-config"))]
+    fn read_web_config(&self, _: &mut Rules, _: &mut Files) -> Result<Vec<(String, String)>, ConfigError> {
+        Ok(Vec::new())
     }
 }
 
