@@ -4,6 +4,7 @@ mod cpu;
 mod overhead;
 mod primitives;
 mod redaction;
+mod scrape;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +46,12 @@ enum What {
         #[arg(long)]
         misses: bool,
     },
+    /// Processor time of a scrape of 10,000 series, in both formats, beside `prometheus-client`
+    Scrape {
+        /// Rounds; each renders every page once
+        #[arg(long, default_value_t = 101)]
+        rounds: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,6 +61,13 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         What::Overhead(args) => overhead::run(&args),
+        What::Scrape { rounds } => {
+            if scrape::run(rounds.max(1)) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

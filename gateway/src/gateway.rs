@@ -1,7 +1,6 @@
 //! What every request shares: the configured models and the limits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName};
@@ -39,8 +38,6 @@ pub(crate) struct Gateway {
     pub(crate) inbound: Inbound,
     /// Telemetry, for its port and its health.
     pub(crate) telemetry: Telemetry,
-    /// Whether it is about to stop.
-    pub(crate) draining: AtomicBool,
 }
 
 // === impl Gateway ===
@@ -49,11 +46,6 @@ impl Gateway {
     /// Where requests report to.
     pub(crate) fn sink(&self) -> &Sink {
         self.telemetry.sink()
-    }
-
-    /// Whether it is about to stop.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
     }
 
     /// The context of a request with these headers.

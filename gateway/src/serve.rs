@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use throughline::telemetry::Telemetry;
@@ -13,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cli::Listen;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::gateway::{Gateway, Models};
 use crate::server::Server;
 use crate::workflows;
@@ -68,7 +67,7 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
         config.server.listen_on(address)?;
     }
     if let Some(address) = listen.metrics_listen {
-        config::Telemetry::permitted(address)?;
+        config.telemetry.permits(address)?;
     }
     Ok(config)
 }
@@ -92,7 +91,6 @@ pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> R
         max_body: config.server.max_body,
         inbound: config.trace_context.inbound(address),
         telemetry,
-        draining: AtomicBool::new(false),
     });
     let server = Server::bind(&config.server, Arc::clone(&gateway))
         .await
@@ -111,6 +109,7 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
         .service_name(&config.telemetry.service_name)
         .service_version(env!("CARGO_PKG_VERSION"))
         .metrics_listen(config.telemetry.metrics_listen)
+        .endpoint_security(config.telemetry.security.clone())
         .runtime(tokio::runtime::Handle::current())
         .keep_errors(config.telemetry.keep_errors);
     if let Some(limit) = config.telemetry.keep_slower_than {
@@ -130,7 +129,8 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 pub(crate) async fn serve(config: &Config, models: Models, listen: &Listen) -> Result<(), String> {
     let mut running = start(config, models, listen).await?;
     let metrics = running.gateway.telemetry.metrics_address();
-    let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+    let scheme = if config.telemetry.security.encrypts() { "https" } else { "http" };
+    let metrics = metrics.map_or("off".to_owned(), |address| format!("{scheme}://{address}/metrics"));
     // A standard output that nobody reads is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "gateway http://{}\nmetrics {metrics}", running.address);
     tokio::select! {

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -73,7 +72,7 @@ impl Server {
             });
         }
         drop(self.listener);
-        self.gateway.draining.store(true, Ordering::Relaxed);
+        self.gateway.telemetry.drain();
         let open = connections.count();
         if tokio::time::timeout(self.limits.drain_timeout, connections.shutdown()).await.is_err() {
             tracing::warn!(connections = open, "the drain timeout passed with requests still in flight");

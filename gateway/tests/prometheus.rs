@@ -5,16 +5,13 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::process::Stdio;
 
 use http::Method;
 use http::header::ACCEPT;
-use process::client::{self, get};
+use process::client;
+use process::prometheus::{Prometheus, program};
 use process::{Gateway, Launch, PROMPT_PROVIDER, chat, until};
-use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command};
 
 const CONFIG: &str = r#"
 [providers.limited.simulated]
@@ -132,88 +129,6 @@ async fn gateway() -> Gateway {
     launch.env("OTEL_BSP_SCHEDULE_DELAY", "3600000").start().await
 }
 
-/// A program that the tests need, from the variable that `cargo xtask test` sets.
-fn program(variable: &str) -> Command {
-    let path = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} names the program"));
-    let mut command = Command::new(path);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
-}
-
-struct Prometheus {
-    address: SocketAddr,
-    _child: Child,
-    _directory: tempfile::TempDir,
-}
-
-/// The series that Prometheus has now: labels, the name among them, and the value.
-struct Series(Vec<(BTreeMap<String, String>, f64)>);
-
-// === impl Prometheus ===
-
-impl Prometheus {
-    async fn scraping(gateway: &Gateway) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let config = format!(
-            "global: {{ scrape_interval: 250ms, scrape_timeout: 250ms }}\nscrape_configs:\n- job_name: gateway\n  \
-             static_configs: [{{ targets: ['{}'] }}]\n",
-            gateway.metrics.unwrap()
-        );
-        std::fs::write(directory.path().join("prometheus.yml"), config).unwrap();
-        let child = program("THROUGHLINE_E2E_PROMETHEUS")
-            .current_dir(directory.path())
-            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=error"])
-            .arg(format!("--web.listen-address={address}"))
-            .arg("--enable-feature=exemplar-storage")
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let prometheus = Self { address, _child: child, _directory: directory };
-        let ready = async || tokio::net::TcpStream::connect(address).await.ok();
-        until("Prometheus to listen", ready).await;
-        until("Prometheus to be ready", async || {
-            (get(address, "/-/ready").await.status == 200).then_some(())
-        })
-        .await;
-        prometheus
-    }
-
-    async fn api(&self, path: &str) -> Value {
-        let answer = get(self.address, path).await.json();
-        assert_eq!(answer["status"], "success", "{answer}");
-        answer["data"].clone()
-    }
-
-    /// Every series of the gateway, `up` included.
-    async fn series(&self) -> Series {
-        let data = self.api("/api/v1/query?query=%7Bjob%3D%22gateway%22%7D").await;
-        let series = data["result"].as_array().unwrap().iter().map(|series| {
-            let labels = serde_json::from_value(series["metric"].clone()).unwrap();
-            (labels, series["value"][1].as_str().unwrap().parse().unwrap())
-        });
-        Series(series.collect())
-    }
-}
-
-// === impl Series ===
-
-impl Series {
-    /// The only series called `name` that has exactly these labels, beside those of Prometheus itself.
-    fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let wanted: BTreeMap<&str, &str> = labels.iter().copied().chain([("__name__", name)]).collect();
-        let own = |key: &&String| !matches!(key.as_str(), "job" | "instance");
-        let mut found = self.0.iter().filter(|(labels, _)| {
-            labels.keys().filter(own).count() == wanted.len()
-                && wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value))
-        });
-        let value = found.next().map(|(_, value)| *value);
-        assert!(found.next().is_none(), "{name} {labels:?} is there twice");
-        value
-    }
-}
-
 fn near(found: f64, expected: f64) -> bool {
     (found - expected).abs() <= 1e-9 * expected.abs().max(1.0)
 }
@@ -222,7 +137,7 @@ fn near(found: f64, expected: f64) -> bool {
 #[ignore = "run by cargo xtask test: needs prometheus"]
 async fn prometheus_finds_the_thirteen_families_with_the_right_values() {
     let gateway = gateway().await;
-    let prometheus = Prometheus::scraping(&gateway).await;
+    let prometheus = Prometheus::scraping(gateway.metrics.unwrap()).await;
     run(&gateway).await;
     let last = ("gateway_requests_total", [("route", "/v1/chat/completions"), ("code", "504")]);
     let series = until("the last request to be scraped", async || {
@@ -250,16 +165,28 @@ async fn prometheus_finds_the_thirteen_families_with_the_right_values() {
         assert_eq!(sum("_bucket", Some("+Inf")), sum("_count", None), "{histogram}");
         assert!(sum("_sum", None) > 0.0, "{histogram}");
     }
-    let exemplars =
-        "/api/v1/query_exemplars?query=gateway_request_duration_seconds_bucket&start=0&end=9999999999";
-    let exemplars = until("exemplars", async || {
-        prometheus.api(exemplars).await.as_array().filter(|found| !found.is_empty()).cloned()
-    })
-    .await;
-    let trace = exemplars[0]["exemplars"][0]["labels"]["trace_id"].as_str().unwrap();
+    assert_eq!(prometheus.last_error("gateway").await, "");
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs prometheus"]
+async fn prometheus_gives_the_trace_that_the_answer_named_as_exemplar() {
+    let gateway = gateway().await;
+    let prometheus = Prometheus::scraping(gateway.metrics.unwrap()).await;
+    let answer = gateway.ask(chat("auto", "hello")).await;
+    let trace = answer.header("x-throughline-trace-id").unwrap();
     assert_eq!(trace.len(), 32, "{trace}");
-    let target = &prometheus.api("/api/v1/targets").await["activeTargets"][0];
-    assert_eq!((target["health"].as_str(), target["lastError"].as_str()), (Some("up"), Some("")));
+    // The chat's own duration, and the duration of the stages that it went through.
+    for histogram in ["gateway_request_duration_seconds", "throughline_primitive_duration_seconds"] {
+        let query = format!("/api/v1/query_exemplars?query={histogram}_bucket&start=0&end=9999999999");
+        until("the exemplar", async || {
+            let found = prometheus.api(&query).await;
+            let series = found.as_array()?.iter();
+            let mut exemplars = series.flat_map(|series| series["exemplars"].as_array()).flatten();
+            exemplars.find(|exemplar| exemplar["labels"]["trace_id"] == trace).map(|_| ())
+        })
+        .await;
+    }
 }
 
 async fn page(gateway: &Gateway, accept: Option<&str>) -> (String, String) {

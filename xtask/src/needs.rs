@@ -29,7 +29,7 @@ struct Found {
 
 #[derive(Debug)]
 enum Python {
-    /// The user's own, with `openai` in it.
+    /// The user's own, with what the tests import.
     Own(PathBuf),
     Venv(Venv),
 }
@@ -84,7 +84,7 @@ fn plan(missing: &[&'static str], installer: Installer) -> Plan {
     };
     Plan::Stop(format!(
         "the tests need what these Debian packages contain: {packages}\n{cure}\n\
-         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL} and {PYTHON} (a Python with `openai`)."
+         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
     ))
 }
 

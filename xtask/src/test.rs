@@ -13,7 +13,8 @@ marked as ignored because they need more than Rust:
 
   prometheus, promtool    Debian package `prometheus`
   python3 with venv       Debian package `python3-venv`
-  openai (Python)         into <target>/e2e/venv, as gateway/tests/python/requirements.txt pins it
+  openai, prometheus-client (Python)
+                          into <target>/e2e/venv, as gateway/tests/python/requirements.txt pins them
 
 What is missing is installed when that is possible (root, and apt-get is there). If not, this says \
 which packages to install, compiles nothing and ends with exit code 2.

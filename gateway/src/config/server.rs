@@ -4,9 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
+use throughline::telemetry::EndpointSecurity;
 use toml::{Spanned, Value};
 
 use super::check::Check;
+use super::metrics;
 
 /// Where and within which bounds requests are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +32,19 @@ pub(crate) struct Server {
 }
 
 /// What the telemetry is called and where it is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Telemetry {
     /// The `service.name` of traces and the `service` of `build_info`. Default: throughline.
     pub(crate) service_name: String,
-    /// The address of `/metrics`, always a loopback one. Default: 127.0.0.1:9464.
+    /// The address of `/metrics`; one that other machines reach needs `security` that asks for something.
+    /// Default: 127.0.0.1:9464.
     pub(crate) metrics_listen: SocketAddr,
     /// Whether traces with an error in them are exported also where the sampler has declined them. Default: false.
     pub(crate) keep_errors: bool,
     /// From how long on a trace is exported also where the sampler has declined it. Above zero. Default: never.
     pub(crate) keep_slower_than: Option<Duration>,
+    /// Who may read there. Default: whoever reaches it.
+    pub(crate) security: EndpointSecurity,
 }
 
 #[derive(Default, Deserialize)]
@@ -64,6 +69,8 @@ pub(super) struct TelemetryFile {
     #[serde(default)]
     keep_errors: bool,
     keep_slower_than: Option<Spanned<Value>>,
+    web_config_file: Option<Spanned<String>>,
+    bearer_tokens: Option<Vec<Spanned<Value>>>,
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -103,17 +110,17 @@ impl Server {
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// Whether metrics may be served on `address`: they have no key.
+    /// Whether metrics may be served on `address`.
     ///
     /// # Errors
-    /// When other machines reach it.
-    pub(crate) fn permitted(address: SocketAddr) -> Result<(), String> {
-        if !is_public(address) {
+    /// When other machines reach it and nothing is asked of them.
+    pub(crate) fn permits(&self, address: SocketAddr) -> Result<(), String> {
+        if self.security.authenticates() || !is_public(address) {
             return Ok(());
         }
         Err(format!(
             "`metrics_listen` is {address}, where other machines can read the metrics without a key: use a \
-             loopback address such as 127.0.0.1"
+             loopback address such as 127.0.0.1, or ask for one with web_config_file or bearer_tokens"
         ))
     }
 }
@@ -153,18 +160,24 @@ impl TelemetryFile {
     /// Checks the section.
     pub(super) fn check(self, check: &mut Check<'_>) -> Telemetry {
         let metrics_listen = check.address("metrics_listen", self.metrics_listen.as_ref(), loopback(9464));
-        if let (Some(written), Err(problem)) = (self.metrics_listen, Telemetry::permitted(metrics_listen)) {
-            check.refuse(written.span(), problem);
-        }
         let service_name = self.service_name.map(|written| check.text("service_name", written));
+        let security = metrics::security(check, self.web_config_file, self.bearer_tokens.unwrap_or_default());
         let slower = self.keep_slower_than.as_ref();
-        Telemetry {
+        let telemetry = Telemetry {
             service_name: service_name.unwrap_or_else(|| "throughline".to_owned()),
             metrics_listen,
             keep_errors: self.keep_errors,
             keep_slower_than: slower
                 .map(|written| check.timeout("keep_slower_than", Some(written), Duration::MAX)),
+            security: security.clone().unwrap_or_default(),
+        };
+        // Security that is refused already says enough.
+        if let (Some(written), Some(_), Err(problem)) =
+            (self.metrics_listen, security, telemetry.permits(metrics_listen))
+        {
+            check.refuse(written.span(), problem);
         }
+        telemetry
     }
 }
 
@@ -189,15 +202,11 @@ mod tests {
                 drain_timeout: Duration::from_secs(10),
             }
         );
-        assert_eq!(
-            config.telemetry,
-            Telemetry {
-                service_name: "throughline".to_owned(),
-                metrics_listen: "127.0.0.1:9464".parse().unwrap(),
-                keep_errors: false,
-                keep_slower_than: None,
-            }
-        );
+        let telemetry = config.telemetry;
+        assert_eq!(telemetry.service_name, "throughline");
+        assert_eq!(telemetry.metrics_listen, "127.0.0.1:9464".parse().unwrap());
+        assert!(!telemetry.security.authenticates() && !telemetry.security.encrypts());
+        assert_eq!((telemetry.keep_errors, telemetry.keep_slower_than), (false, None));
     }
 
     #[test]
@@ -221,15 +230,10 @@ mod tests {
                 drain_timeout: Duration::from_millis(6),
             }
         );
-        assert_eq!(
-            config.telemetry,
-            Telemetry {
-                service_name: "a b".to_owned(),
-                metrics_listen: "127.0.0.2:0".parse().unwrap(),
-                keep_errors: true,
-                keep_slower_than: Some(Duration::from_secs(2)),
-            }
-        );
+        assert_eq!(config.telemetry.service_name, "a b");
+        assert_eq!(config.telemetry.metrics_listen, "127.0.0.2:0".parse().unwrap());
+        assert!(config.telemetry.keep_errors);
+        assert_eq!(config.telemetry.keep_slower_than, Some(Duration::from_secs(2)));
     }
 
     #[test]
@@ -280,7 +284,7 @@ mod tests {
         assert_eq!(
             refused("server.allow_public_without_auth = true\ntelemetry.metrics_listen = \"0.0.0.0:9\"\n"),
             "t.toml:2:28: `metrics_listen` is 0.0.0.0:9, where other machines can read the metrics without a key: \
-             use a loopback address such as 127.0.0.1\n    \
+             use a loopback address such as 127.0.0.1, or ask for one with web_config_file or bearer_tokens\n    \
              2 | telemetry.metrics_listen = \"0.0.0.0:9\"\n      |                            ^^^^^^^^^^^"
         );
     }

@@ -1,32 +1,15 @@
 //! `GET /healthz`: the process answers. `GET /readyz`: it takes requests, and what does not work.
+//!
+//! The port of the metrics has both as well, with the same JSON.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Serialize;
-use throughline::telemetry::Degraded;
+use throughline::telemetry::Readiness;
 
 use crate::gateway::Gateway;
-
-/// What `/readyz` says.
-#[derive(Debug, Serialize)]
-pub(super) struct Readiness {
-    /// `ready`, `degraded` (it serves, but something beside the work is broken) or `draining`.
-    status: &'static str,
-    /// What is broken.
-    degraded: Vec<Part>,
-}
-
-/// A part that is broken.
-#[derive(Debug, Serialize)]
-struct Part {
-    part: &'static str,
-    /// When that began, by RFC 3339 in UTC.
-    since: String,
-    reason: String,
-}
 
 /// Always `ok`.
 pub(super) async fn live() -> &'static str {
@@ -35,17 +18,7 @@ pub(super) async fn live() -> &'static str {
 
 /// 200 while requests are taken, 503 once the gateway is about to stop.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, Json<Readiness>) {
-    let part = |Degraded { part, reason, since, .. }| {
-        let since = humantime::format_rfc3339_seconds(since).to_string();
-        Part { part, since, reason }
-    };
-    let degraded: Vec<_> = gateway.telemetry.degraded().into_iter().map(part).collect();
-    let (code, status) = if gateway.is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining")
-    } else if degraded.is_empty() {
-        (StatusCode::OK, "ready")
-    } else {
-        (StatusCode::OK, "degraded")
-    };
-    (code, Json(Readiness { status, degraded }))
+    let readiness = gateway.telemetry.readiness();
+    let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(readiness))
 }

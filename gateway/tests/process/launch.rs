@@ -135,7 +135,7 @@ fn addresses(said: &str) -> Option<(SocketAddr, Option<SocketAddr>)> {
         let whole = said.rsplit_once('\n')?.0;
         whole.lines().find_map(|line| line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')))
     };
-    let address = |url: &str| url.strip_prefix("http://")?.split('/').next()?.parse().ok();
+    let address = |url: &str| url.split_once("://")?.1.split('/').next()?.parse().ok();
     Some((address(word("gateway")?)?, address(word("metrics")?)))
 }
 

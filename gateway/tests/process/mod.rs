@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod launch;
+pub(crate) mod prometheus;
 pub(crate) mod upstream;
 
 pub(crate) use client::{Answer, chat};

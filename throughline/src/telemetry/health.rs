@@ -11,7 +11,7 @@ use super::registry::Gauge;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Degraded {
-    /// Which: `metrics` (the port), `traces` (an exporter that could not be made), `export` (spans are not taken), `thread`.
+    /// Which: `metrics` (the port), `endpoint_security` (its files), `traces` (an exporter that could not be made), `export` (spans are not taken), `thread`.
     pub part: &'static str,
     /// Why. It holds nothing secret.
     pub reason: String,
@@ -28,6 +28,8 @@ struct State {
     parts: BTreeMap<&'static str, Degraded>,
     metrics_address: Option<SocketAddr>,
     metrics_up: Option<Gauge>,
+    #[cfg(feature = "endpoint")]
+    draining: bool,
 }
 
 // === impl Health ===
@@ -49,6 +51,17 @@ impl Health {
 
     pub(super) fn degraded_parts(&self) -> Vec<Degraded> {
         self.lock().parts.values().cloned().collect()
+    }
+
+    #[cfg(feature = "endpoint")]
+    pub(super) fn drain(&self) {
+        self.lock().draining = true;
+    }
+
+    #[cfg(feature = "endpoint")]
+    pub(super) fn readiness(&self) -> super::Readiness {
+        let draining = self.lock().draining;
+        super::Readiness::new(draining, self.degraded_parts())
     }
 
     /// Says in `gauge` whether metrics are served.

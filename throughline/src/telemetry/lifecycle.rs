@@ -51,7 +51,7 @@ struct Running {
 /// Starts a [`Telemetry`].
 #[must_use = "a builder does nothing until `init`"]
 pub struct TelemetryBuilder {
-    settings: Settings,
+    pub(super) settings: Settings,
     clock: Clock,
     series_cap: usize,
     current: bool,
@@ -109,6 +109,19 @@ impl Telemetry {
     #[must_use]
     pub fn degraded(&self) -> Vec<Degraded> {
         self.health.degraded_parts()
+    }
+
+    /// Whether the program takes work, and what of its telemetry does not work: for `/readyz`.
+    #[cfg(feature = "endpoint")]
+    #[must_use]
+    pub fn readiness(&self) -> super::Readiness {
+        self.health.readiness()
+    }
+
+    /// Has `/readyz` say from now on that no more work is taken.
+    #[cfg(feature = "endpoint")]
+    pub fn drain(&self) {
+        self.health.drain();
     }
 
     /// Where metrics are served, if they are.
@@ -343,9 +356,7 @@ impl TelemetryBuilder {
         if current {
             sink.make_current();
         }
-        if let Some(address) = settings.metrics {
-            serve_metrics(worker.as_mut(), address, &sink, &health);
-        }
+        serve_metrics(worker.as_mut(), &settings, &sink, &health);
         let pushing = worker.as_ref().and_then(|worker| {
             Pushing::start(&settings.delivery, &sink, &health, worker, &settings.resource())
         });
@@ -366,9 +377,12 @@ fn collect(registry: &Registry, runtime: Option<tokio::runtime::Handle>) {
 }
 
 #[cfg(feature = "endpoint")]
-fn serve_metrics(worker: Option<&mut Worker>, address: SocketAddr, sink: &Sink, health: &Arc<Health>) {
-    let Some(worker) = worker else { return };
-    let listener = match super::endpoint::bind(address) {
+fn serve_metrics(worker: Option<&mut Worker>, settings: &Settings, sink: &Sink, health: &Arc<Health>) {
+    let (Some(address), Some(worker)) = (settings.metrics, worker) else { return };
+    let security = settings.security.clone();
+    let endpoint =
+        super::endpoint::Endpoint { address, security, sink: sink.clone(), health: Arc::clone(health) };
+    let listener = match endpoint.bind() {
         Ok(listener) => {
             health.metrics_up(listener.local_addr().unwrap_or(address));
             Some(listener)
@@ -378,11 +392,12 @@ fn serve_metrics(worker: Option<&mut Worker>, address: SocketAddr, sink: &Sink, 
             None
         }
     };
-    worker.run(super::endpoint::serve(listener, address, sink.clone(), Arc::clone(health)));
+    worker.run(endpoint.serve(listener));
 }
 
 #[cfg(not(feature = "endpoint"))]
-fn serve_metrics(_: Option<&mut Worker>, address: SocketAddr, _: &Sink, health: &Arc<Health>) {
+fn serve_metrics(_: Option<&mut Worker>, settings: &Settings, _: &Sink, health: &Arc<Health>) {
+    let Some(address) = settings.metrics else { return };
     health.degraded(
         "metrics",
         format!("metrics are not served on {address}: built without the feature `endpoint`"),

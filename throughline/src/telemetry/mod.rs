@@ -44,6 +44,8 @@ mod page;
 mod per_label;
 mod per_sink;
 mod process;
+#[cfg(feature = "endpoint")]
+mod readiness;
 mod redacting;
 mod registry;
 mod run;
@@ -60,6 +62,8 @@ mod worker;
 pub use catalogue::{Attribute, COMMON_ATTRIBUTES, LABELS, LabelSource, Reported};
 pub use clock::{Clock, Tick};
 pub use delivery::{Metrics, Traces};
+#[cfg(feature = "endpoint")]
+pub use endpoint::EndpointSecurity;
 pub use family::{Family, OWN_SECONDS, Shape, Stability, WORK_SECONDS};
 pub use health::Degraded;
 pub use histogram::Histogram;
@@ -68,6 +72,8 @@ pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
 pub(crate) use per_label::PerLabel;
 pub use per_sink::PerSink;
+#[cfg(feature = "endpoint")]
+pub use readiness::{Broken, Readiness};
 pub(crate) use registry::Refresh;
 pub use registry::{Amount, Counter, Gauge, Level, Rate, Registry};
 pub use run::{Deferred, Run};

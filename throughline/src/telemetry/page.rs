@@ -7,99 +7,116 @@ use super::histogram::Histogram;
 
 /// A page under way.
 #[derive(Debug, Default)]
-pub(super) struct Page(String);
+pub(super) struct Page {
+    text: String,
+    /// Of the series that is being written: `key="value",key="value"`.
+    labels: String,
+    /// The bounds of the family that is being written, as they stand in `le`.
+    bounds: Vec<String>,
+}
 
 /// Where one series of a page goes.
 pub(super) struct Series<'a> {
-    page: &'a mut String,
+    page: &'a mut Page,
     name: &'static str,
-    /// `key="value",key="value"`
-    labels: String,
 }
 
 /// A number as the format wants it: with a point, without an exponent.
 struct Number(f64);
-
-/// A label's value between its quotes.
-struct Escaped<'a>(&'a str);
 
 // === impl Page ===
 
 impl Page {
     /// Starts a family; its series must follow before the next one.
     pub(super) fn family(&mut self, family: &Family) -> fmt::Result {
+        self.bounds.clear();
         let kind = match family.shape {
             Shape::Counter | Shape::Amount => "counter",
             Shape::Gauge | Shape::Level | Shape::Rate => "gauge",
             Shape::Histogram(_) => "histogram",
         };
         let Family { name, help, .. } = family;
-        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
+        writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}")
     }
 
     /// A series of `family` with these label values.
-    pub(super) fn series(
-        &mut self,
-        family: &'static Family,
-        values: &[String],
-    ) -> Result<Series<'_>, fmt::Error> {
-        let mut labels = String::new();
+    pub(super) fn series(&mut self, family: &'static Family, values: &[String]) -> Series<'_> {
+        self.labels.clear();
         for (name, value) in family.labels.iter().zip(values) {
-            let comma = if labels.is_empty() { "" } else { "," };
-            write!(labels, "{comma}{name}=\"{}\"", Escaped(value))?;
+            if !self.labels.is_empty() {
+                self.labels.push(',');
+            }
+            self.labels.push_str(name);
+            self.labels.push_str("=\"");
+            escape(&mut self.labels, value);
+            self.labels.push('"');
         }
-        Ok(Series { page: &mut self.0, name: family.name, labels })
+        Series { page: self, name: family.name }
     }
 
     pub(super) fn finish(mut self) -> String {
-        self.0.push_str("# EOF\n");
-        self.0
+        self.text.push_str("# EOF\n");
+        self.text
     }
 }
 
 // === impl Series ===
 
 impl Series<'_> {
-    pub(super) fn counter(mut self, value: u64) -> fmt::Result {
+    pub(super) fn counter(self, value: u64) -> fmt::Result {
         self.sample("_total", value)
     }
 
-    pub(super) fn amount(mut self, value: f64) -> fmt::Result {
+    pub(super) fn amount(self, value: f64) -> fmt::Result {
         self.sample("_total", Number(value))
     }
 
-    pub(super) fn gauge(mut self, value: i64) -> fmt::Result {
+    pub(super) fn gauge(self, value: i64) -> fmt::Result {
         self.sample("", value)
     }
 
-    pub(super) fn fraction(mut self, value: f64) -> fmt::Result {
+    pub(super) fn fraction(self, value: f64) -> fmt::Result {
         self.sample("", Number(value))
     }
 
     pub(super) fn histogram(mut self, histogram: &Histogram) -> fmt::Result {
         let buckets = histogram.counts();
-        self.sample("_sum", Number(histogram.sum()))?;
-        self.sample("_count", buckets.iter().map(|bucket| bucket.count).sum::<u64>())?;
-        let Self { page, name, labels } = &mut self;
-        let comma = if labels.is_empty() { "" } else { "," };
+        self.line("_sum", Number(histogram.sum()))?;
+        self.line("_count", buckets.iter().map(|bucket| bucket.count).sum::<u64>())?;
+        let Page { text, labels, bounds } = self.page;
+        if bounds.is_empty() {
+            bounds.extend(buckets.iter().map(|bucket| Number(bucket.bound).to_string()));
+        }
         let mut so_far = 0;
-        for bucket in buckets {
+        for (bucket, bound) in buckets.iter().zip(bounds) {
             so_far += bucket.count;
-            write!(page, "{name}_bucket{{le=\"{}\"{comma}{labels}}} {so_far}", Number(bucket.bound))?;
-            if let Some(exemplar) = bucket.exemplar {
-                write!(page, " # {{trace_id=\"{}\"}} {}", exemplar.trace, Number(exemplar.value))?;
+            let comma = if labels.is_empty() { "" } else { "," };
+            for part in [self.name, "_bucket{le=\"", bound, "\"", comma, labels, "} "] {
+                text.push_str(part);
             }
-            page.push('\n');
+            write!(text, "{so_far}")?;
+            if let Some(exemplar) = bucket.exemplar {
+                write!(text, " # {{trace_id=\"{}\"}} {}", exemplar.trace, Number(exemplar.value))?;
+            }
+            text.push('\n');
         }
         Ok(())
     }
 
-    fn sample(&mut self, suffix: &str, value: impl fmt::Display) -> fmt::Result {
-        let Self { page, name, labels } = self;
-        match labels.as_str() {
-            "" => writeln!(page, "{name}{suffix} {value}"),
-            labels => writeln!(page, "{name}{suffix}{{{labels}}} {value}"),
+    fn sample(mut self, suffix: &str, value: impl fmt::Display) -> fmt::Result {
+        self.line(suffix, value)
+    }
+
+    fn line(&mut self, suffix: &str, value: impl fmt::Display) -> fmt::Result {
+        let Page { text, labels, .. } = &mut *self.page;
+        text.push_str(self.name);
+        text.push_str(suffix);
+        if !labels.is_empty() {
+            text.push('{');
+            text.push_str(labels);
+            text.push('}');
         }
+        writeln!(text, " {value}")
     }
 }
 
@@ -116,16 +133,17 @@ impl fmt::Display for Number {
     }
 }
 
-// === impl Escaped ===
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '\\' => f.write_str("\\\\"),
-            '"' => f.write_str("\\\""),
-            '\n' => f.write_str("\\n"),
-            c => f.write_char(c),
-        })
+/// Writes a label's value as it stands between its quotes.
+fn escape(out: &mut String, value: &str) {
+    for piece in value.split_inclusive(['\\', '"', '\n']) {
+        let (plain, escaped) = match piece.as_bytes().last() {
+            Some(b'\\') => (&piece[..piece.len() - 1], "\\\\"),
+            Some(b'"') => (&piece[..piece.len() - 1], "\\\""),
+            Some(b'\n') => (&piece[..piece.len() - 1], "\\n"),
+            _ => (piece, ""),
+        };
+        out.push_str(plain);
+        out.push_str(escaped);
     }
 }
 
@@ -161,7 +179,7 @@ mod tests {
         histogram.observe(7.0, None);
         let mut page = Page::default();
         page.family(&SECONDS).unwrap();
-        page.series(&SECONDS, &["a\"b\\c\nd".to_owned()]).unwrap().histogram(&histogram).unwrap();
+        page.series(&SECONDS, &["a\"b\\c\nd".to_owned()]).histogram(&histogram).unwrap();
         let expected = r#"# HELP took_seconds Time
 # TYPE took_seconds histogram
 took_seconds_sum{op="a\"b\\c\nd"} 8.0
@@ -178,7 +196,7 @@ took_seconds_bucket{le="+Inf",op="a\"b\\c\nd"} 3
     fn a_series_without_labels_has_no_braces_but_for_its_bounds() {
         static SECONDS: Family = Family::histogram("took_seconds", "Time", &[], &[]);
         let mut page = Page::default();
-        page.series(&SECONDS, &[]).unwrap().histogram(&Histogram::new(&[])).unwrap();
+        page.series(&SECONDS, &[]).histogram(&Histogram::new(&[])).unwrap();
         assert_eq!(
             page.finish(),
             "took_seconds_sum 0.0\ntook_seconds_count 0\ntook_seconds_bucket{le=\"+Inf\"} 0\n# EOF\n"

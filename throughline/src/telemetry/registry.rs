@@ -81,7 +81,8 @@ pub(super) enum Reading<'a> {
 #[derive(Debug)]
 struct Series {
     family: &'static Family,
-    cells: Mutex<BTreeMap<Vec<String>, Cell>>,
+    /// By label values, which a page takes a share in and no copy of.
+    cells: Mutex<BTreeMap<Arc<[String]>, Cell>>,
 }
 
 #[derive(Clone, Debug)]
@@ -267,7 +268,7 @@ impl Registry {
         let full = cells.len() >= self.cap && !std::ptr::eq(family, &OVERFLOW);
         let key: Vec<String> =
             if full { vec!["other".to_owned(); values.len()] } else { values_as_key(values) };
-        let cell = cells.entry(key).or_insert_with(|| Cell::new(family.shape)).clone();
+        let cell = cells.entry(key.into()).or_insert_with(|| Cell::new(family.shape)).clone();
         drop(cells);
         if full {
             self.counter(&OVERFLOW, &[family.name]).inc();
@@ -305,12 +306,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Series {
     fn write(&self, page: &mut Page, now: Tick) -> fmt::Result {
-        let cells = lock(&self.cells).clone();
+        let share = |(values, cell): (&Arc<[String]>, &Cell)| (Arc::clone(values), cell.clone());
+        let cells: Vec<_> = lock(&self.cells).iter().map(share).collect();
         if cells.is_empty() {
             return Ok(());
         }
         page.family(self.family)?;
-        cells.iter().try_for_each(|(values, cell)| cell.write(page.series(self.family, values)?, now))
+        cells.iter().try_for_each(|(values, cell)| cell.write(page.series(self.family, values), now))
     }
 }
 

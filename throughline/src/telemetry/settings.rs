@@ -30,6 +30,8 @@ pub(super) struct Settings {
     /// Whether histograms show sampled traces.
     pub(super) exemplars: bool,
     pub(super) metrics: Option<SocketAddr>,
+    #[cfg(feature = "endpoint")]
+    pub(super) security: super::EndpointSecurity,
     /// How spans and pushed metrics leave.
     pub(super) delivery: Delivery,
     pub(super) semconv: Semconv,
@@ -52,6 +54,8 @@ impl Default for Settings {
             propagators: Propagators::default(),
             exemplars: true,
             metrics: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
+            #[cfg(feature = "endpoint")]
+            security: super::EndpointSecurity::default(),
             delivery: Delivery::default(),
             semconv: Semconv::default(),
             warnings: Vec::new(),

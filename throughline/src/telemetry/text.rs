@@ -53,6 +53,9 @@ fn push(out: &mut String, parts: &[&str]) {
 
 /// The sample without what follows ` # `; a label value may hold the same characters.
 fn without_exemplar(sample: &str) -> &str {
+    if memchr::memchr(b'#', sample.as_bytes()).is_none() {
+        return sample;
+    }
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in sample.bytes().enumerate() {
         match byte {
