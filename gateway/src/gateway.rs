@@ -10,6 +10,8 @@ use throughline::{Boxed, Context, Workflow};
 use throughline_llm::Answer;
 use throughline_llm::openai::{ChatRequest, Limits};
 
+use crate::logs::Logs;
+
 /// A configured model: a workflow of chat requests.
 pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
 
@@ -36,6 +38,8 @@ pub(crate) struct Gateway {
     pub(crate) trust_traces: bool,
     /// Telemetry, for its port and its health.
     pub(crate) telemetry: Telemetry,
+    /// The log, for its health.
+    pub(crate) logs: Logs,
     /// Whether it is about to stop.
     pub(crate) draining: AtomicBool,
 }

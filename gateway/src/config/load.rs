@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::check::Check;
 use super::error::{ConfigErrors, Problem};
+use super::log::{Log, LogFile};
 use super::model::{Model, ModelFile};
 use super::price::{self, Price, PriceFile};
 use super::provider::{Provider, ProviderFile};
@@ -25,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) server: Server,
     /// What the telemetry is called and where it is served.
     pub(crate) telemetry: Telemetry,
+    /// What is logged, how it looks, and where it goes.
+    pub(crate) log: Log,
     /// The providers by name.
     pub(crate) providers: BTreeMap<String, Provider>,
     /// Prices that replace or add to the built-in ones, by the model's name at its provider.
@@ -40,6 +43,8 @@ struct ConfigFile {
     server: ServerFile,
     #[serde(default)]
     telemetry: TelemetryFile,
+    #[serde(default)]
+    log: LogFile,
     #[serde(default)]
     providers: BTreeMap<Spanned<String>, ProviderFile>,
     #[serde(default)]
@@ -115,6 +120,7 @@ impl ConfigFile {
         Config {
             server,
             telemetry,
+            log: self.log.check(check),
             providers: check.named("provider", self.providers, |check, name, file| file.check(check, name)),
             prices: price::check(self.prices, check),
             models: check.named("model", self.models, |check, name, file| file.check(check, name, &names)),
@@ -276,6 +282,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
         for table in [
             "server",
             "telemetry",
+            "log",
             "providers.p.openai",
             "providers.p.simulated",
             "providers.p.simulated.faults",

@@ -39,7 +39,8 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, J
         let since = humantime::format_rfc3339_seconds(since).to_string();
         Part { part, since, reason }
     };
-    let degraded: Vec<_> = gateway.telemetry.degraded().into_iter().map(part).collect();
+    let degraded: Vec<_> =
+        gateway.telemetry.degraded().into_iter().chain(gateway.logs.degraded()).map(part).collect();
     let (code, status) = if gateway.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if degraded.is_empty() {

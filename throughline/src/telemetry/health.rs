@@ -30,6 +30,16 @@ struct State {
     metrics_up: Option<Gauge>,
 }
 
+// === impl Degraded ===
+
+impl Degraded {
+    /// `part` does not work, for `reason`, since `since`: for parts that a program has beside its telemetry.
+    #[must_use]
+    pub fn new(part: &'static str, reason: impl Into<String>, since: SystemTime) -> Self {
+        Self { part, reason: reason.into(), since }
+    }
+}
+
 // === impl Health ===
 
 impl Health {
