@@ -78,7 +78,8 @@ impl fmt::Display for Value {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Whole(number) => number.fmt(f),
-            Self::Fraction(number) => number.fmt(f),
+            // With a point also where the fraction is nothing, so that a field's type never changes.
+            Self::Fraction(number) => write!(f, "{number:?}"),
             Self::Truth(truth) => truth.fmt(f),
         }
     }
