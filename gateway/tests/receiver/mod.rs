@@ -1,5 +1,7 @@
 //! A receiver of traces by OTLP, over gRPC and over HTTP, and the trees of what it got.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;

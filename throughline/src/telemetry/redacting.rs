@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use opentelemetry::trace::Status;
+use opentelemetry::trace::{SpanContext, Status, TraceState};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
@@ -53,11 +53,27 @@ fn redact(redactor: &Redactor, mut span: SpanData) -> SpanData {
     }
     for link in &mut span.links.links {
         attributes(redactor, &mut link.attributes);
+        trace_state(redactor, &mut link.span_context);
     }
+    trace_state(redactor, &mut span.span_context);
     if let Status::Error { description } = &mut span.status {
         words(redactor, description);
     }
     span
+}
+
+/// A client's `tracestate` travels in every span. One that holds something secret is left out as a whole: its entries belong
+/// to others, who take them as they are or not at all.
+fn trace_state(redactor: &Redactor, context: &mut SpanContext) {
+    let header = context.trace_state().header();
+    let secret = |entry: &str| {
+        let (key, value) = entry.split_once('=').unwrap_or(("", entry));
+        matches!(redactor.value(key, value), Cow::Owned(_)) || matches!(redactor.text(key), Cow::Owned(_))
+    };
+    if header.split(',').any(secret) {
+        let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
+        *context = SpanContext::new(trace, span, flags, context.is_remote(), TraceState::NONE);
+    }
 }
 
 fn words(redactor: &Redactor, text: &mut Cow<'static, str>) {
@@ -83,7 +99,7 @@ fn attributes(redactor: &Redactor, attributes: &mut [KeyValue]) {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{SpanContext, SpanKind};
+    use opentelemetry::trace::{SpanId, SpanKind, TraceFlags, TraceId};
     use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
     use super::*;
@@ -116,6 +132,25 @@ mod tests {
             status: Status::error("no answer for ann@example.com"),
             instrumentation_scope: opentelemetry::InstrumentationScope::default(),
         }
+    }
+
+    fn with_state(state: &str) -> SpanData {
+        let (trace, own) = (TraceId::from(7), SpanId::from(9));
+        let state = state.parse().unwrap();
+        SpanData { span_context: SpanContext::new(trace, own, TraceFlags::SAMPLED, false, state), ..span() }
+    }
+
+    #[test]
+    fn a_trace_state_that_holds_a_secret_is_left_out_and_the_ids_stay() {
+        let redactor = Redactor::standard();
+        for secret in ["vendor=ann@example.com", "fine=1,session-token=abc"] {
+            let sent = redact(&redactor, with_state(secret)).span_context;
+            assert_eq!(sent.trace_state().header(), "", "{secret}");
+            assert_eq!((sent.trace_id(), sent.span_id()), (TraceId::from(7), SpanId::from(9)));
+            assert!(sent.is_sampled());
+        }
+        let kept = redact(&redactor, with_state("vendor=opaque,other=2")).span_context;
+        assert_eq!(kept.trace_state().header(), "vendor=opaque,other=2");
     }
 
     #[test]
