@@ -1,7 +1,7 @@
 //! The trace that the code is working for, so that lines from deep inside carry its ids.
 //!
-//! A task-local: entering and leaving it costs a few nanoseconds a poll, where a `tracing` span costs about a microsecond
-//! a request. What a request spawns as tasks of its own is outside of it.
+//! A task-local: it costs a few nanoseconds a request, where a `tracing` span costs a third of a microsecond
+//! ([ADR 19](../../../docs/adr/0019-log-lines-on-a-thread-of-their-own.md)). What a request spawns as tasks of its own is outside of it.
 
 use std::future::Future;
 

@@ -37,7 +37,7 @@ impl<S: Subscriber> Layer<S> for TakeDown {
             fields
         }));
         let Fields { message, fields } = said.unwrap_or_else(|_| Fields {
-            message: format!("an event at {} cannot be shown", metadata.name()),
+            message: format!("{} cannot be shown", metadata.name()),
             fields: Vec::new(),
         });
         let (level, target) = (*metadata.level(), metadata.target());

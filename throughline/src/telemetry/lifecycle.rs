@@ -292,7 +292,7 @@ impl TelemetryBuilder {
             serve_metrics(worker.as_mut(), address, &sink, &health);
         }
         for Degraded { reason, .. } in health.degraded_parts() {
-            tracing::warn!("telemetry is degraded: {reason}");
+            tracing::error!("telemetry is degraded: {reason}");
         }
         Telemetry { sink, health, running: Mutex::new(Running { provider, worker }) }
     }
