@@ -279,11 +279,15 @@ async fn everything(gateway: &Gateway) -> Told {
             ("user-agent", one(Place::UserAgent)),
             (
                 "traceparent",
-                if n % 2 == 0 { trace(n + 1) } else { format!("00-{}-1-01", one(Place::TraceParent)) },
+                if n.is_multiple_of(2) {
+                    trace(n + 1)
+                } else {
+                    format!("00-{}-1-01", one(Place::TraceParent))
+                },
             ),
             ("tracestate", format!("vendor={}", one(Place::TraceState))),
             ("baggage", format!("user={},key={}", one(Place::Baggage), one(Place::Baggage))),
-            ("x-route", if n % 3 == 0 { one(Place::RouteHeader) } else { "only".to_owned() }),
+            ("x-route", if n.is_multiple_of(3) { one(Place::RouteHeader) } else { "only".to_owned() }),
         ]
     };
     let kinds = Place::Prompt.secrets().len();
