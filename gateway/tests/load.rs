@@ -143,7 +143,9 @@ async fn ten_thousand_hostile_requests_add_no_series() {
     let counted = gateway.metric("gateway_requests_total", &[]).await;
     assert!(counted >= answered as f64, "{counted} of {answered}");
     assert_eq!(gateway.ask(chat("auto", "hi")).await.status, 200);
-    assert_eq!(gateway.log(), "", "hostile requests write nothing into the log");
+    let log = gateway.log();
+    let said: Vec<_> = log.lines().filter(|line| !line.contains("the gateway serves")).collect();
+    assert_eq!(said, [""; 0], "hostile requests write nothing into the log");
 }
 
 async fn ask_on(stream: &mut TcpStream, body: &str) {

@@ -28,9 +28,10 @@ pub(crate) fn failed(error: &Error, cx: &Context) {
     }
 }
 
-/// Says when `taken` is not the route that was chosen for the request.
+/// Says when choosing a route has failed. That a client names one that does not exist is its own affair: it must not be able
+/// to fill the log.
 pub(crate) fn routed(taken: &RouteTaken, cx: &Context) {
-    if taken.reason != RouteReason::RoutingFunction {
+    if taken.reason == RouteReason::RoutingErrorFallback {
         let (route, reason) = (taken.route.as_str(), taken.reason.as_str());
         let request_id = cx.correlation_id();
         tracing::warn!(target: requests!(), request_id, route, reason, "a request took the default route");
