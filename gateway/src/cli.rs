@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::logs::Format;
+
 /// An LLM gateway that routes, caches and bounds, and shows everything it does.
 #[derive(Debug, Parser)]
 #[command(
@@ -20,7 +22,7 @@ Examples:
   throughline serve --config throughline.toml
 
 Environment:
-  THROUGHLINE_LOG=debug                     what is logged to standard error (default: info)
+  THROUGHLINE_LOG=debug                     what is logged (default: info)
   ENABLE_OBSERVABILITY=false                no metrics, no traces; everything else works as usual
   OTEL_EXPORTER_OTLP_ENDPOINT=http://…:4318 send traces there"
 )]
@@ -61,6 +63,15 @@ pub(crate) struct Serve {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Log {
+    /// Log as `json` or as `text`; wins over a configuration. Default: text on a terminal, JSON elsewhere
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) log_format: Option<Format>,
 }
 
 #[derive(Args, Debug)]
@@ -105,6 +116,12 @@ pub(crate) struct Demo {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    Format::named(text).ok_or_else(|| "write json or text".to_owned())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

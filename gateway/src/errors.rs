@@ -32,6 +32,10 @@ const SERVER_ERROR: &str = "server_error";
 /// The longest part of a client's own words that is repeated to it.
 const LONGEST_ECHO: usize = 64;
 
+/// The longest message, and the longest of the other words, that is passed on, in characters.
+const LONGEST_MESSAGE: usize = 1024;
+const LONGEST_WORD: usize = 128;
+
 /// What is found in errors is counted where new requests report to.
 fn redactor() -> Redactor {
     Sink::current().redactor()
@@ -109,7 +113,11 @@ impl ApiError {
 
     /// The body. What a client or a provider said may hold a key: it is taken out.
     pub(crate) fn body(&self) -> Bytes {
-        error_body(&redactor().text(&self.message), &self.kind, self.param.as_deref(), self.code.as_deref())
+        let clean = |text: &str, most| shortened(redactor().text(text).into_owned(), most);
+        let word = |text: &Option<Cow<'static, str>>| text.as_deref().map(|text| clean(text, LONGEST_WORD));
+        let (param, code) = (word(&self.param), word(&self.code));
+        let message = clean(&self.message, LONGEST_MESSAGE);
+        error_body(&message, &clean(&self.kind, LONGEST_WORD), param.as_deref(), code.as_deref())
     }
 
     /// The whole answer.
@@ -124,6 +132,13 @@ impl ApiError {
         }
         response
     }
+}
+
+fn shortened(mut text: String, most: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(most) {
+        text.truncate(end);
+    }
+    text
 }
 
 impl From<RequestError> for ApiError {
@@ -204,6 +219,26 @@ mod tests {
                 assert_eq!(response.headers()[RETRY_AFTER], expected);
             }
         }
+    }
+
+    #[test]
+    fn takes_secrets_out_of_every_word_before_it_is_shortened() {
+        let secret = "ann@example.com";
+        let refusal = Refusal {
+            status: 400,
+            message: format!("{}{secret}", " ".repeat(LONGEST_MESSAGE - 5)),
+            kind: Some(secret.to_owned()),
+            param: Some(secret.to_owned()),
+            code: Some(format!("{}{secret}", " ".repeat(LONGEST_WORD - 5))),
+        };
+        let body: serde_json::Value = serde_json::from_slice(&ApiError::from(&refusal).body()).unwrap();
+        let error = &body["error"];
+        assert!(error["message"].as_str().unwrap().ends_with(" [REDA"), "{error}");
+        assert!(error["code"].as_str().unwrap().ends_with(" [REDA"), "{error}");
+        assert_eq!(
+            (&error["type"], &error["param"]),
+            (&"[REDACTED:EMAIL]".into(), &"[REDACTED:EMAIL]".into())
+        );
     }
 
     #[test]

@@ -22,6 +22,8 @@ use throughline_llm::{ChatStream, sse};
 
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
+use crate::logs::current::{within, within_now};
+use crate::logs::{Access, requests};
 use crate::routes::Route;
 
 static REQUESTS: Family =
@@ -89,6 +91,8 @@ struct StreamedBody {
     // Dropped in this order: the call to the provider has ended when the exchange does.
     stream: Option<ChatStream>,
     exchange: Option<Deferred<Exchange>>,
+    access: Option<Access>,
+    cx: Context,
 }
 
 // === impl Exchange ===
@@ -140,22 +144,30 @@ impl Stage for Exchange {
         }
         run.attribute("http.request.method", self.route.method());
         run.attribute("http.route", self.route.path());
-        let reply = self.route.answer(&self.gateway, request, cx).await;
+        let mut access = self.gateway.logs.access.then(|| Access::begin(self.route, cx));
+        let reply = within(cx.span(), self.route.answer(&self.gateway, request, cx)).await;
         let status = match &reply {
             Reply::Whole(response) => response.status(),
             Reply::Streamed(head, _) => head.status(),
         };
         run.note = Note(Some(status));
+        if let Some(access) = &mut access {
+            access.answered(status.as_u16());
+        }
         run.attribute("http.response.status_code", i64::from(status.as_u16()));
         Ok(match reply {
             Reply::Whole(response) => {
+                if let Some(access) = &mut access {
+                    access.ended(!status.is_server_error());
+                }
                 if status.is_server_error() {
                     run.defer().end(Ended::Error, Some(error_type(status)));
                 }
                 response
             }
             Reply::Streamed(head, stream) => {
-                let body = StreamedBody { stream: Some(stream), exchange: Some(run.defer()) };
+                let (exchange, cx) = (Some(run.defer()), cx.clone());
+                let body = StreamedBody { stream: Some(stream), exchange, cx, access };
                 head.map(|()| Body::new(body))
             }
         })
@@ -196,6 +208,9 @@ fn error_type(status: StatusCode) -> &'static str {
 impl StreamedBody {
     fn end(&mut self, failed: Option<Kind>) {
         self.stream = None;
+        if let Some(mut access) = self.access.take() {
+            access.ended(failed.is_none());
+        }
         if let Some(exchange) = self.exchange.take() {
             let outcome = if failed.is_some() { Ended::Error } else { Ended::Success };
             exchange.end(outcome, failed.map(Kind::as_str));
@@ -216,6 +231,7 @@ impl http_body::Body for StreamedBody {
         match next {
             Some(Ok(events)) => Poll::Ready(Some(Ok(Frame::data(events)))),
             Some(Err(error)) => {
+                within_now(self.cx.span(), || requests::failed(&error, &self.cx));
                 self.end(Some(error.kind()));
                 // Clients read this event as an error, and no `[DONE]` follows it.
                 Poll::Ready(Some(Ok(Frame::data(sse::event(&ApiError::from(&error).body())))))

@@ -11,6 +11,7 @@ use throughline_llm::openai::{ChatRequest, Limits};
 
 use crate::config::Inbound;
 use crate::inbound;
+use crate::logs::Logs;
 
 /// A configured model: a workflow of chat requests.
 pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
@@ -38,6 +39,8 @@ pub(crate) struct Gateway {
     pub(crate) inbound: Inbound,
     /// Telemetry, for its port and its health.
     pub(crate) telemetry: Telemetry,
+    /// The log.
+    pub(crate) logs: Logs,
 }
 
 // === impl Gateway ===

@@ -9,25 +9,27 @@ mod errors;
 mod exchange;
 mod gateway;
 mod inbound;
+mod logs;
 mod routes;
 mod serve;
 mod server;
 mod workflows;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
-
 use cli::{Cli, Command};
+use config::Config;
+use gateway::Models;
+use logs::{Logs, complain, report_panics};
 
 /// The exit code for a configuration that is refused, and for a wrong command line.
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(matches!(cli.command, Command::Demo(_)));
+    report_panics();
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -55,15 +57,32 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(args).map_err(refused),
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
-            let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
-            block_on(serve::serve(&config, models, &args.listen)).map_err(failed)
+            let logs = Logs::start(&config.log, args.log.log_format, false);
+            logged(&logs, || {
+                let models = models(&config)?;
+                block_on(serve::serve(&config, models, &args.listen, &logs)).map_err(failed)
+            })
         }
         Command::Demo(args) => {
             let config = serve::built_in(&args.listen).map_err(refused)?;
-            let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
-            block_on(demo::demo(&config, models, args)).map_err(failed)
+            let logs = Logs::start(&config.log, args.log.log_format, true);
+            logged(&logs, || {
+                let models = models(&config)?;
+                block_on(demo::demo(&config, models, args, &logs)).map_err(failed)
+            })
         }
     }
+}
+
+/// What is logged comes before what is said about the end.
+fn logged(logs: &Logs, command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let outcome = command();
+    logs.flush();
+    outcome
+}
+
+fn models(config: &Config) -> Result<Models, Failure> {
+    workflows::build(config).map_err(|error| Failure { message: error.to_string(), code: REFUSED })
 }
 
 fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
@@ -74,27 +93,4 @@ fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), Str
     // A name lookup that hangs must not hold the end of the program.
     runtime.shutdown_background();
     outcome
-}
-
-/// Logs go to standard error. The demonstration shows its report and is quiet otherwise.
-fn log(quiet: bool) {
-    // Its requests fail on purpose now and then: the report counts them.
-    let default = if quiet { "warn,throughline::routes=error" } else { "info" };
-    let filter = std::env::var("THROUGHLINE_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|error| {
-        complain(&format!("THROUGHLINE_LOG is no log filter ({error}): logging at {default}"));
-        EnvFilter::new(default)
-    });
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .log_internal_errors(false)
-        .init();
-}
-
-/// A standard error that nobody reads any more must not end the program.
-fn complain(message: &str) {
-    let _ = writeln!(std::io::stderr(), "{message}");
 }

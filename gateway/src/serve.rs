@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::cli::Listen;
 use crate::config::Config;
 use crate::gateway::{Gateway, Models};
+use crate::logs::Logs;
 use crate::server::Server;
 use crate::workflows;
 
@@ -46,10 +47,7 @@ pub(crate) fn configuration(file: Option<&Path>, listen: &Listen) -> Result<Conf
     let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.symlink_metadata().is_ok()));
     match found {
         Some(path) => on(listen, Config::load(path, &env).map_err(|errors| errors.to_string())?),
-        None => {
-            tracing::info!("no configuration given: serving the built-in demonstration models");
-            built_in(listen)
-        }
+        None => built_in(listen),
     }
 }
 
@@ -76,9 +74,18 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
 ///
 /// # Errors
 /// When the address is taken.
-pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> Result<Running, String> {
+pub(crate) async fn start(
+    config: &Config,
+    models: Models,
+    listen: &Listen,
+    logs: &Logs,
+) -> Result<Running, String> {
     let address = config.server.listen;
     let telemetry = telemetry(config, listen);
+    telemetry.sink().registry().into_iter().for_each(|registry| logs.counts_in(registry));
+    logs.listen_for_signals();
+    let log = logs.clone();
+    telemetry.also_ask(move || log.degraded().into_iter().collect());
     for model in models.values() {
         model.bind(telemetry.sink());
     }
@@ -91,6 +98,7 @@ pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> R
         max_body: config.server.max_body,
         inbound: config.trace_context.inbound(address),
         telemetry,
+        logs: logs.clone(),
     });
     let server = Server::bind(&config.server, Arc::clone(&gateway))
         .await
@@ -126,9 +134,20 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 ///
 /// # Errors
 /// What kept it from starting.
-pub(crate) async fn serve(config: &Config, models: Models, listen: &Listen) -> Result<(), String> {
-    let mut running = start(config, models, listen).await?;
+pub(crate) async fn serve(
+    config: &Config,
+    models: Models,
+    listen: &Listen,
+    logs: &Logs,
+) -> Result<(), String> {
+    let mut running = start(config, models, listen, logs).await?;
     let metrics = running.gateway.telemetry.metrics_address();
+    tracing::info!(
+        address = %running.address,
+        metrics = metrics.map(tracing::field::display),
+        models = running.gateway.models.len(),
+        "the gateway serves"
+    );
     let scheme = if config.telemetry.security.encrypts() { "https" } else { "http" };
     let metrics = metrics.map_or("off".to_owned(), |address| format!("{scheme}://{address}/metrics"));
     // A standard output that nobody reads is no reason not to serve.

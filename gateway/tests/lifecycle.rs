@@ -187,12 +187,9 @@ async fn a_taken_port_for_metrics_degrades_telemetry_and_nothing_else_until_it_i
         reason.starts_with(&format!("metrics port {address}: ")) && reason.contains("in use"),
         "{reason}"
     );
-    assert_eq!(
-        gateway.log().matches("telemetry is degraded").count(),
-        1,
-        "it is said once: {}",
-        gateway.log()
-    );
+    let said = || gateway.log().matches("telemetry is degraded").count();
+    until("a line in the log", async || (said() > 0).then_some(())).await;
+    assert_eq!(said(), 1, "it is said once: {}", gateway.log());
 
     drop(taken);
     let ready = json!({ "status": "ready", "degraded": [] });
@@ -224,7 +221,9 @@ async fn a_receiver_of_traces_that_is_gone_costs_nobody_an_answer() {
         };
         until("the loss to be counted", lost).await;
         assert_eq!(gateway.ask(chat("auto", "again")).await.status, 200);
-        assert_eq!(gateway.log().matches("spans cannot be delivered").count(), 1, "{}", gateway.log());
+        let said = || gateway.log().matches("spans cannot be delivered").count();
+        until("a line in the log", async || (said() > 0).then_some(())).await;
+        assert_eq!(said(), 1, "{}", gateway.log());
         let ready = gateway.send(Method::GET, "/readyz", "").await;
         assert_eq!((ready.status, &ready.json()["status"]), (200, &"degraded".into()), "{}", ready.text());
         assert_eq!(ready.json()["degraded"][0]["reason"], "spans cannot be delivered");

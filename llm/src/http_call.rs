@@ -40,9 +40,6 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// The longest part of a provider's message that is passed on.
-const LONGEST_MESSAGE: usize = 1024;
-
 /// A request to a provider.
 #[derive(Clone)]
 pub struct HttpRequest {
@@ -68,7 +65,8 @@ pub enum HttpAnswer {
 pub struct Refusal {
     /// The HTTP status: 400, 404, 413, 415 or 422.
     pub status: u16,
-    /// What the provider said.
+    /// What the provider said, at full length: who shortens it takes out what is secret first, since half a key is no
+    /// longer known as one.
     pub message: String,
     /// The provider's `type`.
     pub kind: Option<String>,
@@ -249,10 +247,7 @@ impl Refusal {
 
         let detail = serde_json::from_slice::<Body>(body).map(|body| body.error).unwrap_or_default();
         let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
-        let mut message = text(detail.message).unwrap_or_else(|| format!("the provider answered {status}"));
-        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
-            message.truncate(end);
-        }
+        let message = text(detail.message).unwrap_or_else(|| format!("the provider answered {status}"));
         let (kind, param, code) = (text(detail.kind), text(detail.param), text(detail.code));
         Self { status, message, kind, param, code }
     }

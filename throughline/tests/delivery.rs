@@ -156,7 +156,7 @@ async fn every_failure_is_counted_by_its_kind_and_health_recovers_by_itself() {
         work(&telemetry, "work").await;
         until(kind, || failures(&telemetry, kind) == 1.0).await;
         let degraded = telemetry.degraded();
-        assert_eq!((degraded.len(), degraded[0].part), (1, "mine"));
+        assert_eq!((degraded.len(), &*degraded[0].part), (1, "mine"));
         assert!(degraded[0].reason.starts_with("spans do not reach an exporter of the program: "));
         assert!(!degraded[0].reason.contains("s3cret"), "{degraded:?}");
     }

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::check::Check;
 use super::error::{ConfigErrors, Problem};
+use super::log::{Log, LogFile};
 use super::model::{Model, ModelFile};
 use super::price::{self, Price, PriceFile};
 use super::provider::{Provider, ProviderFile};
@@ -28,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) telemetry: Telemetry,
     /// How traces come in and go out.
     pub(crate) trace_context: TraceContext,
+    /// What is logged, how it looks, and where it goes.
+    pub(crate) log: Log,
     /// The providers by name.
     pub(crate) providers: BTreeMap<String, Provider>,
     /// Prices that replace or add to the built-in ones, by the model's name at its provider.
@@ -45,6 +48,7 @@ struct ConfigFile {
     telemetry: TelemetryFile,
     #[serde(default)]
     trace_context: TraceContextFile,
+    log: LogFile,
     #[serde(default)]
     providers: BTreeMap<Spanned<String>, ProviderFile>,
     #[serde(default)]
@@ -123,6 +127,7 @@ impl ConfigFile {
             server,
             telemetry,
             trace_context: self.trace_context.check(check, &kinds),
+            log: self.log.check(check),
             providers,
             prices: price::check(self.prices, check),
             models: check.named("model", self.models, |check, name, file| file.check(check, name, &names)),
@@ -285,6 +290,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "server",
             "telemetry",
             "trace_context",
+            "log",
             "providers.p.openai",
             "providers.p.simulated",
             "providers.p.simulated.faults",

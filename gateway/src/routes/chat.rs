@@ -11,7 +11,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use throughline::fallback::AnsweredBy;
 use throughline::telemetry::Label as _;
-use throughline::{Blame, CacheOutcome, Context, Error, RouteTaken};
+use throughline::{CacheOutcome, Context, RouteTaken};
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::{Answer, Attempts, Spent};
 
@@ -19,6 +19,7 @@ use crate::config::PRIMARY;
 use crate::errors::ApiError;
 use crate::exchange::Reply;
 use crate::gateway::{BODY_LIMIT, Gateway};
+use crate::logs::{Asked, Used, requests};
 
 const ROUTE: HeaderName = HeaderName::from_static("x-throughline-route");
 const FALLBACK: HeaderName = HeaderName::from_static("x-throughline-fallback");
@@ -60,26 +61,40 @@ async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Re
         .models
         .get(request.model())
         .ok_or_else(|| ApiError::unknown_model(request.model(), gateway.models.keys().map(String::as_str)))?;
+    if gateway.logs.access {
+        cx.state().insert(Asked(request.model().into()));
+    }
     // There before anything is tried, so that attempts side by side count together.
     cx.state().insert(Attempts::default());
     let answer = match request.stream() {
         true => model.run(request, &cx.expecting_stream()).await,
         false => model.run(request, cx).await,
     };
+    let answer = match gateway.logs.access {
+        true => answer.map(|answer| noted(answer, cx)),
+        false => answer,
+    };
     answer.map_err(|error| {
-        log(&error, cx);
+        requests::failed(&error, cx);
         ApiError::from(&error)
     })
 }
 
-/// The client hears what failed, and the log why. Neither holds anything of what was said.
-fn log(error: &Error, cx: &Context) {
-    if error.blame() == Blame::Caller {
-        return;
+/// Leaves the tokens of an answer for the line about the request.
+fn noted(answer: Answer, cx: &Context) -> Answer {
+    match answer {
+        Answer::Stream(stream) => {
+            let state = cx.state().clone();
+            Answer::Stream(
+                stream.on_end(move |end| end.usage.into_iter().for_each(|usage| state.insert(Used(usage)))),
+            )
+        }
+        Answer::Full(full) => {
+            full.usage.into_iter().for_each(|usage| cx.state().insert(Used(usage)));
+            Answer::Full(full)
+        }
+        other => other,
     }
-    let trace = cx.trace_id().map(|id| id.to_string()).unwrap_or_default();
-    let route = cx.state().get::<RouteTaken>().map(|taken| taken.route.clone()).unwrap_or_default();
-    tracing::warn!(trace_id = trace, request_id = cx.correlation_id(), route, error = ?error, "a request failed");
 }
 
 async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError> {
@@ -108,12 +123,15 @@ fn tell(headers: &mut HeaderMap, cx: &Context) {
         put(TRACE_ID, &trace.to_string());
     }
     if let Some(taken) = state.get::<RouteTaken>() {
+        requests::routed(&taken, cx);
         put(ROUTE, &taken.route);
     }
     if let Some(by) = state.get::<AnsweredBy>().filter(|by| *by.name != *PRIMARY) {
+        requests::fell_back(&by, cx);
         put(FALLBACK, &by.name);
     }
     if let Some(outcome) = state.get::<CacheOutcome>() {
+        requests::cached(*outcome, cx);
         put(CACHE, outcome.as_str());
     }
     let attempts = state.get::<Attempts>().map_or(0, |attempts| attempts.count());

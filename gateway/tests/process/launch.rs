@@ -100,11 +100,17 @@ impl Launch {
         self
     }
 
+    /// Gives it another standard error than one that is read.
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.command.stderr(stderr);
+        self
+    }
+
     /// Starts it and waits until it says where it listens.
     pub(crate) async fn start(mut self) -> Gateway {
         let mut child = self.command.spawn().expect("the program can be started");
         let stdout = Output::of(child.stdout.take().expect("it is piped"));
-        let mut stderr = Output::of(child.stderr.take().expect("it is piped"));
+        let mut stderr = child.stderr.take().map_or_else(Output::nothing, Output::of);
         let waiting = async || {
             let gone = child.try_wait().expect("its state can be asked").is_some();
             if gone {
@@ -200,8 +206,13 @@ impl Gateway {
 
     /// Sends it SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("it still runs");
-        kill_process(pid, Signal::TERM).expect("it is ours to stop");
+        kill_process(pid, signal).expect("it is ours to signal");
     }
 
     /// Tells it to stop and waits until it has.
@@ -231,6 +242,10 @@ impl Gateway {
 // === impl Output ===
 
 impl Output {
+    fn nothing() -> Self {
+        Self::of(tokio::io::empty())
+    }
+
     fn of(mut stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let written = Arc::clone(&text);

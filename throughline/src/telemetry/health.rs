@@ -1,7 +1,11 @@
 //! What of telemetry does not work, and since when.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+#[cfg(feature = "endpoint")]
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -12,7 +16,7 @@ use super::registry::Gauge;
 #[non_exhaustive]
 pub struct Degraded {
     /// Which: `metrics` (the port), `endpoint_security` (its files), `traces` (an exporter that could not be made), `export` (spans are not taken), `thread`.
-    pub part: &'static str,
+    pub part: Cow<'static, str>,
     /// Why. It holds nothing secret.
     pub reason: String,
     /// Since when, by the wall clock.
@@ -20,8 +24,17 @@ pub struct Degraded {
 }
 
 /// What works and what does not, shared with the telemetry thread.
-#[derive(Debug, Default)]
-pub(super) struct Health(Mutex<State>);
+#[derive(Default)]
+pub(super) struct Health {
+    state: Mutex<State>,
+    /// Parts of the program that say for themselves whether they work.
+    #[cfg(feature = "endpoint")]
+    beside: Mutex<Vec<Beside>>,
+}
+
+/// Tells what of a part of the program does not work.
+#[cfg(feature = "endpoint")]
+pub(super) type Beside = Arc<dyn Fn() -> Vec<Degraded> + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -32,6 +45,16 @@ struct State {
     draining: bool,
 }
 
+// === impl Degraded ===
+
+impl Degraded {
+    /// `part` does not work, for `reason`, since `since`: for parts that a program has beside its telemetry.
+    #[must_use]
+    pub fn new(part: impl Into<Cow<'static, str>>, reason: impl Into<String>, since: SystemTime) -> Self {
+        Self { part: part.into(), reason: reason.into(), since }
+    }
+}
+
 // === impl Health ===
 
 impl Health {
@@ -39,7 +62,7 @@ impl Health {
     pub(super) fn degraded(&self, part: &'static str, reason: String) {
         let mut state = self.lock();
         let since = state.parts.get(part).map_or_else(now, |known| known.since);
-        state.parts.insert(part, Degraded { part, reason, since });
+        state.parts.insert(part, Degraded::new(part, reason, since));
         if let (Some(up), "metrics") = (&state.metrics_up, part) {
             up.set(0);
         }
@@ -61,7 +84,16 @@ impl Health {
     #[cfg(feature = "endpoint")]
     pub(super) fn readiness(&self) -> super::Readiness {
         let draining = self.lock().draining;
-        super::Readiness::new(draining, self.degraded_parts())
+        let mut parts = self.degraded_parts();
+        let beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        parts.extend(beside.iter().flat_map(|part| part()));
+        super::Readiness::new(draining, parts)
+    }
+
+    /// Asks `part` as well whenever readiness is asked for.
+    #[cfg(feature = "endpoint")]
+    pub(super) fn ask(&self, part: Beside) {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).push(part);
     }
 
     /// Says in `gauge` whether metrics are served.
@@ -90,7 +122,13 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lock().fmt(f)
     }
 }
 

@@ -111,11 +111,18 @@ impl Telemetry {
         self.health.degraded_parts()
     }
 
-    /// Whether the program takes work, and what of its telemetry does not work: for `/readyz`.
+    /// Whether the program takes work, and what of its telemetry, and of the parts of [`Telemetry::also_ask`], does not
+    /// work: for `/readyz`.
     #[cfg(feature = "endpoint")]
     #[must_use]
     pub fn readiness(&self) -> super::Readiness {
         self.health.readiness()
+    }
+
+    /// Has [`Telemetry::readiness`] ask `part` as well, which says what of it does not work. It must not wait for anything.
+    #[cfg(feature = "endpoint")]
+    pub fn also_ask(&self, part: impl Fn() -> Vec<Degraded> + Send + Sync + 'static) {
+        self.health.ask(Arc::new(part));
     }
 
     /// Has `/readyz` say from now on that no more work is taken.
@@ -361,7 +368,7 @@ impl TelemetryBuilder {
             Pushing::start(&settings.delivery, &sink, &health, worker, &settings.resource())
         });
         for Degraded { reason, .. } in health.degraded_parts() {
-            tracing::warn!("telemetry is degraded: {reason}");
+            tracing::error!("telemetry is degraded: {reason}");
         }
         Telemetry { sink, health, running: Mutex::new(Running { provider, pushing, worker }) }
     }

@@ -1,12 +1,13 @@
 //! What `/readyz` says.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::health::Degraded;
 
-/// Whether a program takes work, and what of its telemetry does not work; as JSON the same on every port.
+/// Whether a program takes work, and what beside the work is broken; as JSON the same on every port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Readiness {
@@ -22,7 +23,7 @@ pub struct Readiness {
 #[non_exhaustive]
 pub struct Broken {
     /// Which.
-    pub part: &'static str,
+    pub part: Cow<'static, str>,
     /// When that began, by RFC 3339 in UTC.
     pub since: String,
     /// Why. It holds nothing secret.
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn says_what_is_broken_and_since_when_or_only_that_something_is() {
-        let part = Degraded { part: "export", reason: "refused".to_owned(), since: SystemTime::UNIX_EPOCH };
+        let part = Degraded::new("export", "refused", SystemTime::UNIX_EPOCH);
         let readiness = Readiness::new(false, vec![part]);
         assert!(readiness.is_ready());
         assert_eq!(

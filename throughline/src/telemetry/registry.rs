@@ -268,8 +268,17 @@ impl Registry {
         let full = cells.len() >= self.cap && !std::ptr::eq(family, &OVERFLOW);
         let key: Vec<String> =
             if full { vec!["other".to_owned(); values.len()] } else { values_as_key(values) };
+        let first = full && !cells.contains_key(key.as_slice());
         let cell = cells.entry(key.into()).or_insert_with(|| Cell::new(family.shape)).clone();
         drop(cells);
+        if first {
+            let most = self.cap;
+            tracing::warn!(
+                family = family.name,
+                most,
+                "a metric family is full: what comes is counted as `other`"
+            );
+        }
         if full {
             self.counter(&OVERFLOW, &[family.name]).inc();
         }
