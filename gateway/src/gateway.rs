@@ -1,6 +1,7 @@
 //! What every request shares: the configured models and the limits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use throughline::telemetry::{Sink, Telemetry};
 use throughline::{Boxed, Context, Workflow};
 use throughline_llm::Answer;
 use throughline_llm::openai::{ChatRequest, Limits};
+
+use crate::maturity::Watch;
 
 /// A configured model: a workflow of chat requests.
 pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
@@ -34,6 +37,8 @@ pub(crate) struct Gateway {
     pub(crate) max_body: usize,
     /// Whether a client's trace is continued: only where clients are trusted.
     pub(crate) trust_traces: bool,
+    /// Components whose figures are shown.
+    pub(crate) maturity: Option<Arc<Watch>>,
     /// Telemetry, for its port and its health.
     pub(crate) telemetry: Telemetry,
     /// Whether it is about to stop.

@@ -7,6 +7,7 @@ mod demo;
 mod errors;
 mod exchange;
 mod gateway;
+mod maturity;
 mod routes;
 mod serve;
 mod server;
@@ -46,6 +47,10 @@ fn run(command: &Command) -> Result<(), Failure> {
     let failed = |message| Failure { message, code: 1 };
     match command {
         Command::Check(args) => check::check(args).map_err(refused),
+        Command::Maturity(args) => maturity::run(args).map_err(|ended| match ended {
+            maturity::Ended::Refused(message) => refused(message),
+            maturity::Ended::Failed(message) => failed(message),
+        }),
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
             let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
@@ -59,7 +64,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+pub(crate) fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime =
         builder.enable_all().build().map_err(|error| format!("the runtime cannot start: {error}"))?;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::cli::Listen;
 use crate::config::{self, Config};
 use crate::gateway::{Gateway, Models};
+use crate::maturity::Watch;
 use crate::server::Server;
 use crate::workflows;
 
@@ -90,6 +91,7 @@ pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> R
         rule_headers: workflows::rule_headers(config),
         limits,
         max_body: config.server.max_body,
+        maturity: config.maturity.as_deref().map(|path| Watch::start(path, telemetry.sink())),
         trust_traces: address.ip().is_loopback(),
         telemetry,
         draining: AtomicBool::new(false),

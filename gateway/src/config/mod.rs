@@ -11,14 +11,16 @@
 mod cache;
 mod check;
 mod circuit_breaker;
+pub(crate) mod document;
 mod error;
 mod hedge;
 mod load;
+mod maturity;
 mod model;
 mod openai;
 mod price;
 mod provider;
-mod read;
+pub(crate) mod read;
 mod retry;
 mod route;
 mod secret;
@@ -31,8 +33,9 @@ mod timeout;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use check::Check;
 pub(crate) use circuit_breaker::Breaker;
-pub(crate) use error::nearest;
+pub(crate) use error::{ConfigErrors, nearest};
 pub(crate) use load::Config;
 pub(crate) use model::{Model, PRIMARY};
 pub(crate) use provider::Provider;

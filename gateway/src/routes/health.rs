@@ -9,6 +9,7 @@ use serde::Serialize;
 use throughline::telemetry::Degraded;
 
 use crate::gateway::Gateway;
+use crate::maturity::Problem;
 
 /// What `/readyz` says.
 #[derive(Debug, Serialize)]
@@ -39,7 +40,11 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, J
         let since = humantime::format_rfc3339_seconds(since).to_string();
         Part { part, since, reason }
     };
-    let degraded: Vec<_> = gateway.telemetry.degraded().into_iter().map(part).collect();
+    let mut degraded: Vec<_> = gateway.telemetry.degraded().into_iter().map(part).collect();
+    if let Some(Problem { since, reason }) = gateway.maturity.as_ref().and_then(|watch| watch.problem()) {
+        let since = humantime::format_rfc3339_seconds(since).to_string();
+        degraded.push(Part { part: "maturity", since, reason });
+    }
     let (code, status) = if gateway.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if degraded.is_empty() {
