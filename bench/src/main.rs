@@ -3,6 +3,7 @@
 mod cpu;
 mod primitives;
 mod redaction;
+mod results;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,9 @@ enum What {
         /// Only with this telemetry
         #[arg(long, value_parser = primitives::MODES)]
         mode: Option<String>,
+        /// Keep the medians in this file too, for `throughline maturity`
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// How well redaction finds what is labelled in `generated`, `sentences` and `secrets.jsonl`, and how fast
     Redaction {
@@ -46,9 +50,15 @@ enum What {
 
 fn main() -> ExitCode {
     match Cli::parse().what {
-        What::Primitives { rounds, calls, only, mode } => {
-            primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
-            ExitCode::SUCCESS
+        What::Primitives { rounds, calls, only, mode, json } => {
+            let medians = primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
+            match json.map(|file| results::write(&file, "primitives", "ns", &medians)) {
+                Some(Err(problem)) => {
+                    eprintln!("{problem}");
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            }
         }
         What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
             Ok(true) => ExitCode::SUCCESS,

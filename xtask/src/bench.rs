@@ -10,6 +10,7 @@ use crate::workspace::{Workspace, run};
 Examples:
   cargo xtask bench primitives
   cargo xtask bench primitives --rounds 31
+  cargo xtask bench primitives --json target/evidence/bench.json
   cargo xtask bench primitives --help
 
 Everything here is handed to the package `bench`. Results that matter are kept in bench/RESULTS.md, \

@@ -36,7 +36,9 @@ fn summary(status: &Status) -> String {
         1 => "1 claim does not hold".to_owned(),
         more => format!("{more} claims do not hold"),
     };
-    format!("{} components: {}; {holds}", status.components.len(), claims.join(", "))
+    let count = status.components.len();
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} component{plural}: {}; {holds}", claims.join(", "))
 }
 
 /// A share in percent.
