@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::Stdio;
 
 use http::Method;
-use process::{Finished, Launch, prompt_config, until};
+use process::{Finished, Launch, client, prompt_config, until};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use throughline::telemetry::Scrape;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 const GUIDE: &str = include_str!("../../docs/guides/maturity.md");
 
@@ -287,6 +288,34 @@ async fn promtool_finds_nothing_wrong_with_the_textfile() {
     let output = check.wait_with_output().await.unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success() && said.is_empty(), "{said}\n{page}");
+}
+
+#[tokio::test]
+async fn a_page_of_its_own_follows_the_files_until_it_is_told_to_stop() {
+    let project = Project::good();
+    let ended = project.run(&["export", "--listen", "0.0.0.0:0"]).await;
+    assert_eq!((ended.code, ended.stderr.contains("loopback")), (Some(2), true), "{}", ended.stderr);
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_throughline"))
+        .args(["maturity", "export", &project.path("maturity.toml"), "--listen", "127.0.0.1:0"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let said = lines.next_line().await.unwrap().unwrap();
+    let address = said.strip_prefix("metrics http://").unwrap().strip_suffix("/metrics").unwrap();
+    let (client, address) = (client::client(), address.parse().unwrap());
+    let coverage = async || {
+        let answer = client::send(&client, client::request(Method::GET, address, "/metrics", "")).await;
+        Scrape::parse(str::from_utf8(&answer.body).unwrap()).sum("component_coverage_ratio", &[])
+    };
+    until("the first figures", async || (coverage().await == Some(0.8)).then_some(())).await;
+    project.write("lcov.info", "SF:src/router.rs\nDA:1,4\nend_of_record\n");
+    until("the change to be seen", async || (coverage().await == Some(1.0)).then_some(())).await;
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
 }
 
 #[tokio::test]

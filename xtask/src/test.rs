@@ -29,7 +29,9 @@ pub(crate) struct Test {
     #[arg(long)]
     pub(crate) no_install: bool,
     /// Leave a report of all tests in target/evidence/junit.xml, for `throughline maturity`
-    #[arg(long)]
+    ///
+    /// It takes no arguments for the test programs: a part of the tests must not pass for all of them.
+    #[arg(long, conflicts_with = "args")]
     pub(crate) report: bool,
     /// For the test programs: a part of a test's name, --nocapture, …
     #[arg(last = true, value_name = "ARGS")]

@@ -53,7 +53,7 @@ pub(crate) fn parse(text: &str) -> Result<Coverage, String> {
             ("end_of_record", Some(_)) => coverage.add(record.take().unwrap_or_default()),
             ("DA", Some(record)) => record.line(value).ok_or_else(|| wrong("`DA` is no line and count"))?,
             ("LF", Some(record)) => {
-                record.found = Some(count(value).ok_or_else(|| wrong("`LF` is no count"))?)
+                record.found = Some(count(value).ok_or_else(|| wrong("`LF` is no count"))?);
             }
             ("LH", Some(record)) => record.hit = Some(count(value).ok_or_else(|| wrong("`LH` is no count"))?),
             // Functions and branches.
