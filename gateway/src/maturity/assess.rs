@@ -48,12 +48,7 @@ fn component_status(
     let promotions = Stage::ALL.map(promotion).into_iter();
     ComponentStatus {
         name: name.to_owned(),
-        description: component.description.clone(),
-        group: component.group.clone(),
-        owner: component.owner.clone(),
-        features: component.features.clone(),
-        dependencies: component.dependencies.clone(),
-        next_steps: component.next_steps.clone(),
+        about: component.about.clone(),
         claimed,
         supported: reached.min(claimed),
         holds: reached >= claimed,

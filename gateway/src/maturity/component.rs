@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::{Spanned, Value};
 
 use super::evidence::{Kind, Reports};
@@ -15,20 +15,10 @@ use crate::config::Check;
 /// A part of the project.
 #[derive(Debug)]
 pub(crate) struct Component {
-    /// What it is for, in one sentence.
-    pub(crate) description: String,
+    /// What is said about it.
+    pub(crate) about: About,
     /// The stage that it claims.
     pub(crate) stage: Stage,
-    /// What it belongs to. Default: nothing.
-    pub(crate) group: Option<String>,
-    /// Who answers for it. Default: nobody.
-    pub(crate) owner: Option<String>,
-    /// What it does, for the report. Default: none.
-    pub(crate) features: Vec<String>,
-    /// What it needs, for the report. Default: none.
-    pub(crate) dependencies: Vec<String>,
-    /// What is planned, for the report. Default: none.
-    pub(crate) next_steps: Vec<String>,
     /// Its source files and folders, which its coverage is counted over. Default: all of the report.
     pub(crate) sources: Vec<String>,
     /// Patterns of its tests. Default: all of the report.
@@ -49,6 +39,23 @@ pub(crate) struct Component {
     pub(crate) sign_off: BTreeMap<Stage, SignOff>,
     /// Where the reports are.
     pub(crate) reports: BTreeMap<Kind, Reports>,
+}
+
+/// What is said about a component, for the report.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct About {
+    /// What it is for, in one sentence.
+    pub(crate) description: String,
+    /// What it belongs to. Default: nothing.
+    pub(crate) group: Option<String>,
+    /// Who answers for it. Default: nobody.
+    pub(crate) owner: Option<String>,
+    /// What it does. Default: none.
+    pub(crate) features: Vec<String>,
+    /// What it needs. Default: none.
+    pub(crate) dependencies: Vec<String>,
+    /// What is planned. Default: none.
+    pub(crate) next_steps: Vec<String>,
 }
 
 /// A signature.
@@ -125,15 +132,17 @@ impl ComponentFile {
         check.known("stage", &self.stage, "stages", Stage::ALL.map(Stage::name));
         let mut optional =
             |key: &str, written: Option<Spanned<String>>| written.map(|written| check.text(key, written));
-        let (group, owner) = (optional("group", self.group), optional("owner", self.owner));
-        Component {
+        let about = About {
+            group: optional("group", self.group),
+            owner: optional("owner", self.owner),
             description: check.text("description", self.description),
-            stage: Stage::named(self.stage.get_ref()).unwrap_or(Stage::Development),
-            group,
-            owner,
             features: self.features,
             dependencies: self.dependencies,
             next_steps: self.next_steps,
+        };
+        Component {
+            about,
+            stage: Stage::named(self.stage.get_ref()).unwrap_or(Stage::Development),
             sources: self.sources,
             tests: self.tests,
             integration_tests: self.integration_tests,

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use super::component::About;
 use super::evidence::Kind;
 use super::moment;
 use super::stage::{Gate, Stage};
@@ -26,12 +27,8 @@ pub(crate) struct Status {
 #[derive(Debug, Serialize)]
 pub(crate) struct ComponentStatus {
     pub(crate) name: String,
-    pub(crate) description: String,
-    pub(crate) group: Option<String>,
-    pub(crate) owner: Option<String>,
-    pub(crate) features: Vec<String>,
-    pub(crate) dependencies: Vec<String>,
-    pub(crate) next_steps: Vec<String>,
+    #[serde(flatten)]
+    pub(crate) about: About,
     /// The stage that it claims.
     pub(crate) claimed: Stage,
     /// The furthest stage, up to the claimed one, that the evidence supports.

@@ -115,21 +115,21 @@ impl Page {
             "<section id=\"{name}\"><h2>{name} <span class=\"stage\">{}</span></h2>\n<p>{}</p>\n\
              <p class=\"{tone}\">{}</p>\n<p><small>owner: {} · group: {} · coverage: {}</small></p>\n",
             component.claimed,
-            Escaped(&component.description),
+            Escaped(&component.about.description),
             Escaped(&verdict(component)),
-            Escaped(component.owner.as_deref().unwrap_or(NONE)),
-            Escaped(component.group.as_deref().unwrap_or(NONE)),
+            Escaped(component.about.owner.as_deref().unwrap_or(NONE)),
+            Escaped(component.about.group.as_deref().unwrap_or(NONE)),
             percent(component.coverage),
         ));
-        self.list("Key features", &component.features);
-        self.list("Dependencies", &component.dependencies);
+        self.list("Key features", &component.about.features);
+        self.list("Dependencies", &component.about.dependencies);
         for stage in Stage::ALL.into_iter().filter(|stage| component.gates_before(*stage).next().is_some()) {
             self.criteria(component, stage);
         }
         self.files(component);
         self.evidence(component);
         self.promotions(component);
-        self.list("Next steps", &component.next_steps);
+        self.list("Next steps", &component.about.next_steps);
         self.put(format_args!("</section>\n"));
     }
 

@@ -54,20 +54,24 @@ impl Page {
 
     fn component(&mut self, component: &ComponentStatus) {
         let optional = |text: &Option<String>| text.as_deref().map_or(NONE.to_owned(), escaped);
-        self.line(&format!("\n## {}\n\n{}\n", escaped(&component.name), escaped(&component.description)));
+        self.line(&format!(
+            "\n## {}\n\n{}\n",
+            escaped(&component.name),
+            escaped(&component.about.description)
+        ));
         self.line(&format!("* **Current stage**: {} ({})", component.claimed, verdict(component)));
-        self.line(&format!("* **Owner**: {}", optional(&component.owner)));
-        self.line(&format!("* **Functional group**: {}", optional(&component.group)));
+        self.line(&format!("* **Owner**: {}", optional(&component.about.owner)));
+        self.line(&format!("* **Functional group**: {}", optional(&component.about.group)));
         self.line(&format!("* **Coverage**: {}", percent(component.coverage)));
-        self.list("Key features", &component.features);
-        self.list("Dependencies", &component.dependencies);
+        self.list("Key features", &component.about.features);
+        self.list("Dependencies", &component.about.dependencies);
         for stage in Stage::ALL.into_iter().filter(|stage| component.gates_before(*stage).next().is_some()) {
             self.criteria(component, stage);
         }
         self.files(component);
         self.evidence(component);
         self.promotions(component);
-        self.list("Next steps", &component.next_steps);
+        self.list("Next steps", &component.about.next_steps);
     }
 
     fn list(&mut self, heading: &str, items: &[String]) {
