@@ -4,6 +4,7 @@ mod cpu;
 mod overhead;
 mod primitives;
 mod redaction;
+mod results;
 mod scrape;
 
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ enum What {
         /// Only with this telemetry
         #[arg(long, value_parser = primitives::MODES)]
         mode: Option<String>,
+        /// Keep the medians in this file too, for `throughline maturity`
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// What telemetry costs a proxied request, in processor time and latency; needs the gateway built beside this
     Overhead(overhead::Overhead),
@@ -56,9 +60,15 @@ enum What {
 
 fn main() -> ExitCode {
     match Cli::parse().what {
-        What::Primitives { rounds, calls, only, mode } => {
-            primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
-            ExitCode::SUCCESS
+        What::Primitives { rounds, calls, only, mode, json } => {
+            let medians = primitives::run(rounds.max(1), calls.max(1), only.as_deref(), mode.as_deref());
+            match json.map(|file| results::write(&file, "primitives", "ns", &medians)) {
+                Some(Err(problem)) => {
+                    eprintln!("{problem}");
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            }
         }
         What::Overhead(args) => overhead::run(&args),
         What::Scrape { rounds } => {

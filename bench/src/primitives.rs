@@ -42,9 +42,9 @@ impl SpanExporter for Nowhere {
     }
 }
 
-/// Measures and prints a table, of one case, group or mode if that is given.
+/// Measures and prints a table, of one case, group or mode if that is given. Returns the medians by `CASE, MODE`.
 #[expect(clippy::print_stdout, reason = "the table is what this command prints")]
-pub(crate) fn run(rounds: usize, calls: u32, only: Option<&str>, mode: Option<&str>) {
+pub(crate) fn run(rounds: usize, calls: u32, only: Option<&str>, mode: Option<&str>) -> Vec<(String, f64)> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
     let on = Telemetry::builder().without_endpoint().local().init();
@@ -90,4 +90,13 @@ pub(crate) fn run(rounds: usize, calls: u32, only: Option<&str>, mode: Option<&s
             on - off - clock
         );
     }
+    let named = medians.iter().flat_map(|(name, modes)| {
+        // The table's own sign is masked in it.
+        let name = name.replace("\\|", "|");
+        MODES
+            .iter()
+            .zip(modes)
+            .filter_map(move |(mode, median)| Some((format!("{name}, {mode}"), (*median)?)))
+    });
+    named.collect()
 }

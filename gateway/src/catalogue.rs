@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use throughline::telemetry::{Attribute, COMMON_ATTRIBUTES, Family, LabelSource, Reported, Shape, Stability};
 
-use crate::exchange;
+use crate::{exchange, logs, maturity};
 
 /// Where the values of the gateway's own labels come from.
 static LABELS: &[LabelSource] = &[
@@ -18,6 +18,11 @@ static LABELS: &[LabelSource] = &[
     LabelSource::of("route", "paths of the gateway's API, or `other`").in_family("gateway_overhead_seconds"),
     LabelSource::of("route", "paths of the gateway's API, or `other`")
         .in_family("gateway_in_flight_requests"),
+    LabelSource::of("component", "names in `maturity.toml`"),
+    LabelSource::of("stage", "`development`, `staging`, `production`").in_family("component_stage"),
+    LabelSource::of("gate", "a stage and what it asks for, from a fixed list"),
+    LabelSource::of("evidence", "kinds of reports, from a fixed list"),
+    LabelSource::closed::<logs::Loss>("reason").in_family("apm_log_lines_dropped"),
     LabelSource::of("code", "status codes that the gateway answers with; 499 for a client that went away"),
 ];
 
@@ -89,7 +94,7 @@ fn code_list(words: &[&str]) -> String {
 
 impl Catalogue {
     fn new() -> Self {
-        let own = exchange::FAMILIES.iter().copied();
+        let own = [exchange::FAMILIES, logs::FAMILIES, maturity::FAMILIES].concat();
         let mut families: Vec<_> = throughline::telemetry::catalogue()
             .into_iter()
             .chain(throughline_llm::catalogue::families())

@@ -29,6 +29,6 @@ pub(crate) fn check(args: &Check) -> Result<(), String> {
 }
 
 /// Whoever reads only the beginning has what it wanted: the exit code says the rest.
-fn show(text: &str) {
+pub(crate) fn show(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

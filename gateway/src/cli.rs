@@ -20,6 +20,7 @@ Examples:
   throughline demo --keep                   … and leave it running, to try it with curl
   throughline check throughline.toml        find out what is wrong with a configuration
   throughline serve --config throughline.toml
+  throughline maturity check                do the parts of a project hold what they claim?
 
 Environment:
   THROUGHLINE_LOG=debug                     what is logged (default: info)
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Check a configuration and show the workflow of each model
     Check(Check),
+    /// Say how far each part of a project has come, by evidence
+    Maturity(crate::maturity::args::Maturity),
     /// Start a gateway with simulated providers, drive traffic through it, and report
     Demo(Demo),
     /// Print what is reported: every metric, span and attribute
@@ -124,7 +127,7 @@ fn format(text: &str) -> Result<Format, String> {
     Format::named(text).ok_or_else(|| "write json or text".to_owned())
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080".to_owned())
 }
 

@@ -10,6 +10,7 @@ mod exchange;
 mod gateway;
 mod inbound;
 mod logs;
+mod maturity;
 mod routes;
 mod serve;
 mod server;
@@ -55,6 +56,10 @@ fn run(command: &Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Check(args) => check::check(args).map_err(refused),
+        Command::Maturity(args) => maturity::run(args).map_err(|ended| match ended {
+            maturity::Ended::Refused(message) => refused(message),
+            maturity::Ended::Failed(message) => failed(message),
+        }),
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
             let logs = Logs::start(&config.log, args.log.log_format, false);
@@ -85,7 +90,7 @@ fn models(config: &Config) -> Result<Models, Failure> {
     workflows::build(config).map_err(|error| Failure { message: error.to_string(), code: REFUSED })
 }
 
-fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+pub(crate) fn block_on(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime =
         builder.enable_all().build().map_err(|error| format!("the runtime cannot start: {error}"))?;

@@ -15,6 +15,7 @@ use crate::cli::Listen;
 use crate::config::Config;
 use crate::gateway::{Gateway, Models};
 use crate::logs::Logs;
+use crate::maturity::Watch;
 use crate::server::Server;
 use crate::workflows;
 
@@ -86,6 +87,10 @@ pub(crate) async fn start(
     logs.listen_for_signals();
     let log = logs.clone();
     telemetry.also_ask(move || log.degraded().into_iter().collect());
+    if let Some(path) = &config.maturity {
+        let components = Watch::start(path, telemetry.sink());
+        telemetry.also_ask(move || components.problem().into_iter().collect());
+    }
     for model in models.values() {
         model.bind(telemetry.sink());
     }

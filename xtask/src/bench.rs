@@ -11,6 +11,7 @@ Examples:
   cargo xtask bench primitives
   cargo xtask bench primitives --rounds 31
   cargo xtask bench overhead
+  cargo xtask bench primitives --json target/evidence/bench.json
   cargo xtask bench primitives --help
 
 Everything here is handed to the package `bench`. Results that matter are kept in bench/RESULTS.md, \

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::docs_check;
+use crate::evidence;
 use crate::examples;
 use crate::failure::Failure;
 use crate::generate::Gen;
@@ -26,7 +27,8 @@ Steps, in this order; the first that fails ends the run:
   examples     cargo xtask examples
   demo         cargo run -- demo, as the README has it but shorter
   gen          cargo xtask gen --check
-  docs-check   cargo xtask docs-check")]
+  docs-check   cargo xtask docs-check
+  maturity     throughline maturity check, over the reports that the steps above left in target/evidence")]
 pub(crate) struct Ci {
     /// Install no system package: say what is missing and stop
     #[arg(long)]
@@ -36,6 +38,7 @@ pub(crate) struct Ci {
 /// How long each step took.
 #[derive(Default)]
 struct Report {
+    began: String,
     steps: Vec<(&'static str, Duration, bool)>,
 }
 
@@ -43,9 +46,13 @@ struct Report {
 
 impl Ci {
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<(), Failure> {
-        let mut report = Report::default();
+        let mut report = Report { began: evidence::now(), ..Report::default() };
         let outcome = self.steps(workspace, &mut report);
         println!("{}", report.summary());
+        if outcome.is_err() {
+            // Of an older run nothing may be left that says that all was well.
+            report.leave(workspace)?;
+        }
         outcome
     }
 
@@ -54,17 +61,22 @@ impl Ci {
         report.step("fmt", || run(&mut workspace.cargo(["fmt", "--all", "--check"])))?;
         report.step("clippy", || clippy(workspace))?;
         report.step("doc", || doc(workspace))?;
-        report.step("test", || Test::default().run_with(workspace, &needs))?;
+        report.step("test", || Test { report: true, ..Test::default() }.run_with(workspace, &needs))?;
         report.step("examples", || examples::run_all(workspace))?;
         report.step("demo", || run(&mut workspace.cargo(DEMO)))?;
         report.step("gen", || Gen { check: true }.run(workspace))?;
-        report.step("docs-check", || docs_check::run(workspace))
+        report.step("docs-check", || docs_check::run(workspace))?;
+        report.leave(workspace)?;
+        report.step("maturity", || run(&mut workspace.cargo(MATURITY)))
     }
 }
 
 /// The README's first command, in the profile that is built already.
 const DEMO: [&str; 8] =
     ["run", "--", "demo", "--duration=3s", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+
+/// Whether the project's own components hold what they claim.
+const MATURITY: [&str; 4] = ["run", "--", "maturity", "check"];
 
 fn clippy(workspace: &Workspace) -> Result<(), Failure> {
     let what = ["clippy", "--workspace", "--all-targets", "--all-features"];
@@ -97,6 +109,12 @@ impl Report {
         outcome
     }
 
+    /// Leaves the steps that were done as evidence.
+    fn leave(&self, workspace: &Workspace) -> Result<(), Failure> {
+        let done = self.steps.iter().map(|(name, _, passed)| (*name, *passed));
+        evidence::checks(workspace, &self.began, done)
+    }
+
     fn summary(&self) -> String {
         let mut lines = vec!["== summary".to_owned()];
         for (name, took, passed) in &self.steps {
@@ -115,7 +133,7 @@ mod tests {
 
     #[test]
     fn names_the_step_that_failed() {
-        let mut report = Report::default();
+        let mut report = Report { began: evidence::now(), ..Report::default() };
         let failure = report.step("fmt", || Err::<(), _>(Failure::new("two files differ"))).unwrap_err();
         assert_eq!(failure.to_string(), "step `fmt` failed: two files differ");
         assert!(report.summary().lines().any(|line| line.starts_with("fmt") && line.ends_with("FAILED")));
@@ -125,7 +143,7 @@ mod tests {
     fn sums_up_in_the_order_of_the_steps() {
         let steps =
             vec![("needs", Duration::from_millis(500), true), ("fmt", Duration::from_millis(1500), true)];
-        let summary = Report { steps }.summary();
+        let summary = Report { steps, ..Report::default() }.summary();
         let names: Vec<_> = summary.lines().filter_map(|line| line.split_whitespace().next()).collect();
         assert_eq!(names, ["==", "needs", "fmt", "in"]);
         assert!(summary.ends_with("2.0 s"), "{summary}");

@@ -3,9 +3,11 @@
 mod bench;
 mod ci;
 mod docs_check;
+mod evidence;
 mod examples;
 mod failure;
 mod generate;
+mod junit;
 mod markdown;
 mod needs;
 mod test;
@@ -29,6 +31,7 @@ use crate::workspace::Workspace;
 Examples:
   cargo xtask test                 every test, with what they need installed if it is missing
   cargo xtask test -- cache        the tests whose name contains `cache`
+  cargo xtask test --report        … and leave a JUnit report in target/evidence
   cargo xtask ci                   all that must pass before a change lands
   cargo xtask bench primitives     what each primitive costs
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::evidence;
 use crate::failure::Failure;
 use crate::needs::{self, Needs};
 use crate::workspace::{Workspace, run};
@@ -28,6 +29,11 @@ pub(crate) struct Test {
     /// Install no system package: say what is missing and stop
     #[arg(long)]
     pub(crate) no_install: bool,
+    /// Leave a report of all tests in target/evidence/junit.xml, for `throughline maturity`
+    ///
+    /// It takes no arguments for the test programs: a part of the tests must not pass for all of them.
+    #[arg(long, conflicts_with = "args")]
+    pub(crate) report: bool,
     /// For the test programs: a part of a test's name, --nocapture, …
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
@@ -41,17 +47,28 @@ impl Test {
     }
 
     pub(crate) fn run_with(&self, workspace: &Workspace, needs: &Needs) -> Result<(), Failure> {
-        run(workspace.cargo(self.cargo_args()).envs(needs.environment()))
+        let mut test = workspace.cargo(self.cargo_args());
+        test.envs(needs.environment());
+        if self.report {
+            return evidence::test(workspace, &mut workspace.cargo(self.build_args()), &mut test);
+        }
+        run(&mut test)
     }
 
     fn cargo_args(&self) -> Vec<&str> {
+        let mut args = self.build_args();
+        args.extend(["--", "--include-ignored"]);
+        args.extend(self.args.iter().map(String::as_str));
+        args
+    }
+
+    /// What decides what is built.
+    fn build_args(&self) -> Vec<&str> {
         let mut args = vec!["test", "--all-features", "--no-fail-fast"];
         if self.package.is_empty() {
             args.push("--workspace");
         }
         args.extend(self.package.iter().flat_map(|name| ["--package", name]));
-        args.extend(["--", "--include-ignored"]);
-        args.extend(self.args.iter().map(String::as_str));
         args
     }
 }

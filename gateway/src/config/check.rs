@@ -20,17 +20,20 @@ const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 /// The largest size, in bytes.
 const LARGEST: u64 = 1 << 40;
 const DURATION_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const AGE_UNITS: &[(&str, u64)] = &[("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+/// The longest age, in milliseconds: ten years.
+const OLDEST_MS: u64 = 3653 * 86_400_000;
 const SIZE_UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// Label values with a meaning of their own: no route was taken, and the overflow of a family.
 const RESERVED: [&str; 2] = ["none", "other"];
 
 /// Collects problems.
-pub(super) struct Check<'a> {
+pub(crate) struct Check<'a> {
     /// Looks up environment variables.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     /// Where files with secrets are looked for.
-    pub(super) dir: &'a Path,
+    pub(crate) dir: &'a Path,
     problems: Vec<Problem>,
 }
 
@@ -48,17 +51,17 @@ impl<'a> Check<'a> {
     }
 
     /// Notes a problem at a place.
-    pub(super) fn refuse(&mut self, at: Range<usize>, message: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, at: Range<usize>, message: impl Into<String>) {
         self.problems.push(Problem { at: Some(at), message: message.into() });
     }
 
     /// Notes a problem of the file as a whole.
-    pub(super) fn refuse_all(&mut self, message: impl Into<String>) {
+    pub(crate) fn refuse_all(&mut self, message: impl Into<String>) {
         self.problems.push(Problem { at: None, message: message.into() });
     }
 
     /// Checks the names of a section's tables, and each table with `each`.
-    pub(super) fn named<F, T>(
+    pub(crate) fn named<F, T>(
         &mut self,
         kind: &str,
         files: BTreeMap<Spanned<String>, F>,
@@ -89,7 +92,7 @@ impl<'a> Check<'a> {
     }
 
     /// Refuses a reference to something that is not there.
-    pub(super) fn known<'n>(
+    pub(crate) fn known<'n>(
         &mut self,
         kind: &str,
         found: &Spanned<String>,
@@ -115,7 +118,7 @@ impl<'a> Check<'a> {
     }
 
     /// Text that says something.
-    pub(super) fn text(&mut self, key: &str, written: Spanned<String>) -> String {
+    pub(crate) fn text(&mut self, key: &str, written: Spanned<String>) -> String {
         if written.get_ref().trim().is_empty() {
             self.refuse(written.span(), format!("`{key}` is empty: write some text"));
         }
@@ -153,7 +156,7 @@ impl<'a> Check<'a> {
     }
 
     /// A whole number within bounds.
-    pub(super) fn whole<T>(
+    pub(crate) fn whole<T>(
         &mut self,
         key: &str,
         written: Option<&Spanned<i64>>,
@@ -175,7 +178,7 @@ impl<'a> Check<'a> {
     }
 
     /// A number within bounds that `wanted` puts into words.
-    pub(super) fn number(
+    pub(crate) fn number(
         &mut self,
         key: &str,
         written: Option<&Spanned<f64>>,
@@ -209,6 +212,20 @@ impl<'a> Check<'a> {
         default: Duration,
     ) -> Duration {
         self.milliseconds(key, written, 0..=LONGEST_MS, "0s to 24h", default)
+    }
+
+    /// How old something may be, above zero.
+    pub(crate) fn age(&mut self, key: &str, written: Option<&Spanned<Value>>, default: Duration) -> Duration {
+        let Some(written) = written else { return default };
+        let Some(found) = written.get_ref().as_str().and_then(|text| amount(text, AGE_UNITS)) else {
+            let problem = format!(
+                "`{key}` is not an age: write a whole number and h, d or w in quotes, such as \"7d\""
+            );
+            self.refuse(written.span(), problem);
+            return default;
+        };
+        let found = self.amount_within(key, written, found, &(1..=OLDEST_MS), "1h to 3653d");
+        found.map_or(default, Duration::from_millis)
     }
 
     fn milliseconds(

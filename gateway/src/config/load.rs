@@ -1,24 +1,21 @@
 //! From a file to a [`Config`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::check::Check;
-use super::error::{ConfigErrors, Problem};
+use super::document;
+use super::error::ConfigErrors;
 use super::log::{Log, LogFile};
+use super::maturity::MaturityFile;
 use super::model::{Model, ModelFile};
 use super::price::{self, Price, PriceFile};
 use super::provider::{Provider, ProviderFile};
 use super::server::{Server, ServerFile, Telemetry, TelemetryFile};
-use super::source::Source;
 use super::trace_context::{Kind, TraceContext, TraceContextFile};
-use super::{read, syntax};
-
-/// The longest configuration file, in bytes.
-const LONGEST: u64 = 1024 * 1024;
 
 /// Everything that the configuration file says, defaults filled in.
 #[derive(Debug)]
@@ -31,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) trace_context: TraceContext,
     /// What is logged, how it looks, and where it goes.
     pub(crate) log: Log,
+    /// Where the components are whose figures are shown. Default: nowhere.
+    pub(crate) maturity: Option<PathBuf>,
     /// The providers by name.
     pub(crate) providers: BTreeMap<String, Provider>,
     /// Prices that replace or add to the built-in ones, by the model's name at its provider.
@@ -48,7 +47,10 @@ struct ConfigFile {
     telemetry: TelemetryFile,
     #[serde(default)]
     trace_context: TraceContextFile,
+    #[serde(default)]
     log: LogFile,
+    #[serde(default)]
+    maturity: MaturityFile,
     #[serde(default)]
     providers: BTreeMap<Spanned<String>, ProviderFile>,
     #[serde(default)]
@@ -66,18 +68,7 @@ impl Config {
     /// # Errors
     /// All that is wrong with the file.
     pub(crate) fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
-        let name = path.display().to_string();
-        let bytes = read::at_most(LONGEST, path).map_err(|why| ConfigErrors::unreadable(&name, &why))?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, &name, env),
-            Err(error) => {
-                let at = error.valid_up_to();
-                let message = format!("byte 0x{:02x} is not utf-8: save the file as utf-8", bytes[at]);
-                let problem = Problem { at: Some(at..at + 1), message };
-                let text = String::from_utf8_lossy(&bytes);
-                Err(ConfigErrors::new(&name, &Source::new(&text), vec![problem]))
-            }
-        }
+        document::load(path, env, ConfigFile::check)
     }
 
     /// Reads a text. `name` stands for it in errors, and is the path that files with secrets are looked for
@@ -90,19 +81,7 @@ impl Config {
         name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigErrors> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut source = Source::new(text);
-        let file: ConfigFile = match toml::from_str(text) {
-            Ok(file) => file,
-            Err(error) => {
-                let problem = syntax::problem(&error, &mut source);
-                return Err(ConfigErrors::new(name, &source, vec![problem]));
-            }
-        };
-        let mut check = Check::new(env, Path::new(name).parent().unwrap_or(Path::new("")));
-        let config = file.check(&mut check);
-        let problems = check.into_problems();
-        if problems.is_empty() { Ok(config) } else { Err(ConfigErrors::new(name, &source, problems)) }
+        document::parse(text, name, env, ConfigFile::check)
     }
 }
 
@@ -128,6 +107,7 @@ impl ConfigFile {
             telemetry,
             trace_context: self.trace_context.check(check, &kinds),
             log: self.log.check(check),
+            maturity: self.maturity.check(check),
             providers,
             prices: price::check(self.prices, check),
             models: check.named("model", self.models, |check, name, file| file.check(check, name, &names)),
@@ -291,6 +271,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "telemetry",
             "trace_context",
             "log",
+            "maturity",
             "providers.p.openai",
             "providers.p.simulated",
             "providers.p.simulated.faults",

@@ -11,16 +11,18 @@
 mod cache;
 mod check;
 mod circuit_breaker;
+pub(crate) mod document;
 mod error;
 mod hedge;
 mod load;
 mod log;
+mod maturity;
 mod metrics;
 mod model;
 mod openai;
 mod price;
 mod provider;
-mod read;
+pub(crate) mod read;
 mod retry;
 mod route;
 mod secret;
@@ -34,8 +36,9 @@ mod trace_context;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use check::Check;
 pub(crate) use circuit_breaker::Breaker;
-pub(crate) use error::nearest;
+pub(crate) use error::{ConfigErrors, nearest};
 pub(crate) use load::Config;
 pub(crate) use log::Log;
 pub(crate) use model::{Model, PRIMARY};

@@ -8,7 +8,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// In words: why the file cannot be read.
-pub(super) fn at_most(most: u64, path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn at_most(most: u64, path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
     match read {
@@ -18,7 +18,8 @@ pub(super) fn at_most(most: u64, path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-fn reason(error: &io::Error) -> String {
+/// Why a file cannot be read, in words.
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),

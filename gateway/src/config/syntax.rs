@@ -95,7 +95,7 @@ mod tests {
         );
         assert_eq!(
             refused("servers = 1\n"),
-            "t.toml:1:1: unknown key `servers`, did you mean `server`? (allowed: server, telemetry, trace_context, log, \
+            "t.toml:1:1: unknown key `servers`, did you mean `server`? (allowed: server, telemetry, trace_context, log, maturity, \
              providers, prices, models)\n    1 | servers = *\n      | ^^^^^^^"
         );
     }
@@ -104,8 +104,8 @@ mod tests {
     fn an_unknown_key_that_quotes_backticks_is_still_read_right() {
         assert_eq!(
             refused("\"a`, expected `b\" = 1\n"),
-            "t.toml:1:1: unknown key `a`, expected `b` (allowed: server, telemetry, trace_context, log, providers, prices, \
-             models)\n    \
+            "t.toml:1:1: unknown key `a`, expected `b` (allowed: server, telemetry, trace_context, log, maturity, \
+             providers, prices, models)\n    \
              1 | \"a`, expected `b\" = *\n      | ^^^^^^^^^^^^^^^^^"
         );
     }

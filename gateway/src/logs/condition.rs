@@ -8,6 +8,8 @@ use throughline::telemetry::{Clock, Counter, Degraded, Family, Label as _, Regis
 static LOST: Family =
     Family::counter("apm_log_lines_dropped", "Log lines that were not written, by reason", &["reason"]);
 
+pub(crate) static FAMILIES: &[&Family] = &[&LOST];
+
 throughline::labels! {
     /// Why a line was not written.
     pub(crate) enum Loss {

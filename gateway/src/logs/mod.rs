@@ -22,6 +22,7 @@ mod visible;
 mod writer;
 
 pub(crate) use access::{Access, Asked, Used};
+pub(crate) use condition::{FAMILIES, Loss};
 pub(crate) use level::Level;
 pub(crate) use line::Format;
 pub(crate) use panics::report_panics;

@@ -4,6 +4,8 @@
 //! number of series; what comes after that is counted in one series whose labels are all `other`, and
 //! in `telemetry_series_overflow_total`.
 
+mod exact;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
