@@ -221,12 +221,13 @@ async fn a_receiver_of_traces_that_is_gone_costs_nobody_an_answer() {
         };
         until("the loss to be counted", lost).await;
         assert_eq!(gateway.ask(chat("auto", "again")).await.status, 200);
-        let said = || gateway.log().matches("spans cannot be delivered").count();
+        let said = || gateway.log().matches("spans do not reach").count();
         until("a line in the log", async || (said() > 0).then_some(())).await;
         assert_eq!(said(), 1, "{}", gateway.log());
         let ready = gateway.send(Method::GET, "/readyz", "").await;
         assert_eq!((ready.status, &ready.json()["status"]), (200, &"degraded".into()), "{}", ready.text());
-        assert_eq!(ready.json()["degraded"][0]["reason"], "spans cannot be delivered");
+        let reason = format!("spans do not reach {nobody}: it refused the connection");
+        assert_eq!(ready.json()["degraded"][0]["reason"], reason.as_str());
         assert_eq!(gateway.stop().await.code, Some(0));
     }
 }

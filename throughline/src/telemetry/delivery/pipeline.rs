@@ -19,6 +19,7 @@ use super::fence::Fence;
 use super::gauges::Gauges;
 use super::intake::{self, Intake};
 use super::lane::lane;
+use super::otlp_settings::Signal;
 use super::report::{Losses, Report};
 use super::settings::{Delivery, Traces};
 use super::tail::Tail;
@@ -87,7 +88,8 @@ impl Pipeline<'_> {
         for foreign in foreign {
             match foreign.0 {
                 Kind::Processor(add) => {
-                    let report = self.report("processor", "span_processor", "a span processor");
+                    let (part, target) = ("span_processor", "a span processor");
+                    let report = Report::new(Signal::Traces, part, target, self.registry, self.health);
                     builder = add(builder, report);
                 }
                 Kind::Exporter(name, make) => exporters.extend(self.worker.map(|worker| {
@@ -112,7 +114,8 @@ impl Pipeline<'_> {
     }
 
     fn report(&self, name: &'static str, part: &'static str, target: impl Into<String>) -> Report {
-        Report::of_traces(name, part, target.into(), self.registry, self.health)
+        Report::new(Signal::Traces, part, target, self.registry, self.health)
+            .counting_spans(name, self.registry)
     }
 
     fn outgoing(&self, target: Traces) -> Option<Outgoing> {
@@ -126,7 +129,7 @@ impl Pipeline<'_> {
     #[cfg(feature = "otlp")]
     fn otlp(&self, target: Traces) -> Option<Outgoing> {
         use super::otlp::{Link, Spans};
-        use super::otlp_settings::{Protocol, Signal};
+        use super::otlp_settings::Protocol;
         let protocol = match target {
             Traces::OtlpGrpc => Protocol::Grpc,
             Traces::OtlpHttpJson => Protocol::Json,

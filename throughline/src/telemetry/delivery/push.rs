@@ -19,6 +19,7 @@ use super::super::sink::Sink;
 use super::super::worker::Worker;
 use super::exporter::{Budget, Stop};
 use super::failure::{ErrorType, Failure};
+use super::otlp_settings::Signal;
 use super::report::Report;
 use super::settings::{Delivery, Interval, Metrics};
 
@@ -88,12 +89,12 @@ fn reach(
 ) -> Option<(Target, Report)> {
     let registry = sink.registry()?;
     if target == Metrics::Console {
-        let report = Report::of_metrics("metrics_console", "standard error".to_owned(), registry, health);
+        let report = Report::new(Signal::Metrics, "metrics_console", "standard error", registry, health);
         return Some((Target::Console, report));
     }
     #[cfg(feature = "otlp")]
     {
-        use super::otlp_settings::{Protocol, Signal};
+        use super::otlp_settings::Protocol;
         let protocol = match target {
             Metrics::OtlpGrpc => Protocol::Grpc,
             Metrics::OtlpHttpJson => Protocol::Json,
@@ -101,7 +102,7 @@ fn reach(
         };
         let settings = &delivery.otlp_metrics;
         let host = settings.host(protocol, Signal::Metrics);
-        let report = Report::of_metrics("metrics_otlp", host, registry, health);
+        let report = Report::new(Signal::Metrics, "metrics_otlp", host, registry, health);
         let mut link = super::otlp::Link::new(settings, protocol, Signal::Metrics);
         if let Err(failure) = link.check() {
             report.failed(&failure);

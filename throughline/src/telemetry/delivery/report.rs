@@ -49,8 +49,8 @@ pub(super) struct Report {
     /// Where it delivers to, for people.
     target: String,
     failures: Vec<Counter>,
-    exported: Counter,
-    losses: Losses,
+    /// Those that were delivered, and those that were not.
+    spans: Option<(Counter, Losses)>,
     health: Arc<Health>,
     failing: AtomicBool,
     /// `apm_init_success`, where this is the one that could not be set up.
@@ -73,46 +73,31 @@ impl Losses {
 // === impl Report ===
 
 impl Report {
-    /// `exporter` is the label, `part` what health calls it, and `target` where it delivers to.
-    pub(super) fn of_traces(
-        exporter: &'static str,
+    /// `part` is what health calls it, and `target` where it delivers to.
+    pub(super) fn new(
+        signal: Signal,
         part: &'static str,
-        target: String,
+        target: impl Into<String>,
         registry: &Registry,
         health: &Arc<Health>,
     ) -> Self {
-        let exported = registry.counter(&EXPORTED, &[exporter]);
-        Self { exported, ..Self::of_metrics(part, target, registry, health).of(Signal::Traces, registry) }
-    }
-
-    /// As [`Report::of_traces`], of metrics.
-    pub(super) fn of_metrics(
-        part: &'static str,
-        target: String,
-        registry: &Registry,
-        health: &Arc<Health>,
-    ) -> Self {
-        let report = Self {
-            signal: Signal::Metrics,
+        let failure = |kind: &ErrorType| registry.counter(&FAILURES, &[signal.as_str(), kind.as_str()]);
+        Self {
+            signal,
             part,
-            target,
-            failures: Vec::new(),
-            exported: Counter::default(),
-            losses: Losses(Arc::new([])),
+            target: target.into(),
+            failures: ErrorType::ALL.iter().map(failure).collect(),
+            spans: None,
             health: Arc::clone(health),
             failing: AtomicBool::new(false),
             not_set_up: None,
-        };
-        report.of(Signal::Metrics, registry)
+        }
     }
 
-    fn of(self, signal: Signal, registry: &Registry) -> Self {
-        let failure = |kind: &ErrorType| registry.counter(&FAILURES, &[signal.as_str(), kind.as_str()]);
-        let losses = match signal {
-            Signal::Traces => Losses::new(registry),
-            Signal::Metrics => self.losses,
-        };
-        Self { signal, failures: ErrorType::ALL.iter().map(failure).collect(), losses, ..self }
+    /// Counts spans as well, under the label `exporter`.
+    pub(super) fn counting_spans(self, exporter: &'static str, registry: &Registry) -> Self {
+        let spans = (registry.counter(&EXPORTED, &[exporter]), Losses::new(registry));
+        Self { spans: Some(spans), ..self }
     }
 
     /// An attempt failed, whatever becomes of what it carried.
@@ -139,7 +124,8 @@ impl Report {
 
     /// Something was delivered whole.
     pub(super) fn works(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
+        // Read before it is written: a processor says this for every span, from every thread.
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
             self.health.recovered(self.part);
             self.not_set_up.iter().for_each(|init| init.set(1));
             let noun = self.signal.noun();
@@ -149,10 +135,10 @@ impl Report {
 
     /// So many spans were delivered.
     pub(super) fn delivered(&self, spans: usize) {
-        self.exported.add(spans as u64);
+        self.spans.iter().for_each(|(exported, _)| exported.add(spans as u64));
     }
 
     pub(super) fn lost(&self, loss: Loss, spans: usize) {
-        self.losses.add(loss, spans);
+        self.spans.iter().for_each(|(_, losses)| losses.add(loss, spans));
     }
 }
