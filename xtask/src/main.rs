@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod docs_check;
+mod e2e;
 mod examples;
 mod failure;
 mod markdown;
@@ -29,6 +30,7 @@ Examples:
   cargo xtask test                 every test, with what they need installed if it is missing
   cargo xtask test -- cache        the tests whose name contains `cache`
   cargo xtask ci                   all that must pass before a change lands
+  cargo xtask e2e                  do two real backends show the right traces?
   cargo xtask bench primitives     what each primitive costs
 
 Exit code: 0 when all is well, 2 when something is missing here or the command line is wrong, \
@@ -47,6 +49,8 @@ enum Command {
     Ci(ci::Ci),
     /// Measure, in a release build
     Bench(bench::Bench),
+    /// Let other people's programs judge what the gateway sends them
+    E2e(e2e::E2e),
     /// Check that links and named paths in the Markdown files lead somewhere
     DocsCheck,
     /// Run every example of the library
@@ -69,6 +73,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Test(test) => test.run(&workspace),
         Command::Ci(ci) => ci.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
+        Command::E2e(e2e) => e2e.run(&workspace),
         Command::DocsCheck => docs_check::run(&workspace),
         Command::Examples => examples::run_all(&workspace),
     }
