@@ -16,25 +16,35 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throughline::telemetry::Telemetry;
-use throughline::{Context, ParallelConfig, parallel};
+use throughline::{Context, Kind, ParallelConfig, parallel, workflow_with};
 use throughline_llm::openai::{ChatRequest, Limits};
 use throughline_llm::providers::{OpenAiConfig, openai};
 use throughline_llm::{Answer, ChatConfig, HttpClient, PriceTable, chat};
 
 const MODELS: [&str; 2] = ["gpt-4o", "gpt-4o-mini"];
 
-async fn ask(base_url: String, question: &str, cx: &Context) -> Result<(), Box<dyn Error>> {
+/// A request with this question, which no model is named in yet. Says which trace it is in.
+fn request(question: &str, cx: &Context) -> throughline::Result<ChatRequest> {
+    if let Some(id) = cx.trace_id() {
+        println!("trace {id}");
+    }
+    let message = serde_json::json!({ "role": "user", "content": question });
+    let body = serde_json::json!({ "model": "any", "messages": [message] }).to_string();
+    ChatRequest::parse(Bytes::from(body), &Limits::default())
+        .map_err(|error| throughline::Error::new(Kind::InvalidInput, "not a question").because(error))
+}
+
+async fn ask(base_url: String, question: String) -> Result<(), Box<dyn Error>> {
     let client = HttpClient::new(Duration::from_secs(10));
     let api_key = std::env::var("UPSTREAM_KEY").ok().map(Into::into);
     let config = OpenAiConfig { name: "up".to_owned(), base_url, api_key, stream_usage: true };
     let (provider, prices) = (Arc::new(openai(config, client)?), Arc::new(PriceTable::builtin()));
     let branch = |model| chat(ChatConfig::new("up", model), Arc::clone(&provider), Arc::clone(&prices));
-    let both = parallel(ParallelConfig::new("both"), MODELS.map(branch).into())?.named("two_models");
+    let both = parallel(ParallelConfig::new("both"), MODELS.map(branch).into())?;
+    let prepare = workflow_with("prepare", |question: String, cx| async move { request(&question, &cx) });
+    let flow = (prepare >> both).named("two_models");
 
-    let message = serde_json::json!({ "role": "user", "content": question });
-    let body = serde_json::json!({ "model": "any", "messages": [message] }).to_string();
-    let request = ChatRequest::parse(Bytes::from(body), &Limits::default())?;
-    for (model, answer) in MODELS.iter().zip(both.run(request, cx).await?) {
+    for (model, answer) in MODELS.iter().zip(flow.run(question, &Context::new()).await?) {
         let Answer::Full(answer) = answer else { return Err("a stream, which was not asked for".into()) };
         let usage = answer.usage.ok_or("no usage in the answer")?;
         println!("{model}: {} tokens read, {} written", usage.prompt_tokens, usage.completion_tokens);
@@ -49,11 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("two arguments are needed: the address of a provider, and a question".into());
     };
     let telemetry = Telemetry::builder().without_endpoint().service_name("two_models").from_env().init();
-    let cx = Context::builder().new_trace().build();
-    if let Some(id) = cx.trace_id() {
-        println!("trace {id}");
-    }
-    let outcome = ask(base_url, &question, &cx).await;
+    let outcome = ask(base_url, question).await;
     telemetry.shutdown(Duration::from_secs(5)).await;
     outcome
 }

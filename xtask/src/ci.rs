@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::docs_check;
+use crate::e2e::E2e;
 use crate::examples;
 use crate::failure::Failure;
 use crate::needs;
@@ -24,6 +25,7 @@ Steps, in this order; the first that fails ends the run:
   test         cargo xtask test
   examples     cargo xtask examples
   demo         cargo run -- demo, as the README has it but shorter
+  e2e          cargo xtask e2e
   docs-check   cargo xtask docs-check")]
 pub(crate) struct Ci {
     /// Install no system package: say what is missing and stop
@@ -55,6 +57,7 @@ impl Ci {
         report.step("test", || Test::default().run_with(workspace, &needs))?;
         report.step("examples", || examples::run_all(workspace))?;
         report.step("demo", || run(&mut workspace.cargo(DEMO)))?;
+        report.step("e2e", || E2e::in_ci(self.no_install).run(workspace))?;
         report.step("docs-check", || docs_check::run(workspace))
     }
 }

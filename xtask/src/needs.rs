@@ -81,7 +81,8 @@ pub(crate) fn python(workspace: &Workspace, recipe: Recipe, may_install: bool) -
         Plan::Install(packages) => install(&packages)?,
     }
     let venv = venv::look(workspace, recipe)?;
-    venv.ok_or_else(|| Failure::missing("a Python with `venv` is not in the path, though it was installed"))?.fill()
+    venv.ok_or_else(|| Failure::missing("a Python with `venv` is not in the path, though it was installed"))?
+        .fill()
 }
 
 /// What to do about missing Debian packages.

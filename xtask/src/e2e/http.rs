@@ -3,7 +3,7 @@
 //! A framework would hide what these peers are for: to hang in the middle of an answer, and to hand a body on
 //! byte for byte.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -79,9 +79,17 @@ fn receive(reader: &mut impl io::BufRead) -> io::Result<Option<Request>> {
 ///
 /// # Errors
 /// When the other side has gone.
-pub(crate) fn respond(stream: &mut TcpStream, status: u16, content_type: &str, body: &[u8]) -> io::Result<()> {
+pub(crate) fn respond(
+    stream: &mut TcpStream,
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+) -> io::Result<()> {
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status} .\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 {status} .\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+    )?;
     stream.write_all(body)
 }
 
@@ -130,7 +138,10 @@ mod tests {
         let (client, url) = (client(), format!("http://{}/a", address.unwrap()));
         for number in [1, 2] {
             let answer = post_json(&client, &url, &json!(number)).unwrap();
-            assert_eq!(answer, json!({ "path": "/a", "type": "application/json", "body": number.to_string() }));
+            assert_eq!(
+                answer,
+                json!({ "path": "/a", "type": "application/json", "body": number.to_string() })
+            );
         }
     }
 

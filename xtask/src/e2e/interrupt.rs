@@ -41,7 +41,10 @@ impl Interrupt {
     ///
     /// # Errors
     /// Those of `ask`, and when the run is to end.
-    #[expect(clippy::disallowed_methods, reason = "other processes live in real time, and nothing here is async")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "other processes live in real time, and nothing here is async"
+    )]
     pub(crate) fn poll<T>(
         &self,
         patience: Duration,

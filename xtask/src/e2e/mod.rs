@@ -11,4 +11,3 @@ mod service;
 mod traces;
 
 pub(crate) use command::E2e;
-pub(crate) use traces::MLFLOW;

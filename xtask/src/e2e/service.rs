@@ -111,7 +111,11 @@ impl Service {
 
     fn failure(&self, what: &str) -> Failure {
         let name = self.name;
-        Failure::missing(format!("{name} {what}; its log, {}, ends with\n{}", self.log.display(), self.tail()))
+        Failure::missing(format!(
+            "{name} {what}; its log, {}, ends with\n{}",
+            self.log.display(),
+            self.tail()
+        ))
     }
 
     fn tail(&self) -> String {

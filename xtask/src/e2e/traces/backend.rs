@@ -1,6 +1,6 @@
 //! What the checks ask of every backend.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -39,22 +39,22 @@ pub(crate) struct Usage {
     pub(crate) output: u64,
 }
 
-/// Where a backend is installed, where it keeps its data, and where its log goes.
+/// Where a backend keeps its data and its log, and who may interrupt its start.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) data: &'a Path,
-    pub(crate) log: &'a Path,
-    pub(crate) interrupt: &'a Interrupt,
+pub(crate) struct Place {
+    pub(crate) data: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) interrupt: Interrupt,
 }
 
 // === impl Place ===
 
-impl Place<'_> {
+impl Place {
     /// An empty folder for data: what an earlier run has left would be counted.
     pub(crate) fn clear(&self) -> Result<(), Failure> {
-        let cleared = match std::fs::remove_dir_all(self.data) {
+        let cleared = match std::fs::remove_dir_all(&self.data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => std::fs::create_dir_all(self.data),
+            _ => std::fs::create_dir_all(&self.data),
         };
         cleared.map_err(|error| Failure::missing(format!("cannot empty {}: {error}", self.data.display())))
     }

@@ -152,7 +152,9 @@ impl Case {
             Self::Retried => RETRIED.to_owned(),
             Self::Hedged => HEDGED.to_owned(),
             Self::TimedOut => TIMED_OUT.to_owned(),
-            Self::Cancelled => PLAIN.replace("(ok)", "(error: cancelled)").replace(ANSWERED_FIRST, "  CLIENT POST (ok)"),
+            Self::Cancelled => {
+                PLAIN.replace("(ok)", "(error: cancelled)").replace(ANSWERED_FIRST, "  CLIENT POST (ok)")
+            }
             Self::Streamed => PLAIN.to_owned(),
             Self::Parallel => PARALLEL.to_owned(),
         }
@@ -254,6 +256,7 @@ INTERNAL invoke_workflow two_models (ok)
       CLIENT POST (ok)
     CLIENT chat gpt-4o-mini (ok)
       CLIENT POST (ok)
+  INTERNAL step prepare (ok)
 ";
 
 #[cfg(test)]

@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn an_error_has_a_type_and_success_has_none() {
         let failed = Status::Error("timeout".to_owned());
-        assert_eq!(faults(&span("timeout m", failed.clone(), &[])), ["`timeout m` failed and lacks error.type"]);
+        assert_eq!(
+            faults(&span("timeout m", failed.clone(), &[])),
+            ["`timeout m` failed and lacks error.type"]
+        );
         assert_eq!(faults(&span("timeout m", failed, &[("error.type", "timeout")])), [""; 0]);
         let well = faults(&span("cache m", Status::Ok, &[("error.type", "timeout")]));
         assert_eq!(well, ["`cache m` ended well with error.type = timeout"]);

@@ -38,20 +38,20 @@ pub(crate) struct MlFlow {
 
 impl MlFlow {
     /// Starts it on a free port and waits until it answers.
-    pub(crate) fn start(python: &Path, place: &Place<'_>) -> Result<Self, Failure> {
+    pub(crate) fn start(python: &Path, place: &Place) -> Result<Self, Failure> {
         place.clear()?;
         let port = free_port()?;
         let mut command = Command::new(python);
         command.args(["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", &port.to_string()]);
         command.args(["--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]);
-        command.current_dir(place.data);
+        command.current_dir(&place.data);
         // It would tell its makers of its use, and start queues for work that needs what is not installed.
         command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("DO_NOT_TRACK", "true");
         command.env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false");
-        let mut service = Service::start("MLflow", &mut command, place.log)?;
+        let mut service = Service::start("MLflow", &mut command, &place.log)?;
         let (client, health) = (http::client(), format!("http://127.0.0.1:{port}/health"));
         let healthy = || client.get(&health).call().ok().filter(|answer| answer.status().is_success());
-        service.wait(place.interrupt, PATIENCE, |_| healthy())?;
+        service.wait(&place.interrupt, PATIENCE, |_| healthy())?;
         Ok(Self { _service: service, client, port })
     }
 
@@ -77,7 +77,8 @@ impl Backend for MlFlow {
     }
 
     fn ids(&self) -> Option<Vec<String>> {
-        let experiment = json!({ "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": { "experiment_id": "0" } });
+        let experiment =
+            json!({ "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": { "experiment_id": "0" } });
         let url = format!("{}/api/3.0/mlflow/traces/search", self.page());
         let wanted = json!({ "locations": [experiment], "max_results": 500 });
         let answer = http::post_json(&self.client, &url, &wanted)?;
@@ -148,6 +149,7 @@ fn hex(id: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::Workspace;
 
     #[test]
     fn reads_a_span_as_mlflow_tells_it() {
@@ -166,6 +168,15 @@ mod tests {
         assert_eq!(span.status, Status::Error("timeout".to_owned()));
         assert_eq!(span.attributes["gen_ai.operation.name"], "chat");
         assert_eq!(span.attributes["gen_ai.usage.input_tokens"], "4");
+    }
+
+    #[test]
+    fn what_it_is_made_of_is_pinned() {
+        let list = Workspace::find().unwrap().root().join(RECIPE.requirements);
+        let list = std::fs::read_to_string(list).unwrap();
+        let loose: Vec<_> =
+            list.lines().filter(|line| !line.starts_with('#') && !line.contains("==")).collect();
+        assert_eq!(loose, [""; 0]);
     }
 
     #[test]

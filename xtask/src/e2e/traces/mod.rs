@@ -18,5 +18,4 @@ mod report;
 mod span;
 mod upstream;
 
-pub(crate) use mlflow::RECIPE as MLFLOW;
 pub(crate) use part::run;

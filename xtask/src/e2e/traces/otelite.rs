@@ -65,17 +65,17 @@ fn root(workspace: &Workspace) -> PathBuf {
 
 impl Otelite {
     /// Starts it on free ports and waits until it answers.
-    pub(crate) fn start(program: &Path, place: &Place<'_>) -> Result<Self, Failure> {
+    pub(crate) fn start(program: &Path, place: &Place) -> Result<Self, Failure> {
         place.clear()?;
         let (grpc, http, api) = (free_port()?, free_port()?, free_port()?);
         let mut command = Command::new(program);
         command.args(["serve", "--no-color", "--log-level", "warn", "--addr", &format!("127.0.0.1:{api}")]);
-        command.arg("--storage-path").arg(place.data).current_dir(place.data);
+        command.arg("--storage-path").arg(&place.data).current_dir(&place.data);
         command.env("OTELITE_OTLP_GRPC_PORT", grpc.to_string());
-        command.env("OTELITE_OTLP_HTTP_PORT", http.to_string()).env("HOME", place.data);
-        let mut service = Service::start("otelite", &mut command, place.log)?;
+        command.env("OTELITE_OTLP_HTTP_PORT", http.to_string()).env("HOME", &place.data);
+        let mut service = Service::start("otelite", &mut command, &place.log)?;
         let (client, health) = (http::client(), format!("http://127.0.0.1:{api}/api/health"));
-        service.wait(place.interrupt, PATIENCE, |_| http::get_json(&client, &health))?;
+        service.wait(&place.interrupt, PATIENCE, |_| http::get_json(&client, &health))?;
         Ok(Self { _service: service, client, grpc, http, api })
     }
 
@@ -174,6 +174,9 @@ mod tests {
     fn is_installed_beside_the_build_in_one_version() {
         let command = command(&Workspace::find().unwrap());
         let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
-        assert!(args.join(" ").starts_with("install --quiet --locked --debug otelite --version 0."), "{args:?}");
+        assert!(
+            args.join(" ").starts_with("install --quiet --locked --debug otelite --version 0."),
+            "{args:?}"
+        );
     }
 }

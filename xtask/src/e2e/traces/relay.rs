@@ -26,7 +26,8 @@ impl Relay {
     pub(crate) fn start(targets: Vec<String>) -> io::Result<Self> {
         let refusals = Arc::<Mutex<Vec<String>>>::default();
         let (client, noted) = (http::client(), Arc::clone(&refusals));
-        let address = http::serve(move |request, stream| hand_on(&client, &targets, &noted, request, stream))?;
+        let address =
+            http::serve(move |request, stream| hand_on(&client, &targets, &noted, request, stream))?;
         Ok(Self { address, refusals })
     }
 
@@ -43,6 +44,9 @@ fn hand_on(
     request: &Request,
     stream: &mut TcpStream,
 ) -> io::Result<()> {
+    if request.path != "/v1/traces" {
+        return http::respond(stream, 404, "text/plain", b"only /v1/traces is handed on");
+    }
     let refused: Vec<_> = targets.iter().filter_map(|target| send(client, target, request).err()).collect();
     let status = if refused.is_empty() { 200 } else { 400 };
     refusals.lock().unwrap_or_else(PoisonError::into_inner).extend(refused);
@@ -85,7 +89,9 @@ mod tests {
     fn all_get_the_same_bytes_and_one_that_refuses_is_told_of() {
         let ((well, one), (ill, other)) = (target(200), target(507));
         let relay = Relay::start(vec![well, ill.clone()]).unwrap();
-        let answer = http::client().post(format!("http://{}/v1/traces", relay.address)).send([0, 159, 146]);
+        let elsewhere = http::client().post(format!("http://{}/v1/logs", relay.address)).send("");
+        assert_eq!(elsewhere.unwrap().status(), 404);
+        let answer = http::client().post(format!("http://{}/v1/traces", relay.address)).send(&[0, 159, 146]);
         assert_eq!(answer.unwrap().status(), 400);
         assert_eq!(*one.lock().unwrap(), [[0, 159, 146]]);
         assert_eq!(*other.lock().unwrap(), [[0, 159, 146]]);

@@ -86,11 +86,11 @@ impl Trace {
     pub(crate) fn tree(&self) -> Tree {
         let mut tree = Tree::new();
         let known = |id: &str| self.0.iter().any(|span| span.id == id);
-        self.write(&mut tree, 0, |span| !known(&span.parent));
+        self.write(&mut tree, 0, &|span| !known(&span.parent));
         tree
     }
 
-    fn write(&self, tree: &mut Tree, depth: usize, wanted: impl Fn(&Span) -> bool) {
+    fn write(&self, tree: &mut Tree, depth: usize, wanted: &dyn Fn(&Span) -> bool) {
         let mut level: Vec<_> = self.0.iter().filter(|span| wanted(span)).collect();
         level.sort_by_key(|span| (&span.name, span.begun));
         for span in level {
@@ -103,7 +103,7 @@ impl Trace {
             let indent = 2 * depth;
             writeln!(tree, "{:indent$}{kind}{} ({ended})", "", span.name)
                 .expect("writing to a string cannot fail");
-            self.write(tree, depth + 1, |child| child.parent == span.id);
+            self.write(tree, depth + 1, &|child| child.parent == span.id);
         }
     }
 
@@ -120,7 +120,8 @@ impl Trace {
 
     /// The tokens of each model call that has any, as its attributes say: read, written.
     pub(crate) fn tokens(&self) -> Vec<(String, String)> {
-        let of = |span: &Span, what: &str| span.attributes.get(&format!("gen_ai.usage.{what}_tokens")).cloned();
+        let of =
+            |span: &Span, what: &str| span.attributes.get(&format!("gen_ai.usage.{what}_tokens")).cloned();
         let mut tokens: Vec<_> =
             self.0.iter().filter_map(|span| Some((of(span, "input")?, of(span, "output")?))).collect();
         tokens.sort();

@@ -88,7 +88,9 @@ impl Memory {
         let count = self.reported.len() as u64;
         let usage = Usage { input: 101 + 7 * count, output: 11 + 3 * count };
         let prompt = prompt(asked);
-        self.reported.extend(Case::ALL.into_iter().find(|case| prompt.contains(&case.marker())).map(|case| (case, usage)));
+        self.reported.extend(
+            Case::ALL.into_iter().find(|case| prompt.contains(&case.marker())).map(|case| (case, usage)),
+        );
         usage
     }
 }
@@ -174,7 +176,8 @@ mod tests {
     #[test]
     fn reports_no_number_twice_and_remembers_for_whom() {
         let mut memory = Memory::default();
-        let [one, two] = [Case::Retried, Case::Hedged].map(|case| memory.report(&asked(&case.marker(), false).1));
+        let [one, two] =
+            [Case::Retried, Case::Hedged].map(|case| memory.report(&asked(&case.marker(), false).1));
         assert!(one.input != two.input && one.output != two.output);
         assert_eq!(memory.reported, [(Case::Retried, one), (Case::Hedged, two)]);
     }
