@@ -28,8 +28,8 @@ pub(crate) trait Backend {
     /// Everything that it tells of a trace, for people and for the search for secrets.
     fn raw(&self, id: &str) -> Value;
 
-    /// Where people can look at it.
-    fn page(&self) -> String;
+    /// How people can look at it.
+    fn visit(&self) -> String;
 }
 
 /// Tokens.

@@ -257,7 +257,7 @@ mod tests {
             Value::Null
         }
 
-        fn page(&self) -> String {
+        fn visit(&self) -> String {
             String::new()
         }
     }

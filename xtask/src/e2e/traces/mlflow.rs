@@ -55,9 +55,13 @@ impl MlFlow {
         Ok(Self { _service: service, client, port })
     }
 
+    fn api(&self) -> String {
+        format!("http://127.0.0.1:{}/api/3.0/mlflow/traces", self.port)
+    }
+
     fn get(&self, id: &str) -> Option<Value> {
-        let path = format!("{}/api/3.0/mlflow/traces/get?trace_id=tr-{id}", self.page());
-        let (status, mut answer) = http::get_json(&self.client, &path)?;
+        let url = format!("{}/get?trace_id=tr-{id}", self.api());
+        let (status, mut answer) = http::get_json(&self.client, &url)?;
         (status == 200).then(|| answer["trace"].take())
     }
 }
@@ -68,7 +72,7 @@ impl Backend for MlFlow {
     }
 
     fn traces_url(&self) -> String {
-        format!("{}/v1/traces", self.page())
+        format!("http://127.0.0.1:{}/v1/traces", self.port)
     }
 
     fn trace(&self, id: &str) -> Option<Trace> {
@@ -79,9 +83,8 @@ impl Backend for MlFlow {
     fn ids(&self) -> Option<Vec<String>> {
         let experiment =
             json!({ "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": { "experiment_id": "0" } });
-        let url = format!("{}/api/3.0/mlflow/traces/search", self.page());
         let wanted = json!({ "locations": [experiment], "max_results": 500 });
-        let answer = http::post_json(&self.client, &url, &wanted)?;
+        let answer = http::post_json(&self.client, &format!("{}/search", self.api()), &wanted)?;
         // Without traces there is no such key.
         let traces = answer["traces"].as_array().into_iter().flatten();
         let ids = traces.map(|trace| trace["trace_id"].as_str().unwrap_or_default());
@@ -99,8 +102,8 @@ impl Backend for MlFlow {
         self.get(id).unwrap_or_default()
     }
 
-    fn page(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    fn visit(&self) -> String {
+        format!("has no pages in this installation; curl '{}/get?trace_id=tr-ID'", self.api())
     }
 }
 

@@ -85,7 +85,8 @@ impl Otelite {
     }
 
     fn get(&self, path: &str) -> Option<Value> {
-        let (status, answer) = http::get_json(&self.client, &format!("{}/api/{path}", self.page()))?;
+        let (status, answer) =
+            http::get_json(&self.client, &format!("http://127.0.0.1:{}/api/{path}", self.api))?;
         (status == 200).then_some(answer)
     }
 }
@@ -121,8 +122,8 @@ impl Backend for Otelite {
         self.get(&format!("traces/{id}")).unwrap_or_default()
     }
 
-    fn page(&self) -> String {
-        format!("http://127.0.0.1:{}", self.api)
+    fn visit(&self) -> String {
+        format!("look at http://127.0.0.1:{}", self.api)
     }
 }
 

@@ -159,7 +159,7 @@ impl<'a> Stand<'a> {
 
     fn stay(&self) {
         for backend in [&self.otelite as &dyn Backend, &self.mlflow] {
-            eprintln!("{} is at {}", backend.name(), backend.page());
+            eprintln!("{}: {}", backend.name(), backend.visit());
         }
         eprintln!("press Ctrl-C to stop them");
         // Its only end is the interrupt, which is what the user was asked for.

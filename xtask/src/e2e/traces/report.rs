@@ -32,7 +32,7 @@ impl Report {
         (self.findings.len(), faulty)
     }
 
-    /// A row a case, a column a backend, then what is wrong.
+    /// A row a case, a column a backend, then what is wrong, and where.
     pub(crate) fn table(&self) -> String {
         let columns = distinct(self.findings.iter().map(|finding| finding.column.as_str()));
         let rows = distinct(self.findings.iter().map(|finding| finding.row));
@@ -52,9 +52,11 @@ impl Report {
             }
             text.push('\n');
         }
-        for found in &self.findings {
-            for fault in &found.faults {
-                line(&mut text, format_args!("\n{}, {}: {fault}\n", found.row, found.column));
+        for fault in distinct(self.findings.iter().flat_map(|found| &found.faults).map(String::as_str)) {
+            line(&mut text, format_args!("\n{}\n", fault.trim_end()));
+            for found in self.findings.iter().filter(|found| found.faults.iter().any(|known| known == fault))
+            {
+                line(&mut text, format_args!("    {}, {}\n", found.row, found.column));
             }
         }
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
@@ -99,7 +101,7 @@ mod tests {
         let findings = vec![
             found("miss", "one", &[]),
             found("miss", "other", &["`POST` lacks url.full"]),
-            found("hit", "one", &[]),
+            found("hit", "one", &["`POST` lacks url.full"]),
         ];
         let report = Report { findings };
         let table = report.table();
@@ -107,11 +109,19 @@ mod tests {
             table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(
             lines,
-            ["one other", "miss ok 1 DIFFER", "hit ok -", "", "miss, other: `POST` lacks url.full"]
+            [
+                "one other",
+                "miss ok 1 DIFFER",
+                "hit 1 DIFFER -",
+                "",
+                "`POST` lacks url.full",
+                "miss, other",
+                "hit, one"
+            ]
         );
-        assert_eq!(report.counts(), (3, 1));
+        assert_eq!(report.counts(), (3, 2));
         let json = report.json();
-        assert_eq!((&json["ok"], &json["differ"]), (&json!(false), &json!(1)));
+        assert_eq!((&json["ok"], &json["differ"]), (&json!(false), &json!(2)));
         assert_eq!(json["findings"][1]["faults"], json!(["`POST` lacks url.full"]));
     }
 }
