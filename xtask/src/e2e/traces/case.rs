@@ -71,7 +71,7 @@ model = "gpt-4o-mini"
 hedge = { after = "50ms" }
 
 [models.hasty]
-timeout = { limit = "300ms" }
+timeout = { limit = "1s" }
 [models.hasty.routes.only]
 provider = "up"
 model = "gpt-4o-mini"
