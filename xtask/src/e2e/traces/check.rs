@@ -11,27 +11,36 @@ use crate::e2e::interrupt::Interrupt;
 use crate::failure::Failure;
 
 /// Backends take spans in when it suits them.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The trace of a request, once it is as it must be; else what there is when patience ends.
+/// The trace of a request, once it has the right shape; else what there is when `patience` ends, which is then
+/// none for the next: all spans were sent before the first was asked for.
 ///
 /// # Errors
 /// When the run is to end.
-pub(crate) fn read(backend: &dyn Backend, sent: &Sent, interrupt: &Interrupt) -> Result<Trace, Failure> {
+pub(crate) fn read(
+    backend: &dyn Backend,
+    sent: &Sent,
+    patience: &mut Duration,
+    interrupt: &Interrupt,
+) -> Result<Trace, Failure> {
     let mut last = Trace::default();
-    let whole = interrupt.poll(PATIENCE, || {
+    let whole = interrupt.poll(*patience, || {
         if let Some(trace) = backend.trace(&sent.trace_id) {
             last = trace;
         }
-        Ok(shape_fault(&last, sent).is_none().then(|| last.clone()))
+        Ok(shape_fault(&last, sent).is_none().then_some(()))
     })?;
-    Ok(whole.unwrap_or(last))
+    if whole.is_none() {
+        *patience = Duration::ZERO;
+    }
+    Ok(last)
 }
 
 /// Everything that is wrong with the trace of one request, a text each.
 pub(crate) fn faults(trace: &Trace, raw: &str, sent: &Sent) -> Vec<String> {
     if trace.0.is_empty() {
-        return vec![format!("no trace {} after {} s", sent.trace_id, PATIENCE.as_secs())];
+        return vec![format!("there is no trace {}", sent.trace_id)];
     }
     let mut faults: Vec<_> = shape_fault(trace, sent).into_iter().collect();
     faults.extend(trace.0.iter().flat_map(convention::faults));
@@ -202,7 +211,7 @@ mod tests {
         let tokens = [("gen_ai.usage.input_tokens", "1"), ("gen_ai.usage.output_tokens", "2")];
         unasked.0[3].attributes.extend(tokens.map(|(key, value)| (key.to_owned(), value.to_owned())));
         for (trace, raw, what) in [
-            (Trace::default(), "{}", "no trace aaaa"),
+            (Trace::default(), "{}", "there is no trace aaaa"),
             (wrong_parent, "{}", "the tree is\n"),
             (other_outcome, "{}", "`cache cached` says throughline.cache.outcome = Some(\"miss\")"),
             (unasked, "{}", "the spans tell of tokens [(\"1\", \"2\")], the provider of []"),
@@ -270,6 +279,15 @@ mod tests {
         let interrupt = Interrupt::default();
         assert_eq!(count_faults(&backend, &[&one], &interrupt).unwrap(), [""; 0]);
         assert_eq!(usage_faults(&backend, &[&one], &interrupt).unwrap(), [""; 0]);
-        assert_eq!(read(&backend, &sent(Case::Hit, &[]), &interrupt).unwrap(), hit());
+    }
+
+    #[test]
+    fn waits_no_longer_once_one_trace_has_not_come() {
+        let (backend, interrupt) = (Fixed(Vec::new(), Usage::default()), Interrupt::default());
+        let mut patience = Duration::from_millis(1);
+        assert_eq!(read(&backend, &sent(Case::Hit, &[]), &mut patience, &interrupt).unwrap(), hit());
+        assert_eq!(patience, Duration::from_millis(1));
+        read(&backend, &sent(Case::Miss, &[]), &mut patience, &interrupt).unwrap();
+        assert_eq!(patience, Duration::ZERO);
     }
 }

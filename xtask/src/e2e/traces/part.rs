@@ -120,9 +120,9 @@ impl<'a> Stand<'a> {
         protocol: &str,
         all: &[Sent],
     ) -> Result<Vec<Trace>, Failure> {
-        let mut traces = Vec::new();
+        let (mut traces, mut patience) = (Vec::new(), check::PATIENCE);
         for sent in all {
-            let trace = check::read(backend, sent, &self.interrupt)?;
+            let trace = check::read(backend, sent, &mut patience, &self.interrupt)?;
             let raw = format!("{:#}", backend.raw(&sent.trace_id));
             let name = format!("{}-{}-{}.json", sent.case.name(), backend.name(), protocol.replace('/', "-"));
             let dump = self.dumps().join(name);
