@@ -1,6 +1,9 @@
 //! What is assigned to the name of a secret: `"api_key": "…"`, `PASSWORD=…`, `Authorization: Bearer …`, `?sig=…`.
 
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 
 use super::scan::{byte, contains, span};
 use super::secrets::{entropy, looks_random};
@@ -62,12 +65,24 @@ static SECRET_KEYS: &[&str] = &[
     "access-key",
 ];
 
+/// Parts of a name that make it one of a secret, unless its end says that it counts or sorts something.
+static SECRET_PARTS: &[&str] = &["token", "apikey", "pwd"];
+
+/// Finds both, in whatever case. Nearly every name has neither: one look tells.
+static SUSPICIOUS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let words = SECRET_KEYS.iter().chain(SECRET_PARTS);
+    let automaton = AhoCorasick::builder().ascii_case_insensitive(true).build(words);
+    automaton.expect("short words make an automaton")
+});
+
 /// Whether `key` names a secret. A number of tokens is none.
 pub(super) fn is_secret_key(key: &str) -> bool {
+    if !SUSPICIOUS.is_match(key) {
+        return false;
+    }
     let key = key.to_ascii_lowercase();
-    let has_token = |part: &str| matches!(part, "token" | "apikey" | "pwd");
     SECRET_KEYS.iter().any(|word| key.contains(word))
-        || (key.split(['.', '-', '_', ' ', '/']).any(has_token)
+        || (key.split(['.', '-', '_', ' ', '/']).any(|part| SECRET_PARTS.contains(&part))
             && !["_type", ".type", "_count", ".count", "_usage", ".modality", "_limit"]
                 .iter()
                 .any(|end| key.ends_with(end)))
