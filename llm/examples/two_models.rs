@@ -60,6 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let telemetry = Telemetry::builder().without_endpoint().service_name("two_models").from_env().init();
     let outcome = ask(base_url, question).await;
-    telemetry.shutdown(Duration::from_secs(5)).await;
+    // A backend that is busy may take its time; what has not gone out by then is lost.
+    telemetry.shutdown(Duration::from_secs(30)).await;
     outcome
 }

@@ -14,7 +14,7 @@ use super::interrupt::Interrupt;
 use crate::failure::Failure;
 
 /// How long a program may take to end by itself once it was asked to.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(40);
 /// How much of a log is shown of a program that failed.
 const SHOWN: u64 = 2000;
 
