@@ -142,6 +142,11 @@ impl Stage for Exchange {
         if let Some(signals) = run.signals() {
             signals.in_flight.inc();
         }
+        // The path of an unknown route is a stranger's text.
+        if !matches!(self.route, Route::Other) {
+            run.attribute("url.path", self.route.path());
+        }
+        run.attribute("url.scheme", "http");
         run.attribute("http.request.method", self.route.method());
         run.attribute("http.route", self.route.path());
         let mut access = self.gateway.logs.access.then(|| Access::begin(self.route, cx));

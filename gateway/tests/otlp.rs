@@ -164,6 +164,7 @@ impl Scene {
         let server = trace.attributes("POST /v1/chat/completions");
         assert_eq!(server["http.request.method"], "POST");
         assert_eq!(server["http.route"], "/v1/chat/completions");
+        assert_eq!((&*server["url.path"], &*server["url.scheme"]), ("/v1/chat/completions", "http"));
         assert_eq!(server["http.response.status_code"], "200");
         let workflow = trace.attributes("invoke_workflow auto");
         assert_eq!(workflow["gen_ai.operation.name"], "invoke_workflow");

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod docs_check;
+mod e2e;
 mod evidence;
 mod examples;
 mod failure;
@@ -33,6 +34,7 @@ Examples:
   cargo xtask test -- cache        the tests whose name contains `cache`
   cargo xtask test --report        … and leave a JUnit report in target/evidence
   cargo xtask ci                   all that must pass before a change lands
+  cargo xtask e2e                  do two real backends show the right traces?
   cargo xtask bench primitives     what each primitive costs
 
 Exit code: 0 when all is well, 2 when something is missing here or the command line is wrong, \
@@ -51,6 +53,8 @@ enum Command {
     Ci(ci::Ci),
     /// Measure, in a release build
     Bench(bench::Bench),
+    /// Let other people's programs judge what the gateway sends them
+    E2e(e2e::E2e),
     /// Check that links and named paths in the Markdown files lead somewhere
     DocsCheck,
     /// Run every example of the library
@@ -75,6 +79,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Test(test) => test.run(&workspace),
         Command::Ci(ci) => ci.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
+        Command::E2e(e2e) => e2e.run(&workspace),
         Command::DocsCheck => docs_check::run(&workspace),
         Command::Examples => examples::run_all(&workspace),
         Command::Gen(command) => command.run(&workspace),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
-use crate::venv::{self, Venv};
+use crate::venv::{self, Recipe, Venv};
 use crate::workspace::{Workspace, given, in_path, run, succeeds};
 
 const PYTHON: &str = "THROUGHLINE_E2E_PYTHON";
@@ -65,6 +65,24 @@ pub(crate) fn meet(workspace: &Workspace, may_install: bool) -> Result<Needs, Fa
         }
     }
     found.complete()
+}
+
+/// The Python of a filled environment. Debian's `python3-venv` is installed for it, if it is missing and may be.
+///
+/// # Errors
+/// With exit code 2, when something is missing and may not or cannot be installed.
+pub(crate) fn python(workspace: &Workspace, recipe: Recipe, may_install: bool) -> Result<PathBuf, Failure> {
+    if let Some(venv) = venv::look(workspace, recipe)? {
+        return venv.fill();
+    }
+    match plan(&["python3-venv"], Installer::look(may_install)) {
+        Plan::Stop(why) => return Err(Failure::missing(why)),
+        Plan::Ready => {}
+        Plan::Install(packages) => install(&packages)?,
+    }
+    let venv = venv::look(workspace, recipe)?;
+    venv.ok_or_else(|| Failure::missing("a Python with `venv` is not in the path, though it was installed"))?
+        .fill()
 }
 
 /// What to do about missing Debian packages.
@@ -135,7 +153,7 @@ impl Found {
     fn look(workspace: &Workspace) -> Result<Self, Failure> {
         let python = match own(PYTHON)? {
             Some(python) => Some(Python::Own(python)),
-            None => venv::look(workspace)?.map(Python::Venv),
+            None => venv::look(workspace, venv::CLIENT)?.map(Python::Venv),
         };
         Ok(Self {
             prometheus: program(PROMETHEUS, "prometheus")?,

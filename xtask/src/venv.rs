@@ -1,4 +1,4 @@
-//! The virtual environment that the Python test client runs in.
+//! Virtual environments, for the Python test client and for programs that are written in Python.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,23 @@ use std::process::{Command, Stdio};
 use crate::failure::Failure;
 use crate::workspace::{Workspace, in_path, run, succeeds};
 
-const REQUIREMENTS: &str = "gateway/tests/python/requirements.txt";
+/// What the Python test client needs.
+pub(crate) const CLIENT: Recipe =
+    Recipe { requirements: "gateway/tests/python/requirements.txt", folder: "venv" };
+
+/// What is to be in an environment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe {
+    /// A list for `pip`, every version pinned.
+    pub(crate) requirements: &'static str,
+    /// Its name under `<target>/e2e`.
+    pub(crate) folder: &'static str,
+}
 
 /// A virtual environment, to be filled when what it must hold has changed.
 #[derive(Debug)]
 pub(crate) struct Venv {
+    name: &'static str,
     folder: PathBuf,
     requirements: PathBuf,
     wanted: String,
@@ -31,11 +43,12 @@ enum Maker {
 ///
 /// # Errors
 /// When the list of requirements cannot be read.
-pub(crate) fn look(workspace: &Workspace) -> Result<Option<Venv>, Failure> {
-    let requirements = workspace.root().join(REQUIREMENTS);
+pub(crate) fn look(workspace: &Workspace, recipe: Recipe) -> Result<Option<Venv>, Failure> {
+    let requirements = workspace.root().join(recipe.requirements);
     let wanted = fs::read_to_string(&requirements)
-        .map_err(|error| Failure::new(format!("cannot read {REQUIREMENTS}: {error}")))?;
-    let venv = Venv { folder: workspace.e2e().join("venv"), requirements, wanted, maker: None };
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", recipe.requirements)))?;
+    let folder = workspace.e2e().join(recipe.folder);
+    let venv = Venv { name: recipe.folder, folder, requirements, wanted, maker: None };
     if venv.is_ready() {
         return Ok(Some(venv));
     }
@@ -48,15 +61,16 @@ impl Venv {
     /// Makes and fills it unless that is done, and gives its Python.
     pub(crate) fn fill(self) -> Result<PathBuf, Failure> {
         if let Some(maker) = &self.maker {
-            eprintln!("installing {} into <target>/e2e/venv", packages(&self.wanted));
+            eprintln!("installing {} into <target>/e2e/{}", packages(&self.wanted), self.name);
             self.clear()?;
             run(maker.command(&self.folder).stdin(Stdio::null()).stdout(std::io::stderr()))
                 .and_then(|()| run(&mut self.pip()))
                 .map_err(|why| {
                     Failure::missing(format!("cannot install {}: {why}", packages(&self.wanted)))
                 })?;
-            fs::write(self.stamp(), &self.wanted)
-                .map_err(|error| Failure::missing(format!("cannot write into <target>/e2e/venv: {error}")))?;
+            fs::write(self.stamp(), &self.wanted).map_err(|error| {
+                Failure::missing(format!("cannot write into <target>/e2e/{}: {error}", self.name))
+            })?;
         }
         Ok(self.python())
     }
@@ -71,7 +85,7 @@ impl Venv {
     fn clear(&self) -> Result<(), Failure> {
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Failure::missing(format!("cannot remove the old <target>/e2e/venv: {error}")))
+                Err(Failure::missing(format!("cannot remove the old <target>/e2e/{}: {error}", self.name)))
             }
             _ => Ok(()),
         }
@@ -141,6 +155,7 @@ mod tests {
     #[test]
     fn is_not_ready_before_it_is_filled() {
         let venv = Venv {
+            name: "venv",
             folder: "no/such/folder".into(),
             requirements: "requirements.txt".into(),
             wanted: "openai==1.2.3".to_owned(),
@@ -163,7 +178,7 @@ mod tests {
     #[test]
     fn what_it_installs_is_pinned() {
         let workspace = Workspace::find().unwrap();
-        let wanted = fs::read_to_string(workspace.root().join(REQUIREMENTS)).unwrap();
+        let wanted = fs::read_to_string(workspace.root().join(CLIENT.requirements)).unwrap();
         assert!(packages(&wanted).split(' ').all(|package| package.contains("==")), "{wanted}");
     }
 }
