@@ -39,9 +39,12 @@ mod flight;
 #[cfg(test)]
 mod flight_tests;
 mod guard;
+mod health;
 mod json;
 mod key;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod store;
 mod work;
 
@@ -60,17 +63,19 @@ use crate::primitive::Primitive;
 use crate::stream::{Streaming, rest};
 use crate::telemetry::{
     Amount, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, PerLabel, Rate,
-    Registry, Run, Sink, Stage,
+    Registry, Run, Sink, Stage, Tick,
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
 pub use config::CacheConfig;
 use flight::Joined;
 use guard::Guarded;
+use health::STORE_UP;
+pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
-pub use store::{Found, Lifetime, Store};
+pub use store::{Found, Lifetime, Lookup, Store};
 use work::{Landing, Lead, Work};
 
 static HITS: Family = Family::counter(
@@ -99,7 +104,8 @@ static SAVINGS: Family = Family::amount(
 static OUTCOMES: Family =
     Family::counter("cache_outcomes", "Runs by what the cache did for them", &["operation", "outcome"]);
 
-pub(crate) static FAMILIES: &[&Family] = &[&HITS, &MISSES, &HIT_RATE, &LATENCY, &SAVINGS, &OUTCOMES];
+pub(crate) static FAMILIES: &[&Family] =
+    &[&HITS, &MISSES, &HIT_RATE, &LATENCY, &SAVINGS, &OUTCOMES, &STORE_UP];
 
 labels! {
     /// What the cache did for a run. Left in [`Context::state`].
@@ -358,6 +364,20 @@ where
         }
     }
 
+    /// What is stored cannot be read: it is deleted and made again.
+    async fn replace(
+        &self,
+        key: Key,
+        now: Tick,
+        input: P::In,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<P::Out> {
+        // Whether the deletion works or not, the new value takes the place of the bad one.
+        let _ = self.work.store.delete(&key, now).await;
+        self.fetch(key, CacheOutcome::Corrupt, None, input, cx, run).await
+    }
+
     /// Tells those who wait what the leader has got, and gives its caller the old value where that is all
     /// there is.
     async fn lead(
@@ -424,6 +444,7 @@ where
 
     fn declare(&self, registry: &Registry) -> CacheSignals {
         let name = self.config.operation.as_str();
+        self.work.store.declare(registry);
         CacheSignals {
             hits: registry.counter(&HITS, &[name]),
             misses: registry.counter(&MISSES, &[name]),
@@ -444,8 +465,9 @@ where
         };
         let now = cx.clock().now();
         let found = match self.work.store.get(&key, now).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
+            Ok(Lookup::Found(found)) => found,
+            Ok(Lookup::Missing) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
+            Ok(Lookup::Corrupt) => return self.replace(key, now, input, cx, run).await,
             Err(error) => return self.pass(without_store(&error), input, cx, run).await,
         };
         let Lifetime { fresh, .. } = found.lifetime;
@@ -456,9 +478,7 @@ where
             return self.fetch(key, CacheOutcome::Miss, expired, input, cx, run).await;
         }
         let Ok(output) = self.work.caching.decode(found.value) else {
-            // Whether the deletion works or not, the new value takes the place of the bad one.
-            let _ = self.work.store.delete(&key, now).await;
-            return self.fetch(key, CacheOutcome::Corrupt, None, input, cx, run).await;
+            return self.replace(key, now, input, cx, run).await;
         };
         if found.age < fresh {
             return Ok(self.serve(output, CacheOutcome::Hit, cx, run));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::health::StoreHealth;
 use super::key::Key;
 use crate::error::Result;
 use crate::telemetry::Tick;
@@ -31,6 +32,17 @@ pub struct Found {
     pub lifetime: Lifetime,
 }
 
+/// What a store has under a key.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// Nothing, or nothing that may still be served.
+    Missing,
+    /// A value.
+    Found(Found),
+    /// Something that this store has not written, or not like that. The cache deletes it.
+    Corrupt,
+}
+
 /// A place for values under keys. It may lose any of them at any time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
@@ -41,7 +53,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store cannot say.
-    fn get(&self, key: &Key, now: Tick) -> impl Future<Output = Result<Option<Found>>> + Send;
+    fn get(&self, key: &Key, now: Tick) -> impl Future<Output = Result<Lookup>> + Send;
 
     /// Stores `value`; `false` when it is too large for this store.
     ///
@@ -60,11 +72,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store failed.
     fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+
+    /// What all caches on this store know of it together, for a store that can fail. Default: each cache finds
+    /// out for itself.
+    fn health(&self) -> Option<Arc<StoreHealth>> {
+        None
+    }
 }
 
 /// One store for several caches.
 impl<S: Store> Store for Arc<S> {
-    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
         (**self).get(key, now).await
     }
 
@@ -74,6 +92,10 @@ impl<S: Store> Store for Arc<S> {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         (**self).delete(key).await
+    }
+
+    fn health(&self) -> Option<Arc<StoreHealth>> {
+        (**self).health()
     }
 }
 
