@@ -2,6 +2,7 @@
 //! the code that its errors begin with: it is from Redis's own list.
 
 use std::io;
+use std::sync::Arc;
 
 use ::redis::{ErrorKind, RedisError};
 
@@ -32,8 +33,9 @@ fn text(error: &RedisError) -> String {
 }
 
 fn of_the_way(error: &RedisError) -> String {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    match source.map(io::Error::kind) {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>());
+    match source.and_then(|source| source.downcast_ref()).map(io::Error::kind) {
         _ if error.is_timeout() => "redis did not let us connect in time".to_owned(),
         _ if error.is_connection_refusal() => "redis refused the connection".to_owned(),
         Some(io::ErrorKind::InvalidData) => {

@@ -85,10 +85,12 @@ impl Link {
             self.unanswered_since.store(0, Ordering::Relaxed);
         }
         match answer {
-            Err(error) if error.is_unrecoverable_error() => {
+            // What has a code was said by the server: the connection is fine.
+            Err(error) if error.code().is_none() => {
                 lost.notify_one();
                 Err(failure(&error))
             }
+            Ok(Value::ServerError(error)) => Ok(Err(error.into())),
             answer => Ok(answer),
         }
     }
