@@ -1,10 +1,12 @@
 //! What every request shares: the configured models and the limits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName};
+use throughline::cache::StoreHealth;
 use throughline::telemetry::{Sink, Telemetry};
 use throughline::{Boxed, Context, Workflow};
 use throughline_llm::Answer;
@@ -26,6 +28,8 @@ const LONGEST_ID: usize = 128;
 pub(crate) struct Gateway {
     /// What clients can ask for.
     pub(crate) models: Models,
+    /// How each store of answers is.
+    pub(crate) stores: Vec<Arc<StoreHealth>>,
     /// The headers that rules look at.
     pub(crate) rule_headers: Vec<HeaderName>,
     /// What a request may contain.

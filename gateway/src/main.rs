@@ -48,13 +48,13 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(args).map_err(refused),
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
-            let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
-            block_on(serve::serve(&config, models, &args.listen)).map_err(failed)
+            let built = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
+            block_on(serve::serve(&config, built, &args.listen)).map_err(failed)
         }
         Command::Demo(args) => {
             let config = serve::built_in(&args.listen).map_err(refused)?;
-            let models = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
-            block_on(demo::demo(&config, models, args)).map_err(failed)
+            let built = workflows::build(&config).map_err(|error| refused(error.to_string()))?;
+            block_on(demo::demo(&config, built, args)).map_err(failed)
         }
     }
 }

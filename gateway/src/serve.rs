@@ -14,9 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::cli::Listen;
 use crate::config::{self, Config};
-use crate::gateway::{Gateway, Models};
+use crate::gateway::Gateway;
 use crate::server::Server;
-use crate::workflows;
+use crate::workflows::{self, Workflows};
 
 /// How long telemetry may take to deliver what it holds.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -77,7 +77,8 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
 ///
 /// # Errors
 /// When the address is taken.
-pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> Result<Running, String> {
+pub(crate) async fn start(config: &Config, built: Workflows, listen: &Listen) -> Result<Running, String> {
+    let Workflows { models, stores } = built;
     let address = config.server.listen;
     let telemetry = telemetry(config, listen);
     for model in models.values() {
@@ -87,6 +88,7 @@ pub(crate) async fn start(config: &Config, models: Models, listen: &Listen) -> R
     (limits.max_depth, limits.max_messages) = (config.server.max_json_depth, config.server.max_messages);
     let gateway = Arc::new(Gateway {
         models,
+        stores,
         rule_headers: workflows::rule_headers(config),
         limits,
         max_body: config.server.max_body,
@@ -122,8 +124,8 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 ///
 /// # Errors
 /// What kept it from starting.
-pub(crate) async fn serve(config: &Config, models: Models, listen: &Listen) -> Result<(), String> {
-    let mut running = start(config, models, listen).await?;
+pub(crate) async fn serve(config: &Config, built: Workflows, listen: &Listen) -> Result<(), String> {
+    let mut running = start(config, built, listen).await?;
     let metrics = running.gateway.telemetry.metrics_address();
     let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
     // A standard output that nobody reads is no reason not to serve.

@@ -46,6 +46,7 @@ mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod store;
+mod tiered;
 mod work;
 
 use std::fmt;
@@ -76,6 +77,7 @@ pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Lookup, Store};
+pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
 
 static HITS: Family = Family::counter(
@@ -253,7 +255,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             jitter: config.jitter,
             kept: config.stale_while_revalidate.max(config.stale_if_error),
         };
-        let seed = KeyBuilder::new(&config.operation, config.schema);
+        let seed = KeyBuilder::scoped(&config.operation, config.schema, &config.scope);
         Workflow::from_stage(Cache { config, seed, work: Arc::new(work), counts: Counts::default() })
     }
 }

@@ -156,7 +156,7 @@ impl Store for Asked {
         Ok(false)
     }
 
-    async fn delete(&self, _: &Key) -> Result<()> {
+    async fn delete(&self, _: &Key, _: Tick) -> Result<()> {
         Ok(())
     }
 }

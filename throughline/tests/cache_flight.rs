@@ -107,8 +107,8 @@ async fn newcomers_share_a_value_that_is_still_being_stored() {
             sleep(Duration::from_millis(10)).await;
             self.0.put(key, value, lifetime, now).await
         }
-        async fn delete(&self, key: &Key) -> Result<()> {
-            self.0.delete(key).await
+        async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+            self.0.delete(key, now).await
         }
     }
     let (recorder, runs) = (Recorder::new(), Arc::new(AtomicU64::new(0)));

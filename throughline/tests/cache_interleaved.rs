@@ -86,9 +86,9 @@ impl Store for Unreliable {
         self.0.put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
         self.fate()?;
-        self.0.delete(key).await
+        self.0.delete(key, now).await
     }
 }
 

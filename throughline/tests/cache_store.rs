@@ -75,9 +75,9 @@ impl Store for Scripted {
         self.memory.put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
         self.mood().await?;
-        self.memory.delete(key).await
+        self.memory.delete(key, now).await
     }
 }
 
@@ -338,8 +338,8 @@ async fn the_stores_time_is_in_the_latency_and_the_works_is_not() {
             tokio::time::sleep(Duration::from_millis(6)).await;
             self.0.put(key, value, lifetime, now).await
         }
-        async fn delete(&self, key: &Key) -> Result<()> {
-            self.0.delete(key).await
+        async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+            self.0.delete(key, now).await
         }
     }
     let recorder = Recorder::new();

@@ -25,12 +25,14 @@ mod secret;
 mod server;
 mod simulated;
 mod source;
+mod store;
 mod syntax;
 mod timeout;
 
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use cache::{CacheLimits, Place};
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use error::nearest;
 pub(crate) use load::Config;

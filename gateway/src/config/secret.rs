@@ -12,9 +12,9 @@ use super::read;
 /// The longest secret file, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// Looks up what `api_key` refers to.
-pub(super) fn read(check: &mut Check<'_>, written: &Spanned<Value>) -> Option<SecretString> {
-    match look_up(check, written.get_ref().as_str()) {
+/// Looks up what `key` refers to.
+pub(super) fn read(check: &mut Check<'_>, key: &str, written: &Spanned<Value>) -> Option<SecretString> {
+    match look_up(check, key, written.get_ref().as_str()) {
         Ok(secret) => Some(secret),
         Err(problem) => {
             check.refuse(written.span(), problem);
@@ -23,36 +23,38 @@ pub(super) fn read(check: &mut Check<'_>, written: &Spanned<Value>) -> Option<Se
     }
 }
 
-fn look_up(check: &Check<'_>, reference: Option<&str>) -> Result<SecretString, String> {
-    let reference = reference.ok_or("`api_key` is not text: write \"env:NAME\" or \"file:PATH\"")?;
+fn look_up(check: &Check<'_>, key: &str, reference: Option<&str>) -> Result<SecretString, String> {
+    let reference = reference.ok_or(format!("`{key}` is not text: write \"env:NAME\" or \"file:PATH\""))?;
     if let Some(name) = reference.strip_prefix("env:") {
         let place = format!("the environment variable{}", shown(name, is_conventional(name)));
         let value = if name.is_empty() { None } else { (check.env)(name) };
-        usable(value.ok_or(format!("{place} of `api_key` is not set"))?, &place)
+        usable(value.ok_or(format!("{place} of `{key}` is not set"))?, &place, key)
     } else if let Some(path) = reference.strip_prefix("file:") {
         let is_path = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
         let place = format!("the file{}", shown(path, is_path));
         let bytes = read::at_most(LONGEST, &check.dir.join(path))
-            .map_err(|why| format!("{place} of `api_key` cannot be read: {why}"))?;
-        let value = String::from_utf8(bytes).map_err(|_| format!("{place} of `api_key` is not utf-8"))?;
-        usable(value, &place)
+            .map_err(|why| format!("{place} of `{key}` cannot be read: {why}"))?;
+        let value = String::from_utf8(bytes).map_err(|_| format!("{place} of `{key}` is not utf-8"))?;
+        usable(value, &place, key)
     } else if reference.is_empty() {
-        Err("`api_key` is empty: write \"env:NAME\" or \"file:PATH\", or remove the key".to_owned())
+        Err(format!("`{key}` is empty: write \"env:NAME\" or \"file:PATH\", or remove the key"))
     } else {
-        Err("`api_key` holds the key itself: put it in a variable or a file and write \"env:NAME\" or \
+        let what = if key == "api_key" { "key" } else { key };
+        Err(format!(
+            "`{key}` holds the {what} itself: put it in a variable or a file and write \"env:NAME\" or \
              \"file:PATH\""
-            .to_owned())
+        ))
     }
 }
 
 /// A secret that can be sent in a header. Files and shells like to add a newline at the end.
-fn usable(value: String, place: &str) -> Result<SecretString, String> {
+fn usable(value: String, place: &str, key: &str) -> Result<SecretString, String> {
     let secret = SecretString::from(value);
     let value = secrecy::ExposeSecret::expose_secret(&secret).trim_end_matches(['\r', '\n']);
     if value.trim().is_empty() {
-        Err(format!("{place} of `api_key` is empty"))
+        Err(format!("{place} of `{key}` is empty"))
     } else if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Err(format!("{place} of `api_key` holds spaces or characters that are not visible ascii"))
+        Err(format!("{place} of `{key}` holds spaces or characters that are not visible ascii"))
     } else {
         Ok(SecretString::from(value))
     }

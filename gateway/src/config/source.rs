@@ -9,8 +9,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The key whose value is never shown, nor that of a key that looks like a slip of it.
-const SECRET_KEY: &str = "api_key";
+/// The keys whose values are never shown, nor those of keys that look like a slip of them.
+const SECRET_KEYS: [&str; 2] = ["api_key", "password"];
 /// The most characters of a line that are shown.
 const SHOWN: usize = 110;
 /// How many of them stand before the place that is pointed at, in a line that is longer.
@@ -136,7 +136,8 @@ impl<'a> Source<'a> {
 }
 
 fn is_secret(key: &str) -> bool {
-    strsim::osa_distance(&key.to_lowercase().replace('-', "_"), SECRET_KEY) <= 2
+    let key = key.to_lowercase().replace('-', "_");
+    SECRET_KEYS.iter().any(|secret| strsim::osa_distance(&key, secret) <= 2)
 }
 
 /// Keys are long and mix digits or capitals in; the names that this file knows do not.
@@ -226,6 +227,7 @@ mod tests {
             "# api_key = 'sk-live'\n[",
             "api_key = \"\"\"\nsk-live\nurl = 'x'",
             "a = { api_key = [ 'sk-live', }",
+            "pasword = 'sk-live'\n[",
         ] {
             assert!(!excerpt(text, "sk-live").contains("sk-live"), "{text}");
         }

@@ -1,6 +1,8 @@
 //! `GET /healthz`: the process answers. `GET /readyz`: it takes requests, and what does not work.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
@@ -22,10 +24,18 @@ pub(super) struct Readiness {
 /// A part that is broken.
 #[derive(Debug, Serialize)]
 struct Part {
-    part: &'static str,
+    part: Cow<'static, str>,
     /// When that began, by RFC 3339 in UTC.
     since: String,
     reason: String,
+}
+
+// === impl Part ===
+
+impl Part {
+    fn new(part: impl Into<Cow<'static, str>>, since: SystemTime, reason: String) -> Self {
+        Self { part: part.into(), since: humantime::format_rfc3339_seconds(since).to_string(), reason }
+    }
 }
 
 /// Always `ok`.
@@ -35,11 +45,13 @@ pub(super) async fn live() -> &'static str {
 
 /// 200 while requests are taken, 503 once the gateway is about to stop.
 pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, Json<Readiness>) {
-    let part = |Degraded { part, reason, since, .. }| {
-        let since = humantime::format_rfc3339_seconds(since).to_string();
-        Part { part, since, reason }
-    };
-    let degraded: Vec<_> = gateway.telemetry.degraded().into_iter().map(part).collect();
+    let telemetry = gateway.telemetry.degraded().into_iter();
+    let telemetry = telemetry.map(|Degraded { part, reason, since, .. }| Part::new(part, since, reason));
+    let stores = gateway.stores.iter().filter_map(|store| {
+        let down = store.down()?;
+        Some(Part::new(format!("store:{}", store.name()), down.since, down.reason))
+    });
+    let degraded: Vec<_> = telemetry.chain(stores).collect();
     let (code, status) = if gateway.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if degraded.is_empty() {

@@ -115,8 +115,8 @@ impl<F: Fn(Bytes) -> Bytes + Send + Sync> Store for Spoiling<F> {
         self.values.put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.values.delete(key).await
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+        self.values.delete(key, now).await
     }
 }
 

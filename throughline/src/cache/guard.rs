@@ -19,24 +19,19 @@ pub(super) struct Guarded<S> {
     store: S,
     deadline: Duration,
     health: Arc<StoreHealth>,
-    shared: bool,
 }
 
 // === impl Guarded ===
 
 impl<S: Store> Guarded<S> {
     pub(super) fn new(store: S, deadline: Duration) -> Self {
-        let shared = store.health();
-        let known = shared.is_some();
-        let health = shared.unwrap_or_else(|| Arc::new(StoreHealth::new("")));
-        Self { store, deadline, health, shared: known }
+        let health = store.health().unwrap_or_else(|| Arc::new(StoreHealth::new("")));
+        Self { store, deadline, health }
     }
 
-    /// Shows in `registry` whether the store is left alone, for a store that has a name.
+    /// Shows in `registry` how the store is.
     pub(super) fn declare(&self, registry: &Registry) {
-        if self.shared {
-            self.health.shows_in(registry);
-        }
+        self.store.declare(registry);
     }
 
     pub(super) async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
@@ -48,7 +43,7 @@ impl<S: Store> Guarded<S> {
     }
 
     pub(super) async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
-        self.call(Call::Write, now, self.store.delete(key)).await
+        self.call(Call::Write, now, self.store.delete(key, now)).await
     }
 
     async fn call<T>(&self, kind: Call, now: Tick, call: impl Future<Output = Result<T>>) -> Result<T> {

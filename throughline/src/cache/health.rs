@@ -100,7 +100,7 @@ impl StoreHealth {
     }
 
     /// Shows in `registry` whether the store is left alone.
-    pub(super) fn shows_in(&self, registry: &Registry) {
+    pub fn shows_in(&self, registry: &Registry) {
         let gauge = registry.gauge(&STORE_UP, &[&self.name]);
         let mut gauges = self.gauges();
         gauge.set(i64::from(self.down().is_none()));

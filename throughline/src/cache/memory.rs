@@ -101,7 +101,7 @@ impl Store for Memory {
         Ok(true)
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, _: Tick) -> Result<()> {
         self.entries.remove(key);
         Ok(())
     }

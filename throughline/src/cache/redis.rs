@@ -126,7 +126,7 @@ impl Store for Redis {
         self.shared.put(&key, &value, lifetime).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, _: Tick) -> Result<()> {
         self.keep(self.shared.link(key));
         self.shared.delete(key).await
     }
@@ -157,7 +157,7 @@ impl Shared {
         let link = self.link(key);
         match link.ask(&self.command("GET", key)).await? {
             Ok(Value::Nil) => Ok(Lookup::Missing),
-            Ok(Value::BulkString(sealed)) => Ok(match envelope::open(key, sealed.into(), wall_clock()) {
+            Ok(Value::BulkString(sealed)) => Ok(match envelope::open(key, &sealed.into(), wall_clock()) {
                 Ok(found) if found.age >= found.lifetime.kept => Lookup::Missing,
                 Ok(found) => Lookup::Found(found),
                 Err(_) => Lookup::Corrupt,

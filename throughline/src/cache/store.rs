@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::health::StoreHealth;
 use super::key::Key;
 use crate::error::Result;
-use crate::telemetry::Tick;
+use crate::telemetry::{Registry, Tick};
 
 /// How long a value may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +71,19 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store failed.
-    fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+    fn delete(&self, key: &Key, now: Tick) -> impl Future<Output = Result<()>> + Send;
 
     /// What all caches on this store know of it together, for a store that can fail. Default: each cache finds
     /// out for itself.
     fn health(&self) -> Option<Arc<StoreHealth>> {
         None
+    }
+
+    /// Shows in `registry` how the store is. Default: its [`Store::health`], if it has one.
+    fn declare(&self, registry: &Registry) {
+        if let Some(health) = self.health() {
+            health.shows_in(registry);
+        }
     }
 }
 
@@ -90,12 +97,16 @@ impl<S: Store> Store for Arc<S> {
         (**self).put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        (**self).delete(key).await
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+        (**self).delete(key, now).await
     }
 
     fn health(&self) -> Option<Arc<StoreHealth>> {
         (**self).health()
+    }
+
+    fn declare(&self, registry: &Registry) {
+        (**self).declare(registry);
     }
 }
 

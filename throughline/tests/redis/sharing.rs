@@ -34,6 +34,7 @@ async fn another_prefix_cache_schema_tenant_or_database_is_another_cache() {
         Rig::new(at(&server.url()).key_prefix("")),
         Rig::with(at(&server.url()), CacheConfig::new("shout2", hour).unwrap()),
         Rig::with(at(&server.url()), shout().schema(1)),
+        Rig::with(at(&server.url()), shout().scope("another model")),
         Rig::new(at(&format!("{}/3", server.url()))),
     ];
     for other in &others {

@@ -166,8 +166,21 @@ impl RedisConfig {
         self
     }
 
-    /// Where the server is, as it is shown.
-    pub(super) fn shown(&self) -> String {
+    /// See [`RedisConfig::key_prefix`].
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// See [`RedisConfig::deadline`].
+    #[must_use]
+    pub fn call_deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Where the server is: the address, written in full.
+    #[must_use]
+    pub fn shown(&self) -> String {
         let scheme =
             if matches!(self.server.addr(), ConnectionAddr::TcpTls { .. }) { "rediss" } else { "redis" };
         format!("{scheme}://{}/{}", self.server.addr(), self.server.redis_settings().db())

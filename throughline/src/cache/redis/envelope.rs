@@ -62,10 +62,10 @@ pub(super) fn seal(
 
 /// The value in an envelope, with its age at `now`. A clock that is behind the one it was stored by makes it
 /// new, not younger.
-pub(super) fn open(key: &Key, sealed: Bytes, now: u64) -> Result<Found, Unreadable> {
+pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreadable> {
     let header = sealed.first_chunk::<HEADER>().ok_or(Unreadable)?;
     let fits =
-        header[..2] == MAGIC && header[2] == VERSION && header[4..8] == checksum(key, &sealed).to_le_bytes();
+        header[..2] == MAGIC && header[2] == VERSION && header[4..8] == checksum(key, sealed).to_le_bytes();
     if !fits {
         return Err(Unreadable);
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn opened(sealed: impl Into<Bytes>) -> Option<Bytes> {
-        open(&key(1), sealed.into(), 1_000_000).ok().map(|found| found.value)
+        open(&key(1), &sealed.into(), 1_000_000).ok().map(|found| found.value)
     }
 
     /// The envelope, with the checksum that belongs to it as it is now.
@@ -137,14 +137,14 @@ mod tests {
 
     #[test]
     fn a_value_says_how_old_it_is_and_how_long_it_may_be_served() {
-        let found = open(&key(1), sealed(b"hello").into(), 1_007_250).unwrap();
+        let found = open(&key(1), &sealed(b"hello").into(), 1_007_250).unwrap();
         assert_eq!((&found.value[..], found.lifetime), (&b"hello"[..], MINUTE));
         assert_eq!(found.age, Duration::from_millis(7_250));
     }
 
     #[test]
     fn a_value_from_a_clock_that_is_ahead_is_new() {
-        assert_eq!(open(&key(1), sealed(b"hello").into(), 5).unwrap().age, Duration::ZERO);
+        assert_eq!(open(&key(1), &sealed(b"hello").into(), 5).unwrap().age, Duration::ZERO);
     }
 
     #[test]
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_value_under_another_key_is_unreadable() {
-        assert_eq!(open(&key(2), sealed(b"hello").into(), 0).err(), Some(Unreadable));
+        assert_eq!(open(&key(2), &sealed(b"hello").into(), 0).err(), Some(Unreadable));
     }
 
     #[test]
