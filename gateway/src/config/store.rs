@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use throughline::ConfigError;
 use throughline::cache::redis::RedisConfig;
@@ -57,7 +58,7 @@ impl RedisFile {
             stand_in
         });
         if let Some(username) = self.username {
-            config = config.username(check.text("username", username));
+            config = config.username(user(check, username));
         }
         if let Some(password) = self.password.and_then(|written| secret::read(check, "password", &written)) {
             config = config.password(password);
@@ -76,6 +77,16 @@ impl RedisFile {
         let bounded = config.deadline(deadline).and_then(|config| config.connections(connections));
         bounded.expect("both have been checked")
     }
+}
+
+/// A name as it is written, or what it refers to.
+fn user(check: &mut Check<'_>, written: Spanned<String>) -> String {
+    if !["env:", "file:"].iter().any(|scheme| written.get_ref().starts_with(scheme)) {
+        return check.text("username", written);
+    }
+    let reference = Spanned::new(written.span(), Value::String(written.into_inner()));
+    secret::read(check, "username", &reference)
+        .map_or_else(String::new, |name| name.expose_secret().to_owned())
 }
 
 fn said(error: ConfigError) -> String {
