@@ -4,6 +4,7 @@ mod cpu;
 mod overhead;
 mod primitives;
 mod redaction;
+mod redis;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum What {
     },
     /// What telemetry costs a proxied request, in processor time and latency; needs the gateway built beside this
     Overhead(overhead::Overhead),
+    /// Answers from a Redis cache beside a bare client's; starts a redis-server
+    Redis(redis::RedisBench),
     /// How well redaction finds what is labelled in `generated`, `sentences` and `secrets.jsonl`, and how fast
     Redaction {
         /// The folder with the three files
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         What::Overhead(args) => overhead::run(&args),
+        What::Redis(args) => redis::run(&args),
         What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

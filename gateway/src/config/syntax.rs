@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(
             refused("servers = 1\n"),
             "t.toml:1:1: unknown key `servers`, did you mean `server`? (allowed: server, telemetry, providers, \
-             prices, models)\n    1 | servers = *\n      | ^^^^^^^"
+             prices, stores, models)\n    1 | servers = *\n      | ^^^^^^^"
         );
     }
 
