@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use throughline::ConfigError;
 use throughline::cache::redis::RedisConfig;
 use toml::{Spanned, Value};
 
@@ -67,7 +66,9 @@ impl RedisFile {
             config = config.key_prefix(key_prefix(check, prefix));
         }
         if let Some(file) = &self.ca_file {
-            match certificates(check, file).and_then(|pem| config.clone().ca(pem).map_err(said)) {
+            match certificates(check, file)
+                .and_then(|pem| config.clone().ca(pem).map_err(|error| error.to_string()))
+            {
                 Ok(with_ca) => config = with_ca,
                 Err(problem) => check.refuse(file.span(), format!("`ca_file`: {problem}")),
             }
@@ -87,10 +88,6 @@ fn user(check: &mut Check<'_>, written: Spanned<String>) -> String {
     let reference = Spanned::new(written.span(), Value::String(written.into_inner()));
     secret::read(check, "username", &reference)
         .map_or_else(String::new, |name| name.expose_secret().to_owned())
-}
-
-fn said(error: ConfigError) -> String {
-    error.to_string()
 }
 
 fn certificates(check: &Check<'_>, file: &Spanned<String>) -> Result<Vec<u8>, String> {
