@@ -4,13 +4,13 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use throughline::cache::redis::{Redis, RedisConfig};
-use throughline::{CacheConfig, Context, JsonCaching, workflow};
+use throughline::{CacheConfig, Clock, Context, JsonCaching, workflow};
 
 use crate::cpu::median;
 
@@ -84,12 +84,13 @@ async fn measure(args: &RedisBench) -> Result<Vec<Row>, String> {
     for tasks in TASKS {
         let (mut clients, mut caches, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=args.rounds.max(1) {
-            let client = rate(tasks, args.answers, |n| {
+            let (raw, flow) = (raw.clone(), Arc::clone(&flow));
+            let client = rate(tasks, args.answers, move |n| {
                 let mut raw = raw.clone();
                 async move { raw.get::<_, Vec<u8>>(name(n)).await.is_ok_and(|value| !value.is_empty()) }
             });
             let client = client.await;
-            let cached = rate(tasks, args.answers, |n| {
+            let cached = rate(tasks, args.answers, move |n| {
                 let flow = Arc::clone(&flow);
                 async move { flow.run(n, &Context::new()).await.is_ok() }
             });
@@ -106,7 +107,7 @@ async fn measure(args: &RedisBench) -> Result<Vec<Row>, String> {
     }
     let stats = flow.stage().stats();
     let missed = stats.misses + stats.store_errors + stats.bypassed;
-    if missed as usize > KEYS {
+    if missed > KEYS as u64 {
         return Err(format!("not every answer came from the store: {stats:?}"));
     }
     Ok(rows)
@@ -128,7 +129,7 @@ async fn rate<F: Future<Output = bool> + Send + 'static>(
     ask: impl Fn(usize) -> F + Clone + Send + 'static,
 ) -> f64 {
     let each = answers.div_ceil(tasks);
-    let begun = Instant::now();
+    let begun = Clock::default().now();
     let running: Vec<_> = (0..tasks)
         .map(|task| {
             let ask = ask.clone();
@@ -142,7 +143,7 @@ async fn rate<F: Future<Output = bool> + Send + 'static>(
     for task in running {
         task.await.expect("no task panics");
     }
-    (each * tasks) as f64 / begun.elapsed().as_secs_f64()
+    (each * tasks) as f64 / Clock::default().now().since(begun).as_secs_f64()
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what this command prints")]
