@@ -1,8 +1,7 @@
 //! Every way in which the server can be sick: no run fails, the store is left alone, and found again.
 
-use std::time::Instant;
-
 use redis::aio::MultiplexedConnection;
+use throughline::Clock;
 
 use crate::proxy::{Mood, Proxy};
 use crate::rig::{Outcomes, Rig, at, raw, seen, tell, until};
@@ -38,9 +37,12 @@ async fn is_left_alone(rig: &Rig) -> String {
 
 /// Nothing is done but to go on asking.
 async fn recovers(rig: &Rig) {
-    let begun = Instant::now();
+    let begun = Clock::default().now();
     rig.until_it_hits("good").await;
-    eprintln!("an answer came from the store {:?} after the end of the fault", begun.elapsed());
+    eprintln!(
+        "an answer came from the store {:?} after the end of the fault",
+        Clock::default().now().since(begun)
+    );
     assert_eq!((rig.up(), rig.down()), (Some(1.0), None));
     let before = rig.outcomes();
     rig.ask("good").await;
