@@ -4,6 +4,7 @@ mod cpu;
 mod overhead;
 mod primitives;
 mod redaction;
+mod redis;
 mod results;
 mod scrape;
 
@@ -42,6 +43,8 @@ enum What {
     },
     /// What telemetry costs a proxied request, in processor time and latency; needs the gateway built beside this
     Overhead(overhead::Overhead),
+    /// Answers from a Redis cache beside a bare client's; starts a redis-server
+    Redis(redis::RedisBench),
     /// How well redaction finds what is labelled in `generated`, `sentences` and `secrets.jsonl`, and how fast
     Redaction {
         /// The folder with the three files
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+        What::Redis(args) => redis::run(&args),
         What::Redaction { folder, misses } => match redaction::run(&folder, misses) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

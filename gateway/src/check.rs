@@ -14,7 +14,8 @@ use crate::workflows;
 pub(crate) fn check(args: &Check) -> Result<(), String> {
     let config =
         Config::load(&args.config, &|name| std::env::var(name).ok()).map_err(|errors| errors.to_string())?;
-    let models = workflows::build(&config).map_err(|error| format!("{}: {error}", args.config.display()))?;
+    let built = workflows::build(&config).map_err(|error| format!("{}: {error}", args.config.display()))?;
+    let models = built.models;
     if args.json {
         let graphs: BTreeMap<_, _> = models.iter().map(|(name, model)| (name, model.describe())).collect();
         show(&(serde_json::to_string_pretty(&graphs).expect("a graph of strings serialises") + "\n"));
@@ -22,6 +23,12 @@ pub(crate) fn check(args: &Check) -> Result<(), String> {
     }
     let plural = if models.len() == 1 { "" } else { "s" };
     show(&format!("{} is good: {} model{plural}\n", args.config.display(), models.len()));
+    for (name, store) in &config.stores {
+        show(&format!("\nstore {name}: {}, keys {}:*\n", store.shown(), store.prefix()));
+        for (model, _) in config.models.iter().filter(|(_, model)| model.store() == Some(name)) {
+            show(&format!("  keeps answers of {model}\n"));
+        }
+    }
     for (name, model) in &models {
         show(&format!("\n{name}\n{}", model.describe().to_tree()));
     }

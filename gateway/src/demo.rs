@@ -10,9 +10,9 @@ use throughline::telemetry::Scrape;
 
 use crate::cli::Demo;
 use crate::config::Config;
-use crate::gateway::Models;
 use crate::logs::Logs;
 use crate::serve::{Running, start, stop_signal};
+use crate::workflows::Workflows;
 use prompts::Prompts;
 use report::Report;
 
@@ -20,9 +20,9 @@ use report::Report;
 ///
 /// # Errors
 /// What kept it from running.
-pub(crate) async fn demo(config: &Config, models: Models, args: &Demo, logs: &Logs) -> Result<(), String> {
+pub(crate) async fn demo(config: &Config, built: Workflows, args: &Demo, logs: &Logs) -> Result<(), String> {
     let prompts = args.prompts.as_deref().map_or(Ok(Prompts::BuiltIn), Prompts::read)?;
-    let running = start(config, models, &args.listen, logs).await?;
+    let running = start(config, built, &args.listen, logs).await?;
     if running.gateway.sink().registry().is_none() {
         return Err("the report is read off the metrics, which the environment has switched off: unset \
                     ENABLE_OBSERVABILITY, ENABLE_APM and OTEL_SDK_DISABLED"

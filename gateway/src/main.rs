@@ -22,8 +22,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::{Cli, Command};
 use config::Config;
-use gateway::Models;
 use logs::{Logs, complain, report_panics};
+use workflows::Workflows;
 
 /// The exit code for a configuration that is refused, and for a wrong command line.
 const REFUSED: u8 = 2;
@@ -64,16 +64,16 @@ fn run(command: &Command) -> Result<(), Failure> {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
             let logs = Logs::start(&config.log, args.log.log_format, false);
             logged(&logs, || {
-                let models = models(&config)?;
-                block_on(serve::serve(&config, models, &args.listen, &logs)).map_err(failed)
+                let built = built(&config)?;
+                block_on(serve::serve(&config, built, &args.listen, &logs)).map_err(failed)
             })
         }
         Command::Demo(args) => {
             let config = serve::built_in(&args.listen).map_err(refused)?;
             let logs = Logs::start(&config.log, args.log.log_format, true);
             logged(&logs, || {
-                let models = models(&config)?;
-                block_on(demo::demo(&config, models, args, &logs)).map_err(failed)
+                let built = built(&config)?;
+                block_on(demo::demo(&config, built, args, &logs)).map_err(failed)
             })
         }
     }
@@ -86,7 +86,7 @@ fn logged(logs: &Logs, command: impl FnOnce() -> Result<(), Failure>) -> Result<
     outcome
 }
 
-fn models(config: &Config) -> Result<Models, Failure> {
+fn built(config: &Config) -> Result<Workflows, Failure> {
     workflows::build(config).map_err(|error| Failure { message: error.to_string(), code: REFUSED })
 }
 

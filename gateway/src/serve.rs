@@ -6,18 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::telemetry::Telemetry;
+use throughline::telemetry::{Degraded, Telemetry};
 use throughline_llm::openai::Limits;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cli::Listen;
 use crate::config::Config;
-use crate::gateway::{Gateway, Models};
+use crate::gateway::Gateway;
 use crate::logs::Logs;
 use crate::maturity::Watch;
 use crate::server::Server;
-use crate::workflows;
+use crate::workflows::{self, Workflows};
 
 /// How long telemetry may take to deliver what it holds.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -77,10 +77,11 @@ fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
 /// When the address is taken.
 pub(crate) async fn start(
     config: &Config,
-    models: Models,
+    built: Workflows,
     listen: &Listen,
     logs: &Logs,
 ) -> Result<Running, String> {
+    let Workflows { models, stores } = built;
     let address = config.server.listen;
     let telemetry = telemetry(config, listen);
     telemetry.sink().registry().into_iter().for_each(|registry| logs.counts_in(registry));
@@ -91,6 +92,10 @@ pub(crate) async fn start(
         let components = Watch::start(path, telemetry.sink());
         telemetry.also_ask(move || components.problem().into_iter().collect());
     }
+    telemetry.also_ask(move || {
+        let down = stores.iter().filter_map(|store| Some((store.name().to_owned(), store.down()?)));
+        down.map(|(name, down)| Degraded::new(format!("store:{name}"), down.reason, down.since)).collect()
+    });
     for model in models.values() {
         model.bind(telemetry.sink());
     }
@@ -141,11 +146,11 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 /// What kept it from starting.
 pub(crate) async fn serve(
     config: &Config,
-    models: Models,
+    built: Workflows,
     listen: &Listen,
     logs: &Logs,
 ) -> Result<(), String> {
-    let mut running = start(config, models, listen, logs).await?;
+    let mut running = start(config, built, listen, logs).await?;
     let metrics = running.gateway.telemetry.metrics_address();
     tracing::info!(
         address = %running.address,

@@ -6,25 +6,39 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderName;
+use throughline::cache::redis::{Redis, RedisConfig};
+use throughline::cache::{StoreHealth, Tiered};
 use throughline::circuit_breaker::Window;
 use throughline::router::OnUnknownRoute;
 use throughline::{
     Backoff, Budget, CacheConfig, CircuitBreakerConfig, ConfigError, Context, FallbackConfig, HedgeConfig,
-    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, TimeoutConfig, router, weighted,
+    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, Store as _, TimeoutConfig, router, weighted,
 };
 use throughline_llm::genai::served;
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
 use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, PriceTable, chat};
 
-use crate::config::{self, Breaker, Condition, Config, Retries, Route, Rule, TimeLimit};
-use crate::gateway::{Model, header_tag};
+use crate::config::{self, Breaker, CacheLimits, Condition, Config, Place, Retries, Route, Rule, TimeLimit};
+use crate::gateway::{Model, Models, header_tag};
+
+/// What is made of a configuration.
+pub(crate) struct Workflows {
+    /// The models by name.
+    pub(crate) models: Models,
+    /// How each store is.
+    pub(crate) stores: Vec<Arc<StoreHealth>>,
+}
 
 type Providers = BTreeMap<String, Arc<Provider>>;
+
+/// The stores by name, each with the deadline of a call.
+type Stores = BTreeMap<String, (Arc<Redis>, Duration)>;
 
 /// Providers share a client, and with it its connections' settings, unless their connect timeouts differ.
 type Clients = BTreeMap<Duration, HttpClient>;
@@ -43,7 +57,7 @@ const CIRCUIT_CALLS: u32 = 100;
 /// # Errors
 /// When a part refuses a value. The configuration has been checked before, so this names the part and not
 /// a line.
-pub(crate) fn build(config: &Config) -> Result<BTreeMap<String, Model>, ConfigError> {
+pub(crate) fn build(config: &Config) -> Result<Workflows, ConfigError> {
     let prices = Arc::new(prices(config));
     let mut clients = Clients::new();
     let providers = config
@@ -54,10 +68,69 @@ pub(crate) fn build(config: &Config) -> Result<BTreeMap<String, Model>, ConfigEr
             Ok((name.clone(), Arc::new(build_provider(name, provider, forwards_trace, &mut clients)?)))
         })
         .collect::<Result<Providers, ConfigError>>()?;
-    let model = |(name, model): (&String, &config::Model)| {
-        Ok((name.clone(), build_model(name, model, &providers, &prices)?))
+    let store = |(name, store): (&String, &RedisConfig)| {
+        Ok((name.clone(), (Arc::new(Redis::new(store.clone())?), store.call_deadline())))
     };
-    config.models.iter().map(model).collect()
+    let stores = config.stores.iter().map(store).collect::<Result<Stores, ConfigError>>()?;
+    let model = |(name, model): (&String, &config::Model)| {
+        let mut built = build_model(name, model, &providers, &prices)?;
+        if let Some(limits) = &model.cache {
+            let caching =
+                ChatCaching::new(Arc::clone(&prices)).varying_by(tags_of(model), metadata_of(model));
+            built = cached(built, name, limits, caching, scope(config, model), &stores)?;
+        }
+        if let Some(limit) = &model.timeout {
+            built = built.timeout(timeout(name.to_owned(), limit)?).boxed();
+        }
+        Ok((name.clone(), served(name.as_str(), built.named(name)).boxed()))
+    };
+    let models = config.models.iter().map(model).collect::<Result<_, ConfigError>>()?;
+    Ok(Workflows { models, stores: stores.values().filter_map(|(store, _)| store.health()).collect() })
+}
+
+/// The model, with its answers kept where the configuration says.
+fn cached(
+    model: Model,
+    name: &str,
+    limits: &CacheLimits,
+    caching: ChatCaching,
+    scope: String,
+    stores: &Stores,
+) -> Result<Model, ConfigError> {
+    let config = CacheConfig::new(name, limits.ttl)?
+        .jitter(limits.jitter)?
+        .stale_while_revalidate(limits.stale_while_revalidate)
+        .stale_if_error(limits.stale_if_error)
+        .scope(scope);
+    Ok(match &limits.place {
+        Place::Memory(bytes) => model.cache(config, caching, Memory::new(*bytes as u64)?).boxed(),
+        Place::Store(store) => {
+            let (store, deadline) = &stores[store];
+            model.cache(config.store_deadline(*deadline)?, caching, Arc::clone(store)).boxed()
+        }
+        Place::Both(bytes, store) => {
+            let (store, deadline) = &stores[store];
+            let store = Tiered::new(Memory::new(*bytes as u64)?, Arc::clone(store), *deadline)?;
+            model.cache(config.store_deadline(*deadline * 2)?, caching, store).boxed()
+        }
+    })
+}
+
+/// What decides a model's answers beside the request. Gateways that share a store may be configured differently, and
+/// one may be configured anew: an answer of another model behind the same name is another answer.
+fn scope(config: &Config, model: &config::Model) -> String {
+    let mut scope = format!(
+        "{:?}",
+        (&model.default_route, &model.weights, &model.route_header, &model.rules, &model.fallback)
+    );
+    for (route, target) in &model.routes {
+        let provider = match &config.providers[&target.provider] {
+            config::Provider::OpenAi(server) => server.base_url.clone(),
+            config::Provider::Simulated(simulated) => format!("{simulated:?}"),
+        };
+        write!(scope, "{:?}", (route, &target.model, provider)).expect("a string takes any text");
+    }
+    scope
 }
 
 /// The headers that the routes of some model depend on.
@@ -123,6 +196,7 @@ fn build_provider(
     }
 }
 
+/// The routes of a model, without what stands around their choice.
 fn build_model(
     name: &str,
     model: &config::Model,
@@ -148,20 +222,7 @@ fn build_model(
     }
     let models =
         model.routes.iter().map(|(route, target)| (route.clone(), target.model.as_str().into())).collect();
-    let mut workflow = router(routes.pricing(ChatPricing::new(Arc::clone(prices), models)))?.boxed();
-    if let Some(limits) = &model.cache {
-        let cache = CacheConfig::new(name, limits.ttl)?
-            .jitter(limits.jitter)?
-            .stale_while_revalidate(limits.stale_while_revalidate)
-            .stale_if_error(limits.stale_if_error);
-        let store = Memory::new(limits.max_bytes as u64)?;
-        let caching = ChatCaching::new(Arc::clone(prices)).varying_by(tags_of(model), metadata_of(model));
-        workflow = workflow.cache(cache, caching, store).boxed();
-    }
-    if let Some(limit) = &model.timeout {
-        workflow = workflow.timeout(timeout(name.to_owned(), limit)?).boxed();
-    }
-    Ok(served(name, workflow.named(name)).boxed())
+    Ok(router(routes.pricing(ChatPricing::new(Arc::clone(prices), models)))?.boxed())
 }
 
 /// Puts around a route what is configured for it. All that adds calls to its provider shares one budget, in

@@ -39,10 +39,14 @@ mod flight;
 #[cfg(test)]
 mod flight_tests;
 mod guard;
+mod health;
 mod json;
 mod key;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod store;
+mod tiered;
 mod work;
 
 use std::fmt;
@@ -60,17 +64,20 @@ use crate::primitive::Primitive;
 use crate::stream::{Streaming, rest};
 use crate::telemetry::{
     Amount, Attribute, Counter, End, Ended, Family, Histogram, Label as _, OWN_SECONDS, Observed, PerLabel,
-    Rate, Registry, Reported, Run, Sink, Stage,
+    Rate, Registry, Reported, Run, Sink, Stage, Tick,
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
 pub use config::CacheConfig;
 use flight::Joined;
 use guard::Guarded;
+use health::STORE_UP;
+pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
-pub use store::{Found, Lifetime, Store};
+pub use store::{Found, Lifetime, Lookup, Store};
+pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
 
 pub(crate) static REPORTED: Reported = Reported::new::<Ended, CacheEvent>(
@@ -107,7 +114,8 @@ static SAVINGS: Family = Family::amount(
 static OUTCOMES: Family =
     Family::counter("cache_outcomes", "Runs by what the cache did for them", &["operation", "outcome"]);
 
-pub(crate) static FAMILIES: &[&Family] = &[&HITS, &MISSES, &HIT_RATE, &LATENCY, &SAVINGS, &OUTCOMES];
+pub(crate) static FAMILIES: &[&Family] =
+    &[&HITS, &MISSES, &HIT_RATE, &LATENCY, &SAVINGS, &OUTCOMES, &STORE_UP];
 
 labels! {
     /// What the cache did for a run. Left in [`Context::state`].
@@ -255,7 +263,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             jitter: config.jitter,
             kept: config.stale_while_revalidate.max(config.stale_if_error),
         };
-        let seed = KeyBuilder::new(&config.operation, config.schema);
+        let seed = KeyBuilder::scoped(&config.operation, config.schema, &config.scope);
         Workflow::from_stage(Cache { config, seed, work: Arc::new(work), counts: Counts::default() })
     }
 }
@@ -366,6 +374,20 @@ where
         }
     }
 
+    /// What is stored cannot be read: it is deleted and made again.
+    async fn replace(
+        &self,
+        key: Key,
+        now: Tick,
+        input: P::In,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<P::Out> {
+        // Whether the deletion works or not, the new value takes the place of the bad one.
+        let _ = self.work.store.delete(&key, now).await;
+        self.fetch(key, CacheOutcome::Corrupt, None, input, cx, run).await
+    }
+
     /// Tells those who wait what the leader has got, and gives its caller the old value where that is all
     /// there is.
     async fn lead(
@@ -432,6 +454,7 @@ where
 
     fn declare(&self, registry: &Registry) -> CacheSignals {
         let name = self.config.operation.as_str();
+        self.work.store.declare(registry);
         CacheSignals {
             hits: registry.counter(&HITS, &[name]),
             misses: registry.counter(&MISSES, &[name]),
@@ -452,8 +475,9 @@ where
         };
         let now = cx.clock().now();
         let found = match self.work.store.get(&key, now).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
+            Ok(Lookup::Found(found)) => found,
+            Ok(Lookup::Missing) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
+            Ok(Lookup::Corrupt) => return self.replace(key, now, input, cx, run).await,
             Err(error) => return self.pass(without_store(&error), input, cx, run).await,
         };
         let Lifetime { fresh, .. } = found.lifetime;
@@ -464,9 +488,7 @@ where
             return self.fetch(key, CacheOutcome::Miss, expired, input, cx, run).await;
         }
         let Ok(output) = self.work.caching.decode(found.value) else {
-            // Whether the deletion works or not, the new value takes the place of the bad one.
-            let _ = self.work.store.delete(&key, now).await;
-            return self.fetch(key, CacheOutcome::Corrupt, None, input, cx, run).await;
+            return self.replace(key, now, input, cx, run).await;
         };
         if found.age < fresh {
             return Ok(self.serve(output, CacheOutcome::Hit, cx, run));

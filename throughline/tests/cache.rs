@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use throughline::cache::{Found, Lifetime};
+use throughline::cache::{Lifetime, Lookup};
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
 use throughline::{
@@ -147,16 +147,16 @@ async fn a_key_can_hold_the_user_so_that_nobody_gets_anothers_answer() {
 struct Asked(Arc<Mutex<Vec<Key>>>);
 
 impl Store for Asked {
-    async fn get(&self, key: &Key, _: Tick) -> Result<Option<Found>> {
+    async fn get(&self, key: &Key, _: Tick) -> Result<Lookup> {
         self.0.lock().unwrap().push(*key);
-        Ok(None)
+        Ok(Lookup::Missing)
     }
 
     async fn put(&self, _: Key, _: Bytes, _: Lifetime, _: Tick) -> Result<bool> {
         Ok(false)
     }
 
-    async fn delete(&self, _: &Key) -> Result<()> {
+    async fn delete(&self, _: &Key, _: Tick) -> Result<()> {
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use throughline::cache::{Cache, Found, Lifetime};
+use throughline::cache::{Cache, Lifetime, Lookup};
 use throughline::telemetry::{Observed, Tick};
 use throughline::testing::Recorder;
 use throughline::{
@@ -100,15 +100,15 @@ async fn different_keys_do_not_wait_for_each_other() {
 async fn newcomers_share_a_value_that_is_still_being_stored() {
     struct SlowToStore(Memory);
     impl Store for SlowToStore {
-        async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+        async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
             self.0.get(key, now).await
         }
         async fn put(&self, key: Key, value: bytes::Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
             sleep(Duration::from_millis(10)).await;
             self.0.put(key, value, lifetime, now).await
         }
-        async fn delete(&self, key: &Key) -> Result<()> {
-            self.0.delete(key).await
+        async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+            self.0.delete(key, now).await
         }
     }
     let (recorder, runs) = (Recorder::new(), Arc::new(AtomicU64::new(0)));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use proptest::prelude::*;
-use throughline::cache::{Found, Lifetime};
+use throughline::cache::{Lifetime, Lookup};
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
 use throughline::{CacheConfig, Error, JsonCaching, Key, KeyBuilder, Kind, Memory, Result, Store, workflow};
@@ -76,7 +76,7 @@ impl Unreliable {
 }
 
 impl Store for Unreliable {
-    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
         self.fate()?;
         self.0.get(key, now).await
     }
@@ -86,9 +86,9 @@ impl Store for Unreliable {
         self.0.put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
         self.fate()?;
-        self.0.delete(key).await
+        self.0.delete(key, now).await
     }
 }
 

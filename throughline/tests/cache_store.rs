@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use throughline::cache::{Cache, Found, Lifetime};
+use throughline::cache::{Cache, Lifetime, Lookup};
 use throughline::telemetry::Observed;
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
@@ -61,7 +61,7 @@ impl Scripted {
 }
 
 impl Store for Scripted {
-    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
         self.mood().await?;
         self.memory.get(key, now).await
     }
@@ -75,9 +75,9 @@ impl Store for Scripted {
         self.memory.put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
         self.mood().await?;
-        self.memory.delete(key).await
+        self.memory.delete(key, now).await
     }
 }
 
@@ -330,7 +330,7 @@ async fn without_jitter_the_store_is_told_the_exact_time() {
 async fn the_stores_time_is_in_the_latency_and_the_works_is_not() {
     struct Slow(Memory);
     impl Store for Slow {
-        async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+        async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
             tokio::time::sleep(Duration::from_millis(4)).await;
             self.0.get(key, now).await
         }
@@ -338,8 +338,8 @@ async fn the_stores_time_is_in_the_latency_and_the_works_is_not() {
             tokio::time::sleep(Duration::from_millis(6)).await;
             self.0.put(key, value, lifetime, now).await
         }
-        async fn delete(&self, key: &Key) -> Result<()> {
-            self.0.delete(key).await
+        async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+            self.0.delete(key, now).await
         }
     }
     let recorder = Recorder::new();

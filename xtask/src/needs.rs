@@ -10,6 +10,7 @@ use crate::workspace::{Workspace, given, in_path, run, succeeds};
 const PYTHON: &str = "THROUGHLINE_E2E_PYTHON";
 const PROMETHEUS: &str = "THROUGHLINE_E2E_PROMETHEUS";
 const PROMTOOL: &str = "THROUGHLINE_E2E_PROMTOOL";
+const REDIS: &str = "THROUGHLINE_E2E_REDIS";
 
 /// The programs that tests from outside run.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Needs {
     python: PathBuf,
     prometheus: PathBuf,
     promtool: PathBuf,
+    redis: PathBuf,
 }
 
 /// What is here already.
@@ -24,6 +26,7 @@ pub(crate) struct Needs {
 struct Found {
     prometheus: Option<PathBuf>,
     promtool: Option<PathBuf>,
+    redis: Option<PathBuf>,
     python: Option<Python>,
 }
 
@@ -102,7 +105,7 @@ fn plan(missing: &[&'static str], installer: Installer) -> Plan {
     };
     Plan::Stop(format!(
         "the tests need what these Debian packages contain: {packages}\n{cure}\n\
-         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
+         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL}, {REDIS} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
     ))
 }
 
@@ -120,6 +123,8 @@ fn apt_get(args: &[&str], packages: &[&str]) -> Result<(), Failure> {
     let done = run(Command::new("apt-get")
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // A package that brings a server does not start it in this runlevel: the tests start their own.
+        .env("RUNLEVEL", "1")
         .stdin(Stdio::null())
         .stdout(std::io::stderr()));
     done.map_err(|why| Failure::missing(format!("cannot install {}: {why}", packages.join(" "))))
@@ -142,8 +147,13 @@ fn own(variable: &str) -> Result<Option<PathBuf>, Failure> {
 
 impl Needs {
     /// How the tests are told.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 3] {
-        [(PYTHON, &self.python), (PROMETHEUS, &self.prometheus), (PROMTOOL, &self.promtool)]
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 4] {
+        [
+            (PYTHON, &self.python),
+            (PROMETHEUS, &self.prometheus),
+            (PROMTOOL, &self.promtool),
+            (REDIS, &self.redis),
+        ]
     }
 }
 
@@ -158,6 +168,7 @@ impl Found {
         Ok(Self {
             prometheus: program(PROMETHEUS, "prometheus")?,
             promtool: program(PROMTOOL, "promtool")?,
+            redis: program(REDIS, "redis-server")?,
             python,
         })
     }
@@ -171,6 +182,9 @@ impl Found {
         if self.python.is_none() {
             packages.push("python3-venv");
         }
+        if self.redis.is_none() {
+            packages.push("redis-server");
+        }
         packages
     }
 
@@ -180,6 +194,7 @@ impl Found {
         Ok(Needs {
             prometheus: self.prometheus.ok_or_else(|| absent("`prometheus`"))?,
             promtool: self.promtool.ok_or_else(|| absent("`promtool`"))?,
+            redis: self.redis.ok_or_else(|| absent("`redis-server`"))?,
             python: match self.python.ok_or_else(|| absent("a Python with `venv`"))? {
                 Python::Own(python) => python,
                 Python::Venv(venv) => venv.fill()?,
@@ -209,10 +224,15 @@ mod tests {
     use super::*;
 
     fn found(prometheus: bool, promtool: bool, python: bool) -> Found {
+        found_with(prometheus, promtool, python, true)
+    }
+
+    fn found_with(prometheus: bool, promtool: bool, python: bool, redis: bool) -> Found {
         let at = |here: bool, path: &str| here.then(|| PathBuf::from(path));
         Found {
             prometheus: at(prometheus, "bin/prometheus"),
             promtool: at(promtool, "bin/promtool"),
+            redis: at(redis, "bin/redis-server"),
             python: at(python, "bin/python").map(Python::Own),
         }
     }
@@ -230,6 +250,7 @@ mod tests {
                 ("THROUGHLINE_E2E_PYTHON", PathBuf::from("bin/python")),
                 ("THROUGHLINE_E2E_PROMETHEUS", PathBuf::from("bin/prometheus")),
                 ("THROUGHLINE_E2E_PROMTOOL", PathBuf::from("bin/promtool")),
+                ("THROUGHLINE_E2E_REDIS", PathBuf::from("bin/redis-server")),
             ]
         );
     }
@@ -238,7 +259,10 @@ mod tests {
     fn half_of_a_package_is_not_enough() {
         assert_eq!(found(true, false, true).missing(), ["prometheus"]);
         assert_eq!(found(false, true, true).missing(), ["prometheus"]);
-        assert_eq!(found(false, false, false).missing(), ["prometheus", "python3-venv"]);
+        assert_eq!(
+            found_with(false, false, false, false).missing(),
+            ["prometheus", "python3-venv", "redis-server"]
+        );
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::check::Check;
 pub(crate) struct CacheLimits {
     /// How long an answer is fresh. Above zero, at most 24 h.
     pub(crate) ttl: Duration,
-    /// The most bytes of answers, at least 1. Default: 64 MiB.
-    pub(crate) max_bytes: usize,
+    /// Where they are kept. Default: in 64 MiB of memory.
+    pub(crate) place: Place,
     /// The share of the ttl by which it is shortened at random, 0 to 0.5. Default: 0.1.
     pub(crate) jitter: f64,
     /// How long after the ttl an answer is given while a new one is fetched. Default: 0 s.
@@ -22,6 +22,19 @@ pub(crate) struct CacheLimits {
     pub(crate) stale_if_error: Duration,
 }
 
+/// Where answers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In so many bytes of memory.
+    Memory(usize),
+    /// In the store of this name, which exists.
+    Store(String),
+    /// In so many bytes of memory and in the store of this name, which exists.
+    Both(usize, String),
+}
+
+/// The most bytes of answers in memory, where nothing else is written.
+const MEMORY: usize = 64 << 20;
 /// The least that the memory store is made for.
 const SMALLEST: usize = 64 << 10;
 
@@ -30,6 +43,7 @@ const SMALLEST: usize = 64 << 10;
 pub(super) struct CacheFile {
     ttl: Spanned<Value>,
     max_bytes: Option<Spanned<Value>>,
+    store: Option<Spanned<String>>,
     jitter: Option<Spanned<f64>>,
     stale_while_revalidate: Option<Spanned<Value>>,
     stale_if_error: Option<Spanned<Value>>,
@@ -39,7 +53,7 @@ pub(super) struct CacheFile {
 
 impl CacheFile {
     /// Checks the section.
-    pub(super) fn check(&self, check: &mut Check<'_>) -> CacheLimits {
+    pub(super) fn check(&self, check: &mut Check<'_>, stores: &[String]) -> CacheLimits {
         let mut stale = |key: &str, written: &Option<Spanned<Value>>| {
             check.duration(key, written.as_ref(), Duration::ZERO)
         };
@@ -47,7 +61,7 @@ impl CacheFile {
         let stale_if_error = stale("stale_if_error", &self.stale_if_error);
         CacheLimits {
             ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO),
-            max_bytes: self.max_bytes(check),
+            place: self.place(check, stores),
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
@@ -56,8 +70,21 @@ impl CacheFile {
 }
 
 impl CacheFile {
+    fn place(&self, check: &mut Check<'_>, stores: &[String]) -> Place {
+        let memory = self.max_bytes(check);
+        let Some(store) = &self.store else { return Place::Memory(memory) };
+        if stores.is_empty() {
+            let problem = format!("there is no store `{0}`: add [stores.{0}.redis]", store.get_ref());
+            check.refuse(store.span(), problem);
+        } else {
+            check.known("store", store, "configured", stores.iter().map(String::as_str));
+        }
+        let store = store.get_ref().clone();
+        if self.max_bytes.is_some() { Place::Both(memory, store) } else { Place::Store(store) }
+    }
+
     fn max_bytes(&self, check: &mut Check<'_>) -> usize {
-        let bytes = check.size("max_bytes", self.max_bytes.as_ref(), 64 << 20);
+        let bytes = check.size("max_bytes", self.max_bytes.as_ref(), MEMORY);
         if let Some(written) = self.max_bytes.as_ref().filter(|_| bytes < SMALLEST) {
             check.refuse(written.span(), format!("`max_bytes` is {bytes} bytes: it must be at least 64KiB"));
         }
@@ -98,7 +125,7 @@ mod tests {
     fn only_the_ttl_is_needed() {
         let expected = CacheLimits {
             ttl: Duration::from_secs(300),
-            max_bytes: 64 * 1024 * 1024,
+            place: Place::Memory(64 * 1024 * 1024),
             jitter: 0.1,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
@@ -114,7 +141,7 @@ mod tests {
     fn all_keys_are_read() {
         let expected = CacheLimits {
             ttl: Duration::from_millis(1),
-            max_bytes: 65_536,
+            place: Place::Memory(65_536),
             jitter: 0.5,
             stale_while_revalidate: Duration::from_secs(30),
             stale_if_error: Duration::from_secs(60),
@@ -122,6 +149,36 @@ mod tests {
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
                     stale_if_error = \"1m\" }";
         assert_eq!(cache(text), Some(expected));
+    }
+
+    #[test]
+    fn a_store_stands_alone_unless_there_is_memory_in_front_of_it() {
+        let place = |cache: &str| {
+            let store = "[stores.shared.redis]\nurl = \"redis://h\"\n";
+            let text = format!("{store}[models.a]\ncache = {{ ttl = \"5m\", {cache} }}\n{ROUTE}");
+            accepted(&text).models["a"].cache.clone().unwrap().place
+        };
+        assert_eq!(place("store = \"shared\""), Place::Store("shared".to_owned()));
+        let both = place("store = \"shared\", max_bytes = \"1MiB\"");
+        assert_eq!(both, Place::Both(1 << 20, "shared".to_owned()));
+    }
+
+    #[test]
+    fn a_store_that_is_not_configured_is_refused() {
+        assert_eq!(
+            refusal("cache = { ttl = \"1s\", store = \"shared\" }"),
+            "t.toml:2:31: there is no store `shared`: add [stores.shared.redis]\n    \
+             2 | cache = { ttl = \"1s\", store = \"shared\" }\n      |                               ^^^^^^^^"
+        );
+        let text = "[stores.shared.redis]\nurl = \"redis://h\"\n[models.a]\n\
+                    cache = { ttl = \"1s\", store = \"shred\" }\n";
+        let said = refused(&format!("{text}{ROUTE}"));
+        assert!(
+            said.starts_with(
+                "t.toml:4:31: unknown store `shred`, did you mean `shared`? (configured: shared)\n"
+            ),
+            "{said}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use throughline::cache::redis::RedisConfig;
 use toml::Spanned;
 
 use super::check::Check;
@@ -11,10 +12,11 @@ use super::document;
 use super::error::ConfigErrors;
 use super::log::{Log, LogFile};
 use super::maturity::MaturityFile;
-use super::model::{Model, ModelFile};
+use super::model::{Model, ModelFile, Named};
 use super::price::{self, Price, PriceFile};
 use super::provider::{Provider, ProviderFile};
 use super::server::{Server, ServerFile, Telemetry, TelemetryFile};
+use super::store::StoreFile;
 use super::trace_context::{Kind, TraceContext, TraceContextFile};
 
 /// Everything that the configuration file says, defaults filled in.
@@ -34,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) providers: BTreeMap<String, Provider>,
     /// Prices that replace or add to the built-in ones, by the model's name at its provider.
     pub(crate) prices: BTreeMap<String, Price>,
+    /// The stores that models can keep answers in, by name.
+    pub(crate) stores: BTreeMap<String, RedisConfig>,
     /// The models that clients can ask for, by name; at least one.
     pub(crate) models: BTreeMap<String, Model>,
 }
@@ -55,6 +59,8 @@ struct ConfigFile {
     providers: BTreeMap<Spanned<String>, ProviderFile>,
     #[serde(default)]
     prices: BTreeMap<Spanned<String>, PriceFile>,
+    #[serde(default)]
+    stores: BTreeMap<Spanned<String>, StoreFile>,
     #[serde(default)]
     models: BTreeMap<Spanned<String>, ModelFile>,
 }
@@ -102,6 +108,7 @@ impl ConfigFile {
         let names: Vec<String> = self.providers.keys().map(|name| name.get_ref().clone()).collect();
         let providers = check.named("provider", self.providers, |check, name, file| file.check(check, name));
         let kinds: Vec<_> = providers.iter().map(|(name, found)| (name.clone(), Kind::from(found))).collect();
+        let stores: Vec<String> = self.stores.keys().map(|name| name.get_ref().clone()).collect();
         Config {
             server,
             telemetry,
@@ -110,7 +117,10 @@ impl ConfigFile {
             maturity: self.maturity.check(check),
             providers,
             prices: price::check(self.prices, check),
-            models: check.named("model", self.models, |check, name, file| file.check(check, name, &names)),
+            stores: check.named("store", self.stores, |check, name, file| file.check(check, name)),
+            models: check.named("model", self.models, |check, name, file| {
+                file.check(check, name, &Named { providers: &names, stores: &stores })
+            }),
         }
     }
 }
@@ -278,6 +288,8 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "providers.p.simulated.latency",
             "providers.p.simulated.completion_tokens",
             "prices.p",
+            "stores.s",
+            "stores.s.redis",
             "models.m",
             "models.m.cache",
             "models.m.timeout",

@@ -20,7 +20,7 @@ pub(super) fn security(
         security = add(check, &written, "web_config_file", security, |it| it.web_config_file(path));
     }
     for written in tokens {
-        let Some(token) = secret::read_named("bearer_tokens", check, &written) else {
+        let Some(token) = secret::read(check, "bearer_tokens", &written) else {
             security = None;
             continue;
         };

@@ -29,6 +29,7 @@ mod secret;
 mod server;
 mod simulated;
 mod source;
+mod store;
 mod syntax;
 mod timeout;
 mod trace_context;
@@ -36,6 +37,7 @@ mod trace_context;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use cache::{CacheLimits, Place};
 pub(crate) use check::Check;
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use error::{ConfigErrors, nearest};

@@ -6,7 +6,7 @@ use http::HeaderName;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::cache::{CacheFile, CacheLimits};
+use super::cache::{CacheFile, CacheLimits, Place};
 use super::check::Check;
 use super::error::unknown;
 use super::route::{Route, RouteFile, Rule, RuleFile};
@@ -60,11 +60,29 @@ pub(super) struct ModelFile {
     routes: BTreeMap<Spanned<String>, RouteFile>,
 }
 
+/// The names that a model can refer to.
+pub(super) struct Named<'a> {
+    pub(super) providers: &'a [String],
+    pub(super) stores: &'a [String],
+}
+
+// === impl Model ===
+
+impl Model {
+    /// The store that its answers are kept in, unless that is memory alone.
+    pub(crate) fn store(&self) -> Option<&String> {
+        match &self.cache.as_ref()?.place {
+            Place::Memory(_) => None,
+            Place::Store(store) | Place::Both(_, store) => Some(store),
+        }
+    }
+}
+
 // === impl ModelFile ===
 
 impl ModelFile {
     /// Checks the section.
-    pub(super) fn check(self, check: &mut Check<'_>, name: &Spanned<String>, providers: &[String]) -> Model {
+    pub(super) fn check(self, check: &mut Check<'_>, name: &Spanned<String>, known: &Named<'_>) -> Model {
         let routes: Vec<String> = self.routes.keys().map(|route| route.get_ref().clone()).collect();
         if routes.is_empty() {
             let problem = format!("model `{0}` has no route: add [models.{0}.routes.ROUTE]", name.get_ref());
@@ -79,10 +97,10 @@ impl ModelFile {
             fail_on_unknown_route: self.on_unknown_route.is_some_and(|policy| fails(&policy, check)),
             weights,
             rules: self.rules.into_iter().map(|rule| rule.check(check, &routes)).collect(),
-            cache: self.cache.map(|cache| cache.check(check)),
+            cache: self.cache.map(|cache| cache.check(check, known.stores)),
             timeout: self.timeout.map(|timeout| timeout.check(check)),
             fallback: fallback(self.fallback, &routes, check),
-            routes: check.named("route", self.routes, |check, _, route| route.check(check, providers)),
+            routes: check.named("route", self.routes, |check, _, route| route.check(check, known.providers)),
         }
     }
 }

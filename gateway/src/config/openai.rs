@@ -46,7 +46,7 @@ impl OpenAiFile {
         }
         OpenAiConfig {
             base_url: self.base_url.into_inner().trim_end_matches('/').to_owned(),
-            api_key: self.api_key.and_then(|written| secret::read(check, &written)),
+            api_key: self.api_key.and_then(|written| secret::read(check, "api_key", &written)),
             connect_timeout: check.timeout(
                 "connect_timeout",
                 self.connect_timeout.as_ref(),

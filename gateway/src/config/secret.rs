@@ -12,14 +12,9 @@ use super::read;
 /// The longest secret file, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// Looks up what `api_key` refers to.
-pub(super) fn read(check: &mut Check<'_>, written: &Spanned<Value>) -> Option<SecretString> {
-    read_named("api_key", check, written)
-}
-
-/// Looks up what the key called `key` refers to.
-pub(super) fn read_named(key: &str, check: &mut Check<'_>, written: &Spanned<Value>) -> Option<SecretString> {
-    match look_up(key, check, written.get_ref().as_str()) {
+/// Looks up what `key` refers to.
+pub(super) fn read(check: &mut Check<'_>, key: &str, written: &Spanned<Value>) -> Option<SecretString> {
+    match look_up(check, key, written.get_ref().as_str()) {
         Ok(secret) => Some(secret),
         Err(problem) => {
             check.refuse(written.span(), problem);
@@ -28,7 +23,7 @@ pub(super) fn read_named(key: &str, check: &mut Check<'_>, written: &Spanned<Val
     }
 }
 
-fn look_up(key: &str, check: &Check<'_>, reference: Option<&str>) -> Result<SecretString, String> {
+fn look_up(check: &Check<'_>, key: &str, reference: Option<&str>) -> Result<SecretString, String> {
     let reference =
         reference.ok_or_else(|| format!("`{key}` is not text: write \"env:NAME\" or \"file:PATH\""))?;
     if let Some(name) = reference.strip_prefix("env:") {
@@ -45,8 +40,10 @@ fn look_up(key: &str, check: &Check<'_>, reference: Option<&str>) -> Result<Secr
     } else if reference.is_empty() {
         Err(format!("`{key}` is empty: write \"env:NAME\" or \"file:PATH\", or remove the key"))
     } else {
+        let what = if key == "password" { key } else { "key" };
         Err(format!(
-            "`{key}` holds the key itself: put it in a variable or a file and write \"env:NAME\" or \"file:PATH\""
+            "`{key}` holds the {what} itself: put it in a variable or a file and write \"env:NAME\" or \
+             \"file:PATH\""
         ))
     }
 }

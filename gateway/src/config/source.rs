@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// The keys whose values are never shown, nor those of keys that look like a slip of them.
-const SECRET_KEYS: [&str; 2] = ["api_key", "bearer_tokens"];
+const SECRET_KEYS: [&str; 3] = ["api_key", "bearer_tokens", "password"];
 /// The most characters of a line that are shown.
 const SHOWN: usize = 110;
 /// How many of them stand before the place that is pointed at, in a line that is longer.
@@ -227,6 +227,7 @@ mod tests {
             "# api_key = 'sk-live'\n[",
             "api_key = \"\"\"\nsk-live\nurl = 'x'",
             "a = { api_key = [ 'sk-live', }",
+            "pasword = 'sk-live'\n[",
         ] {
             assert!(!excerpt(text, "sk-live").contains("sk-live"), "{text}");
         }

@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(
             refused("servers = 1\n"),
             "t.toml:1:1: unknown key `servers`, did you mean `server`? (allowed: server, telemetry, trace_context, log, maturity, \
-             providers, prices, models)\n    1 | servers = *\n      | ^^^^^^^"
+             providers, prices, stores, models)\n    1 | servers = *\n      | ^^^^^^^"
         );
     }
 
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(
             refused("\"a`, expected `b\" = 1\n"),
             "t.toml:1:1: unknown key `a`, expected `b` (allowed: server, telemetry, trace_context, log, maturity, \
-             providers, prices, models)\n    \
+             providers, prices, stores, models)\n    \
              1 | \"a`, expected `b\" = *\n      | ^^^^^^^^^^^^^^^^^"
         );
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use throughline::cache::{Found, Lifetime};
+use throughline::cache::{Found, Lifetime, Lookup};
 use throughline::telemetry::Tick;
 use throughline::{CacheConfig, CacheOutcome, Caching, Context, Key, Kind, Memory, Result, Store};
 use throughline_llm::openai::{ChatRequest, Usage};
@@ -103,17 +103,20 @@ struct Spoiling<F> {
 }
 
 impl<F: Fn(Bytes) -> Bytes + Send + Sync> Store for Spoiling<F> {
-    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
         let found = self.values.get(key, now).await?;
-        Ok(found.map(|found| Found { value: (self.spoil)(found.value), ..found }))
+        Ok(match found {
+            Lookup::Found(found) => Lookup::Found(Found { value: (self.spoil)(found.value), ..found }),
+            nothing => nothing,
+        })
     }
 
     async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
         self.values.put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.values.delete(key).await
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+        self.values.delete(key, now).await
     }
 }
 

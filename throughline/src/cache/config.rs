@@ -16,6 +16,7 @@ pub struct CacheConfig {
     pub(super) stale_if_error: Duration,
     pub(super) store_deadline: Duration,
     pub(super) schema: u32,
+    pub(super) scope: String,
 }
 
 // === impl CacheConfig ===
@@ -38,6 +39,7 @@ impl CacheConfig {
             stale_if_error: Duration::ZERO,
             store_deadline: Duration::from_millis(20),
             schema: 0,
+            scope: String::new(),
         })
     }
 
@@ -83,6 +85,13 @@ impl CacheConfig {
     /// Part of every key. Change it when the meaning of stored values changes. Default: 0.
     pub fn schema(mut self, version: u32) -> Self {
         self.schema = version;
+        self
+    }
+
+    /// Part of every key: what decides the answers beside the inputs, such as which model is behind the workflow.
+    /// Who shares a store shares answers only with the same scope. Default: none.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = scope.into();
         self
     }
 }

@@ -34,7 +34,12 @@ impl fmt::Debug for Key {
 
 impl KeyBuilder {
     pub(super) fn new(namespace: &str, schema: u32) -> Self {
-        Self(blake3::Hasher::new()).part(namespace.as_bytes()).part(&schema.to_le_bytes())
+        Self::scoped(namespace, schema, "")
+    }
+
+    pub(super) fn scoped(namespace: &str, schema: u32, scope: &str) -> Self {
+        let version = [&schema.to_le_bytes(), scope.as_bytes()].concat();
+        Self(blake3::Hasher::new()).part(namespace.as_bytes()).part(&version)
     }
 
     pub(super) fn copy(&self) -> Self {

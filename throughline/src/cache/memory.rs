@@ -5,7 +5,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 
 use super::key::Key;
-use super::store::{Found, Lifetime, Store};
+use super::store::{Found, Lifetime, Lookup, Store};
 use crate::error::{ConfigError, Result};
 use crate::telemetry::Tick;
 
@@ -83,14 +83,14 @@ impl Memory {
 }
 
 impl Store for Memory {
-    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
-        let Some(entry) = self.entries.get(key) else { return Ok(None) };
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
+        let Some(entry) = self.entries.get(key) else { return Ok(Lookup::Missing) };
         let age = now.since(entry.stored);
         if age >= entry.lifetime.kept {
             self.entries.remove(key);
-            return Ok(None);
+            return Ok(Lookup::Missing);
         }
-        Ok(Some(Found { value: entry.value, age, lifetime: entry.lifetime }))
+        Ok(Lookup::Found(Found { value: entry.value, age, lifetime: entry.lifetime }))
     }
 
     async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
@@ -101,7 +101,7 @@ impl Store for Memory {
         Ok(true)
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
+    async fn delete(&self, key: &Key, _: Tick) -> Result<()> {
         self.entries.remove(key);
         Ok(())
     }
@@ -150,7 +150,7 @@ mod tests {
         let store = Memory::new(1 << 20).unwrap();
         store.put(key(1), Bytes::from_static(b"x"), HOUR, Clock::Tokio.now()).await.unwrap();
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert!(store.get(&key(1), Clock::Tokio.now()).await.unwrap().is_none());
+        assert!(matches!(store.get(&key(1), Clock::Tokio.now()).await, Ok(Lookup::Missing)));
         assert_eq!(store.bytes(), 0);
     }
 

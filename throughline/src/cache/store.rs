@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::health::StoreHealth;
 use super::key::Key;
 use crate::error::Result;
-use crate::telemetry::Tick;
+use crate::telemetry::{Registry, Tick};
 
 /// How long a value may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub struct Found {
     pub lifetime: Lifetime,
 }
 
+/// What a store has under a key.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// Nothing, or nothing that may still be served.
+    Missing,
+    /// A value.
+    Found(Found),
+    /// Something that this store has not written, or not like that. The cache deletes it.
+    Corrupt,
+}
+
 /// A place for values under keys. It may lose any of them at any time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
@@ -41,7 +53,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store cannot say.
-    fn get(&self, key: &Key, now: Tick) -> impl Future<Output = Result<Option<Found>>> + Send;
+    fn get(&self, key: &Key, now: Tick) -> impl Future<Output = Result<Lookup>> + Send;
 
     /// Stores `value`; `false` when it is too large for this store.
     ///
@@ -59,12 +71,25 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store failed.
-    fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+    fn delete(&self, key: &Key, now: Tick) -> impl Future<Output = Result<()>> + Send;
+
+    /// What all caches on this store know of it together, for a store that can fail. Default: each cache finds
+    /// out for itself.
+    fn health(&self) -> Option<Arc<StoreHealth>> {
+        None
+    }
+
+    /// Shows in `registry` how the store is. Default: its [`Store::health`], if it has one.
+    fn declare(&self, registry: &Registry) {
+        if let Some(health) = self.health() {
+            health.shows_in(registry);
+        }
+    }
 }
 
 /// One store for several caches.
 impl<S: Store> Store for Arc<S> {
-    async fn get(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
         (**self).get(key, now).await
     }
 
@@ -72,8 +97,16 @@ impl<S: Store> Store for Arc<S> {
         (**self).put(key, value, lifetime, now).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        (**self).delete(key).await
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+        (**self).delete(key, now).await
+    }
+
+    fn health(&self) -> Option<Arc<StoreHealth>> {
+        (**self).health()
+    }
+
+    fn declare(&self, registry: &Registry) {
+        (**self).declare(registry);
     }
 }
 

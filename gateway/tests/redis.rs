@@ -1,0 +1,136 @@
+//! Gateways that keep answers in a real redis-server: shared, and gone on without it.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+mod process;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../../throughline/tests/redis/server.rs"]
+mod server;
+
+use http::Method;
+use process::upstream::answer;
+use process::{Gateway, Launch, Upstream, chat, until};
+use serde_json::Value;
+use server::{Server, free_address};
+
+const COMPLETION: &str =
+    r#"{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":1000,"completion_tokens":100}}"#;
+const OUTCOMES: &str = "cache_outcomes_total";
+
+/// A deadline that a good answer keeps on a busy machine as well.
+const STORE: &str = "deadline = \"150ms\"";
+
+async fn provider() -> Upstream {
+    Upstream::start(|_| answer("200 OK", "", COMPLETION)).await
+}
+
+/// A model `auto` of the provider's `gpt-4o-mini`, with its answers in the store at `url`.
+fn config(upstream: &Upstream, url: &str, cache: &str) -> String {
+    format!(
+        "[stores.shared.redis]\nurl = \"{url}\"\n{STORE}\n[providers.up.openai]\nbase_url = \"http://{}/v1\"\n\
+         [models.auto]\ncache = {{ ttl = \"1h\", store = \"shared\"{cache} }}\n\
+         [models.auto.routes.cheap]\nprovider = \"up\"\nmodel = \"gpt-4o-mini\"\n",
+        upstream.address
+    )
+}
+
+async fn asks(gateway: &Gateway, prompt: &str) {
+    let answer = gateway.ask(chat("auto", prompt)).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "Hi"), "{answer:?}");
+}
+
+async fn outcome(gateway: &Gateway, outcome: &str) -> f64 {
+    gateway.metric(OUTCOMES, &[("outcome", outcome)]).await
+}
+
+async fn degraded(gateway: &Gateway) -> Value {
+    let ready = gateway.send(Method::GET, "/readyz", "").await;
+    assert_eq!(ready.status, 200, "a store that is down is no reason to take no requests");
+    ready.json()["degraded"].take()
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn two_gateways_share_answers_and_a_restart_keeps_them() {
+    let (server, upstream) = (Server::start(&[]).await, provider().await);
+    let config = config(&upstream, &server.url(), "");
+    let (one, other) = (Launch::serve(&config).start().await, Launch::serve(&config).start().await);
+    asks(&one, "hello").await;
+    asks(&other, "hello").await;
+    assert_eq!(upstream.seen().len(), 1);
+    assert_eq!((outcome(&one, "miss").await, outcome(&other, "hit").await), (1.0, 1.0));
+    other.stop().await;
+    let again = Launch::serve(&config).start().await;
+    asks(&again, "hello").await;
+    assert_eq!(upstream.seen().len(), 1);
+
+    let another = config.replace("gpt-4o-mini", "gpt-4o");
+    let another = Launch::serve(&another).start().await;
+    asks(&another, "hello").await;
+    assert_eq!(upstream.seen().len(), 2, "another model behind the same name is asked itself");
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_store_that_goes_and_comes_is_seen_and_costs_no_request() {
+    let (address, upstream) = (free_address(), provider().await);
+    let gateway = Launch::serve(&config(&upstream, &format!("redis://{address}"), "")).start().await;
+    for n in 0..20 {
+        asks(&gateway, &format!("prompt {n}")).await;
+    }
+    assert_eq!((outcome(&gateway, "error").await, outcome(&gateway, "bypass").await), (5.0, 15.0));
+    assert_eq!(gateway.metric("cache_store_up", &[("store", "shared")]).await, 0.0);
+    let parts = degraded(&gateway).await;
+    assert_eq!(parts[0]["part"], "store:shared", "{parts}");
+    assert_eq!(parts[0]["reason"], "redis refused the connection", "{parts}");
+    assert!(parts[0]["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{parts}");
+
+    let mut server = Server::start_at(address, &[]).await;
+    let well = async || degraded(&gateway).await.as_array()?.is_empty().then_some(());
+    until("the store to be found again without any request", well).await;
+    assert_eq!(gateway.metric("cache_store_up", &[("store", "shared")]).await, 1.0);
+    asks(&gateway, "hello").await;
+    asks(&gateway, "hello").await;
+    assert_eq!((outcome(&gateway, "miss").await, outcome(&gateway, "hit").await), (1.0, 1.0));
+
+    server.kill().await;
+    for _ in 0..20 {
+        asks(&gateway, "hello").await;
+    }
+    assert_eq!((outcome(&gateway, "error").await, outcome(&gateway, "bypass").await), (10.0, 30.0));
+    server.restart().await;
+    until("the store to be found again", well).await;
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn memory_in_front_of_a_store_goes_on_without_it() {
+    let (server, upstream) = (Server::start(&[]).await, provider().await);
+    let config = config(&upstream, &server.url(), ", max_bytes = \"1MiB\"");
+    let gateway = Launch::serve(&config).start().await;
+    asks(&gateway, "before").await;
+    server.freeze();
+    for prompt in ["before", "after", "after"] {
+        asks(&gateway, prompt).await;
+    }
+    assert_eq!((outcome(&gateway, "miss").await, outcome(&gateway, "hit").await), (2.0, 2.0));
+    assert_eq!(upstream.seen().len(), 2);
+    server.thaw();
+
+    let other = Launch::serve(&config).start().await;
+    asks(&other, "before").await;
+    assert_eq!(outcome(&other, "hit").await, 1.0, "what stands in the store is found by others");
+}
+
+#[tokio::test]
+async fn check_shows_where_answers_are_kept_and_no_password() {
+    let word = ["open", "sesame"].join("-");
+    let store = "[stores.shared.redis]\nurl = \"rediss://cache:7000/2\"\npassword = \"env:WORD\"\n";
+    let config = process::prompt_config(store);
+    let config = format!("{config}[models.auto]\ncache = {{ ttl = \"1m\", store = \"shared\" }}\n");
+    let checked = Launch::new(&["check", "t.toml"]).file("t.toml", &config).env("WORD", &word).finish().await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let shown = "store shared: rediss://cache:7000/2, keys throughline:*\n  keeps answers of auto\n";
+    assert!(checked.stdout.contains(shown), "{}", checked.stdout);
+    assert!(!format!("{checked:?}").contains(&word));
+}

@@ -1,0 +1,180 @@
+//! One connection to the server, replaced when it is lost.
+//!
+//! Connecting is nobody's errand: a task of the store does it, and goes on until the server is back. A call waits
+//! for a connection only while the first attempt after a loss is under way; when that has failed, it fails at
+//! once. A connection on which nothing has been answered for a while is replaced, for the way through it may be
+//! dead while a new one would be fine.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::failure::failure;
+use crate::error::{Error, Kind, Result};
+
+/// The pause after the first failed attempt to connect, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A connection that lived for less was not a good one: the next attempt waits.
+const GOOD_LIFE: Duration = Duration::from_secs(1);
+/// After this long without any answer a connection is replaced.
+const SILENCE: Duration = Duration::from_millis(500);
+/// Calls that may wait to be written.
+const QUEUE: usize = 1024;
+
+/// One connection, or the attempt to have one.
+pub(super) struct Link {
+    client: Client,
+    connect_timeout: Duration,
+    state: watch::Sender<State>,
+    begun: Instant,
+    /// When the first of the calls since the last answer was given up, in milliseconds since `begun`, and one
+    /// more; 0 when the last call was answered.
+    unanswered_since: AtomicU64,
+}
+
+#[derive(Clone)]
+enum State {
+    /// The first attempt, or the first after a loss.
+    Connecting,
+    Up(MultiplexedConnection, Arc<Notify>),
+    /// The last attempt has failed; more are made.
+    Down(Error),
+}
+
+/// A call that is given up when it is dropped before it is answered.
+struct Pending<'a> {
+    link: &'a Link,
+    lost: &'a Notify,
+    answered: bool,
+}
+
+// === impl Link ===
+
+impl Link {
+    pub(super) fn new(client: Client, connect_timeout: Duration) -> Self {
+        Self {
+            client,
+            connect_timeout,
+            state: watch::Sender::new(State::Connecting),
+            begun: Instant::now(),
+            unanswered_since: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether calls can be made now.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), State::Up(..))
+    }
+
+    /// The server's answer to `command`. An answer that says that something is wrong is an `Err` inside.
+    ///
+    /// # Errors
+    /// When there is no connection, or it is lost.
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+        let (mut connection, lost) = self.connection().await?;
+        let mut pending = Pending { link: self, lost: &lost, answered: false };
+        let answer = connection.send_packed_command(command).await;
+        pending.answered = true;
+        if self.unanswered_since.load(Ordering::Relaxed) != 0 {
+            self.unanswered_since.store(0, Ordering::Relaxed);
+        }
+        match answer {
+            // What has a code was said by the server: the connection is fine.
+            Err(error) if error.code().is_none() => {
+                lost.notify_one();
+                Err(failure(&error))
+            }
+            Ok(Value::ServerError(error)) => Ok(Err(error.into())),
+            answer => Ok(answer),
+        }
+    }
+
+    /// What came back cannot be an answer to what was asked: the two sides have lost each other.
+    pub(super) fn distrust(&self) {
+        if let State::Up(_, lost) = &*self.state.borrow() {
+            lost.notify_one();
+        }
+    }
+
+    async fn connection(&self) -> Result<(MultiplexedConnection, Arc<Notify>)> {
+        let ready = |state: &State| match state {
+            State::Connecting => None,
+            State::Up(connection, lost) => Some(Ok((connection.clone(), Arc::clone(lost)))),
+            State::Down(error) => Some(Err(error.clone())),
+        };
+        if let Some(connection) = ready(&self.state.borrow()) {
+            return connection;
+        }
+        let mut states = self.state.subscribe();
+        let state = states.wait_for(|state| ready(state).is_some()).await;
+        let gone = |_| Error::new(Kind::Store, "the connection to the store is being closed");
+        let state = state.map_err(gone)?.clone();
+        ready(&state).expect("it was waited for")
+    }
+
+    /// Connects, and connects again whenever the connection is lost. Ends only by being dropped.
+    pub(super) async fn keep(&self) {
+        let mut pause = FIRST_PAUSE;
+        self.state.send_replace(State::Connecting);
+        loop {
+            let begun = Instant::now();
+            let down = match self.connect().await {
+                Ok((connection, lost)) => {
+                    self.unanswered_since.store(0, Ordering::Relaxed);
+                    self.state.send_replace(State::Up(connection, Arc::clone(&lost)));
+                    lost.notified().await;
+                    if begun.elapsed() >= GOOD_LIFE {
+                        pause = FIRST_PAUSE;
+                        self.state.send_replace(State::Connecting);
+                        continue;
+                    }
+                    Error::new(Kind::Store, "the connection to redis was lost as soon as it was made")
+                }
+                Err(error) => error,
+            };
+            self.state.send_replace(State::Down(down));
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connect(&self) -> Result<(MultiplexedConnection, Arc<Notify>)> {
+        let lost = Arc::new(Notify::new());
+        let told = Arc::downgrade(&lost);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            // Every caller has a deadline of its own.
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE)
+            .set_push_sender(move |push: PushInfo| {
+                if let (PushKind::Disconnection, Some(lost)) = (push.kind, Weak::upgrade(&told)) {
+                    lost.notify_one();
+                }
+                Ok::<_, ::redis::aio::SendError>(())
+            });
+        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        connected.map(|connection| (connection, lost)).map_err(|error| failure(&error))
+    }
+}
+
+// === impl Pending ===
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let now = u64::try_from(self.link.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        let since = &self.link.unanswered_since;
+        match since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Err(first) if u128::from(now - first.min(now)) >= SILENCE.as_millis() => self.lost.notify_one(),
+            _ => {}
+        }
+    }
+}
