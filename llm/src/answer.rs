@@ -130,7 +130,8 @@ impl ChatStream {
         let tell = Arc::clone(&told);
         let frames = frames.inspect(move |frame| {
             let Ok(frame) = frame else { return };
-            let first = pace.as_mut().and_then(Pace::chunk);
+            // What holds no whole event yet is no chunk.
+            let first = pace.as_mut().filter(|_| !frame.events.is_empty()).and_then(Pace::chunk);
             if first.is_some() || frame.usage.is_some() {
                 let mut told = lock(&tell);
                 told.first_chunk = first.or(told.first_chunk);

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(
             shown,
             "t.toml:3:1: unknown key `api_kye`, did you mean `api_key`? (allowed: base_url, api_key, \
-             connect_timeout, stream_usage)\n    3 | api_kye = *************\n      | ^^^^^^^"
+             connect_timeout, stream_usage, provider_name)\n    3 | api_kye = *************\n      | ^^^^^^^"
         );
         let shown = refused("[providers.p.openai]\nbase_url = \"https://h/v1\"\ntoken = \"sk-live-123\"\n");
         assert!(!shown.contains("sk-live"), "{shown}");

@@ -27,6 +27,8 @@ const QUEUE_BYTES: usize = 8 << 20;
 const BATCH: usize = 64 << 10;
 /// How often what was held back and a target that does not work are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How soon a full queue is tried again at the end of the program.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// What the thread is asked to do.
 enum Job {
@@ -96,10 +98,15 @@ impl Queue {
     /// Has everything written, and waits for that at most as long as `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let (done, wait) = sync_channel(1);
-        if self.sender.try_send(Job::Flush(done)).is_ok() {
-            // Either it is done, or the target hangs and what is left is lost with the process.
-            let _ = wait.recv_timeout(patience);
+        let (mut left, mut job) = (patience, Job::Flush(done));
+        // A queue that is full is emptied in milliseconds, unless the target hangs.
+        while let Err(TrySendError::Full(refused)) = self.sender.try_send(job) {
+            let Some(less) = left.checked_sub(AGAIN) else { return };
+            std::thread::sleep(AGAIN);
+            (left, job) = (less, refused);
         }
+        // Either it is done, or the target hangs and what is left is lost with the process.
+        let _ = wait.recv_timeout(left);
     }
 }
 

@@ -32,11 +32,17 @@ const CUT: &str = "…[cut]";
 
 /// The events of a stream, kept for its end.
 #[derive(Debug, Default)]
-pub(crate) struct Recording(Vec<u8>);
+pub(crate) struct Recording {
+    events: Vec<u8>,
+    /// Whether there was more than is kept.
+    full: bool,
+}
 
 /// How many bytes may still be written.
 struct Room<'a> {
     left: usize,
+    /// Whether texts go on behind what is there of them.
+    goes_on: bool,
     redactor: &'a Redactor,
 }
 
@@ -91,19 +97,24 @@ fn whole(mut messages: Vec<Value>) -> String {
 impl Recording {
     /// Keeps the events of `frame`, as far as there is room.
     pub(crate) fn keep(&mut self, frame: &Frame) {
-        if self.0.len() + frame.events.len() <= MOST_RECORDED {
-            self.0.extend_from_slice(&frame.events);
+        // Nothing after a gap: it would be read as what follows.
+        self.full |= self.events.len() + frame.events.len() > MOST_RECORDED;
+        if !self.full {
+            self.events.extend_from_slice(&frame.events);
         }
     }
 
-    /// The messages of the stream so far, as JSON. A choice that has no end of its own ended with an error.
+    /// The messages of the stream so far, as JSON. A choice that has no end of its own ended with an error, or after what is
+    /// kept: then its reason is `unknown`.
     pub(crate) fn output_messages(&self, redactor: &Redactor) -> Option<String> {
         harmless(|| self.read(Room::new(redactor)))
     }
 
     fn read(&self, mut room: Room<'_>) -> Option<String> {
         let mut parser = SseParser::default();
-        parser.push(&self.0);
+        parser.push(&self.events);
+        room.goes_on = self.full;
+        let no_reason = if self.full { "unknown" } else { "error" };
         let mut choices: Vec<(u64, String, Option<String>)> = Vec::new();
         while let Ok(Some(event)) = parser.next_event() {
             let Ok(chunk) = serde_json::from_slice::<Value>(&event.data) else { continue };
@@ -121,7 +132,7 @@ impl Recording {
         }
         let message = |(_, text, reason): &(u64, String, Option<String>)| {
             let message = json!({"role": "assistant", "content": text});
-            room.choice(&json!({"message": message, "finish_reason": reason.as_deref().unwrap_or("error")}))
+            room.choice(&json!({"message": message, "finish_reason": reason.as_deref().unwrap_or(no_reason)}))
         };
         (!choices.is_empty()).then(|| whole(choices.iter().map(message).collect()))
     }
@@ -131,7 +142,7 @@ impl Recording {
 
 impl<'a> Room<'a> {
     fn new(redactor: &'a Redactor) -> Self {
-        Self { left: MOST_BYTES, redactor }
+        Self { left: MOST_BYTES, goes_on: false, redactor }
     }
 
     fn choice(&mut self, choice: &Value) -> Value {
@@ -197,13 +208,12 @@ impl<'a> Room<'a> {
         let Some(text) = value.as_str() else { return String::new() };
         let seen = up_to(text, self.left + LONGEST_SECRET);
         let clean = self.redactor.document("content", seen);
-        let (kept, written) = fitting(&clean, self.left);
+        // Where the text goes on, its end may be half a secret, and redaction moves that end.
+        let cut = self.goes_on || seen.len() < text.len();
+        let safe = if cut { up_to(&clean, clean.len().saturating_sub(LONGEST_SECRET)) } else { &*clean };
+        let (kept, written) = fitting(safe, self.left);
         self.left -= written;
-        if kept.len() < clean.len() || seen.len() < text.len() {
-            format!("{kept}{CUT}")
-        } else {
-            kept.to_owned()
-        }
+        if kept.len() < clean.len() || cut { format!("{kept}{CUT}") } else { kept.to_owned() }
     }
 }
 
@@ -232,7 +242,6 @@ fn fitting(text: &str, room: usize) -> (&str, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn input(messages: &Value) -> Value {
         let body = json!({"messages": messages}).to_string();
@@ -314,7 +323,7 @@ mod tests {
         recording.keep(&Frame { events: chunk("i", "m", 0, Delta::Stop), ..Frame::default() });
         let text = recording.output_messages(&Redactor::standard()).unwrap();
         assert!(text.contains(r#""finish_reason":"stop""#), "{text}");
-        let nothing = Recording(Bytes::new().to_vec());
+        let nothing = Recording::default();
         assert_eq!(nothing.output_messages(&Redactor::standard()), None);
     }
 }

@@ -101,8 +101,9 @@ impl Stop {
             Self::One(one) => vec![one],
             Self::Several(several) => several,
         };
-        let short = |stop: &String| StringValue::from(cut(stop, LONGEST_STOP).to_owned());
-        Value::Array(Array::String(several.iter().take(MOST_STOPS).map(short).collect()))
+        // A client wrote them: half of one could be half a secret, which nobody would recognise.
+        let told = several.into_iter().filter(|stop| stop.chars().count() <= LONGEST_STOP).take(MOST_STOPS);
+        Value::Array(Array::String(told.map(StringValue::from).collect()))
     }
 }
 
@@ -166,8 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_wrote_is_cut() {
-        let told = told(&format!(r#","stop":{}"#, serde_json::json!(vec!["é".repeat(500); 100])));
+    fn what_a_client_wrote_is_bounded_and_never_halved() {
+        let stops = [vec!["é".repeat(500)], vec!["é".repeat(64); 100]].concat();
+        let told = told(&format!(r#","stop":{}"#, serde_json::json!(stops)));
+        assert_eq!(told[0].matches(&"é".repeat(64)).count(), 8, "{}", told[0]);
         assert!(told[0].chars().count() < 8 * 80, "{}", told[0].len());
     }
 }

@@ -142,6 +142,10 @@ impl StoreHealth {
             return;
         }
         let mut closed = breaker.lock();
+        // A call that went well has come between.
+        if breaker.failures.load(Ordering::Relaxed) < FAILURES {
+            return;
+        }
         let since = closed.as_ref().map_or_else(wall_clock, |closed| closed.down.since);
         if closed.is_none() {
             tracing::warn!(store = self.name, reason = %error, "a cache's store fails and is left alone");

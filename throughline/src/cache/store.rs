@@ -43,6 +43,15 @@ pub enum Lookup {
     Corrupt,
 }
 
+// === impl Lookup ===
+
+impl Lookup {
+    /// Whether it is a value that is served as it is.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Found(found) if found.age < found.lifetime.fresh)
+    }
+}
+
 /// A place for values under keys. It may lose any of them at any time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",

@@ -39,8 +39,9 @@ impl<S: Store> Tiered<S> {
 
 impl<S: Store> Store for Tiered<S> {
     async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
-        if let Lookup::Found(found) = self.near.get(key, now).await? {
-            return Ok(Lookup::Found(found));
+        let near = self.near.get(key, now).await?;
+        if near.is_fresh() {
+            return Ok(near);
         }
         // That the shared store fails is seen in its health; the answer is kept in memory as after any miss.
         let found = self.far.get(key, now).await.unwrap_or(Lookup::Missing);
@@ -51,7 +52,11 @@ impl<S: Store> Store for Tiered<S> {
             let left = Lifetime { fresh: fresh - found.age, kept: kept.saturating_sub(found.age) };
             self.near.put(*key, found.value.clone(), left, now).await?;
         }
-        Ok(found)
+        // A stale value at hand is as good as a stale one from afar, and better than none.
+        match near {
+            Lookup::Found(_) if !found.is_fresh() => Ok(near),
+            _ => Ok(found),
+        }
     }
 
     async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {

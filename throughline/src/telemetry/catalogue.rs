@@ -3,6 +3,7 @@
 //! Each file declares its own beside the code that reports it; here is the shape of that, and the list. The reference page
 //! of the gateway is generated from it, and tests compare it with what is seen.
 
+use super::delivery;
 use super::family::{Family, Stability};
 use super::label::Label;
 use crate::cache::CacheOutcome;
@@ -51,6 +52,10 @@ enum Values {
 pub static COMMON_ATTRIBUTES: &[Attribute] = &[
     Attribute::string("throughline.outcome", "How the run ended: one of the primitive's outcomes"),
     Attribute::string("error.type", "Why it failed, if it did: a kind of error, or `cancelled`"),
+    Attribute::string(
+        "throughline.sampling.kept",
+        "On the root of a trace that the sampler declined and that is exported all the same: `error` or `slow`",
+    ),
 ];
 
 /// Where the label values of this library come from.
@@ -82,11 +87,14 @@ pub static LABELS: &[LabelSource] = &[
         "kinds of errors; of the route `none`: `invalid_route`, `routing_function`",
     )
     .in_family("router_errors"),
-    LabelSource::of("reason", "a closed set in the code").in_family("apm_spans_dropped"),
+    LabelSource::closed::<delivery::Loss>("reason").in_family("apm_spans_dropped"),
+    LabelSource::closed::<delivery::Outcome>("outcome").in_family("apm_declined_traces"),
+    LabelSource::of("exporter", "`otlp`, `console`, or the name that code gave an exporter of its own"),
+    LabelSource::of("queue", "`intake`, and the exporters"),
+    LabelSource::of("store", "names in code or configuration"),
     LabelSource::closed::<CacheOutcome>("outcome").in_family("cache_outcomes"),
     LabelSource::closed::<CircuitCall>("outcome").in_family("circuit_breaker_calls"),
-    LabelSource::of("error_type", "why an export failed: a closed set in the code")
-        .in_family("apm_export_failures"),
+    LabelSource::closed::<delivery::ErrorType>("error_type").in_family("apm_export_failures"),
 ];
 
 // === impl Reported ===

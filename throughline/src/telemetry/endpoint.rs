@@ -47,13 +47,13 @@ impl Endpoint {
     pub(super) fn bind(&self) -> Result<TcpListener, String> {
         let address = self.address;
         self.security.permits(address).map_err(|why| why.to_string())?;
+        let listener =
+            TcpListener::bind(address).map_err(|error| format!("metrics port {address}: {error}"))?;
         if security::is_public(address) && !self.security.encrypts() {
             tracing::warn!(
                 "metrics are served on {address} without TLS: passwords and tokens can be read on their way"
             );
         }
-        let listener =
-            TcpListener::bind(address).map_err(|error| format!("metrics port {address}: {error}"))?;
         listener.set_nonblocking(true).map_err(|error| format!("metrics port {address}: {error}"))?;
         Ok(listener)
     }

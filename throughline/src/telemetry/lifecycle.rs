@@ -31,6 +31,10 @@ pub(super) static FAMILIES: &[&Family] = &[&INIT_SUCCESS, &BUILD_INFO];
 
 /// How long a dropped [`Telemetry`] may take to deliver what it holds.
 const FLUSH_ON_DROP: Duration = Duration::from_secs(1);
+/// No delivery takes longer, whatever is asked for.
+const LONGEST_FLUSH: Duration = Duration::from_secs(24 * 60 * 60);
+/// What stopping takes beside the delivery.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// A running telemetry instance. Dropping it delivers what is left, for up to a second, and stops it.
 #[must_use = "telemetry stops when this is dropped"]
@@ -149,12 +153,13 @@ impl Telemetry {
             // The receiver may have stopped waiting.
             let _ = done.send(());
         });
-        // Either it is done or its thread is gone: nothing is left to wait for.
-        let _ = wait.await;
+        // Either it is done, or its thread is gone, or a processor of the program's own ignores its limit.
+        let _ = tokio::time::timeout(deadline.min(LONGEST_FLUSH) + MARGIN, wait).await;
     }
 
     /// What remains to be done to stop, unless it has been.
     fn stop(&self, deadline: Duration) -> Option<impl FnOnce() + Send + use<>> {
+        let deadline = deadline.min(LONGEST_FLUSH);
         self.sink.retire();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let Running { provider, pushing, worker } = std::mem::take(&mut *running);

@@ -199,7 +199,10 @@ fn recordable(cx: &Context) -> bool {
     let parent = cx.span();
     parent.is_sampled()
         || !parent.is_valid()
-        || (!parent.is_remote() && cx.sink().undecided().is_some_and(|held| held.holds(parent.trace_id())))
+        || match parent.is_remote() {
+            true => !cx.sink().follows_parent(),
+            false => cx.sink().undecided().is_some_and(|held| held.holds(parent.trace_id())),
+        }
 }
 
 /// The span, if it is sampled, and the context for what is inside: the stages inside a root that the sampler

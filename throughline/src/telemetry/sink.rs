@@ -34,6 +34,8 @@ struct On {
     registry: Registry,
     tracer: Option<SdkTracer>,
     undecided: Option<Arc<Undecided>>,
+    /// Whether the sampler does as a remote parent says.
+    follows_parent: bool,
     exemplars: bool,
     redactor: OnceLock<Redactor>,
 }
@@ -52,7 +54,8 @@ impl Sink {
         undecided: Option<Arc<Undecided>>,
     ) -> Self {
         let exemplars = settings.exemplars;
-        let on = On { registry, tracer, undecided, exemplars, redactor: OnceLock::new() };
+        let follows_parent = settings.delivery.head.by_parent();
+        let on = On { registry, tracer, undecided, follows_parent, exemplars, redactor: OnceLock::new() };
         Self::of(clock, settings.propagators, Some(on))
     }
 
@@ -149,6 +152,10 @@ impl Sink {
 
     /// Where traces are held that the sampler declined, if they are.
     #[inline]
+    pub(super) fn follows_parent(&self) -> bool {
+        self.0.on.as_ref().is_none_or(|on| on.follows_parent)
+    }
+
     pub(super) fn undecided(&self) -> Option<&Undecided> {
         self.0.on.as_ref().and_then(|on| on.undecided.as_deref())
     }

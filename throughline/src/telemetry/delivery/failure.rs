@@ -5,7 +5,7 @@ use std::time::Duration;
 
 crate::labels! {
     /// The `error_type` of `apm_export_failures_total`.
-    pub(super) enum ErrorType {
+    pub(in crate::telemetry) enum ErrorType {
         Dns = "dns",
         Refused = "refused",
         Timeout = "timeout",

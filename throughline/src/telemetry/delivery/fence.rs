@@ -41,9 +41,8 @@ impl<P: SpanProcessor> SpanProcessor for Fence<P> {
     }
 
     fn on_end(&self, span: SpanData) {
-        if self.caught(|inner| inner.on_end(span)).is_some() {
-            self.report.works();
-        }
+        // One that has panicked stays suspect: its state may be half of what it was to be.
+        self.caught(|inner| inner.on_end(span));
     }
 
     fn force_flush(&self) -> OTelSdkResult {

@@ -90,7 +90,8 @@ impl Intake {
             self.waiting.enough.notify_one();
             return;
         }
-        let count = self.waiting.count.fetch_add(1, Ordering::Relaxed) + 1;
+        // It may have been taken before it is counted here: then the count wraps, for that moment.
+        let count = self.waiting.count.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if count.is_multiple_of(self.waiting.batch) {
             self.waiting.enough.notify_one();
         }

@@ -43,11 +43,13 @@ mod tail;
 mod undecided;
 mod variables;
 
+pub(super) use failure::ErrorType;
 pub(super) use pipeline::{Foreign, Pipeline};
 pub(super) use push::Pushing;
+pub(super) use report::Loss;
 pub(super) use settings::Delivery;
 pub use settings::{Metrics, Traces};
-pub(super) use undecided::Undecided;
+pub(super) use undecided::{Outcome, Undecided};
 
 use super::family::Family;
 

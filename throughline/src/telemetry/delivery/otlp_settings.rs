@@ -182,6 +182,13 @@ fn endpoint(name: &str, variables: &mut Variables<'_>) -> Option<String> {
     let given = variables.get(name)?;
     let (scheme, rest) = given.split_once("://").map_or(("", &*given), |(scheme, rest)| (scheme, rest));
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if !authority.contains('@') && path.contains('@') {
+        variables.warn(format!(
+            "{name} has an `@` behind its host: if that ends a password with `/`, `?` or `#` in it, it is no address, so it \
+             is ignored; in a path write %40"
+        ));
+        return None;
+    }
     let Some((_, host)) = authority.rsplit_once('@') else { return Some(given) };
     variables.warn(format!(
         "{name} holds a user and a password, which are not sent: use OTEL_EXPORTER_OTLP_HEADERS for an authorization header"

@@ -40,7 +40,8 @@ struct Pusher {
 }
 
 enum Target {
-    Console,
+    /// With the write that is under way, if one is: a reader who does not read holds one page and no more.
+    Console(Option<JoinHandle<std::io::Result<()>>>),
     #[cfg(feature = "otlp")]
     Otlp(Box<super::otlp::Link>, super::otlp::Page),
 }
@@ -90,7 +91,7 @@ fn reach(
     let registry = sink.registry()?;
     if target == Metrics::Console {
         let report = Report::new(Signal::Metrics, "metrics_console", "standard error", registry, health);
-        return Some((Target::Console, report));
+        return Some((Target::Console(None), report));
     }
     #[cfg(feature = "otlp")]
     {
@@ -159,11 +160,16 @@ impl Target {
     /// Returns how many data points were rejected.
     async fn push(&mut self, sink: &Sink, budget: &Budget, report: &Report) -> Result<usize, Failure> {
         match self {
-            Self::Console => {
+            Self::Console(writing) => {
                 let _ = budget;
+                if writing.as_ref().is_some_and(|write| !write.is_finished()) {
+                    let failure = Failure::new(ErrorType::Timeout, "standard error takes nothing");
+                    report.failed(&failure);
+                    return Err(failure);
+                }
                 let page = sink.render();
-                let written =
-                    tokio::task::spawn_blocking(move || std::io::stderr().write_all(page.as_bytes())).await;
+                let write = tokio::task::spawn_blocking(move || std::io::stderr().write_all(page.as_bytes()));
+                let written = writing.insert(write).await;
                 match written {
                     Ok(Ok(())) => Ok(0),
                     _ => Err(Failure::new(ErrorType::Other, "standard error cannot be written to")),

@@ -27,7 +27,7 @@ pub(super) static FAMILIES: &[&Family] = &[&FAILURES, &LOST, &EXPORTED];
 
 crate::labels! {
     /// The `reason` of `apm_spans_dropped_total`.
-    pub(super) enum Loss {
+    pub(in crate::telemetry) enum Loss {
         QueueFull = "queue_full",
         NotRedacted = "not_redacted",
         ExportFailed = "export_failed",

@@ -27,6 +27,11 @@ impl Default for Head {
 }
 
 impl Head {
+    /// Whether it does as a parent in another process says.
+    pub(in crate::telemetry) fn by_parent(self) -> bool {
+        self.by_parent
+    }
+
     pub(super) fn apply(&mut self, variables: &mut Variables<'_>) {
         let Some(name) = variables.word(VARIABLE) else { return };
         let (by_parent, rule) = match name.strip_prefix("parentbased_") {

@@ -43,7 +43,7 @@ const REMEMBERED: usize = 64;
 
 crate::labels! {
     /// What became of a trace.
-    enum Outcome {
+    pub(in crate::telemetry) enum Outcome {
         Error = "kept_error",
         Slow = "kept_slow",
         Discarded = "discarded",

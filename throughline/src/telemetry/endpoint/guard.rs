@@ -128,9 +128,10 @@ impl Guard {
         }
         let (rules, files) = self.sources.load();
         let outcome = rules.and_then(|rules| {
-            if self.public && !rules.authenticate() {
+            // Also where other machines do not reach it: a file that is being written is empty for a moment.
+            if (self.public || self.rules().authenticate()) && !rules.authenticate() {
                 return Err(ConfigError::new(
-                    "nobody would have to show who they are any more, and other machines reach it",
+                    "nobody would have to show who they are any more, which takes a restart",
                 ));
             }
             if self.rules().encrypt() && !rules.encrypt() {

@@ -101,7 +101,8 @@ impl Link {
         let (signal, protocol) = (self.signal, self.protocol);
         let answer = self.client()?.send(body).await;
         let result = answer.and_then(|answer| answer.rejected(signal, protocol));
-        if result.as_ref().is_err_and(|failure| failure.kind == ErrorType::Tls) {
+        // A file may be another one now; a connection that has gone silent stays silent.
+        if result.as_ref().is_err_and(|failure| matches!(failure.kind, ErrorType::Tls | ErrorType::Timeout)) {
             self.client = None;
         }
         result
