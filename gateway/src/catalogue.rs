@@ -248,7 +248,7 @@ mod tests {
         let families = data["families"].as_array().unwrap();
         assert!(families.len() > 50, "{}", families.len());
         for family in families {
-            assert!(page.contains(&format!("### {}\n", format!("`{}`", family["name"].as_str().unwrap()))));
+            assert!(page.contains(&format!("### `{}`\n", family["name"].as_str().unwrap())));
         }
         let spans = data["spans"].as_array().unwrap();
         assert_eq!(spans.len(), data["primitives"].as_array().unwrap().len());

@@ -96,6 +96,7 @@ impl Queue {
     }
 
     /// Has everything written, and waits for that at most as long as `patience`.
+    #[expect(clippy::disallowed_methods, reason = "the program ends, and its runtime has ended")]
     pub(super) fn flush(&self, patience: Duration) {
         let (done, wait) = sync_channel(1);
         let (mut left, mut job) = (patience, Job::Flush(done));
