@@ -48,6 +48,8 @@ pub(crate) static FAMILIES: &[&Family] = &[&REQUESTS, &DURATION, &OVERHEAD, &IN_
 pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
     "gateway",
     &[
+        Attribute::string("url.path", "The path of the route, where the route is known"),
+        Attribute::string("url.scheme", "`http`"),
         Attribute::string("http.request.method", "The method of the route, or `_OTHER`"),
         Attribute::string("http.route", "The path of the route, or `other`"),
         Attribute::int("http.response.status_code", "What was answered"),

@@ -67,7 +67,7 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Served<P> {
             sink: cx.sink().clone(),
             clock: cx.clock(),
             started: cx.clock().now(),
-            trace: cx.span().is_sampled().then(|| cx.span().trace_id()),
+            trace: (cx.span().is_sampled() && cx.sink().exemplars()).then(|| cx.span().trace_id()),
             ended: false,
         })
     }

@@ -15,7 +15,8 @@ use super::registry::Gauge;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Degraded {
-    /// Which: `metrics` (the port), `endpoint_security` (its files), `traces` (an exporter that could not be made), `export` (spans are not taken), `thread`.
+    /// Which: `metrics` (the port), `endpoint_security` (its files), an exporter (`traces_otlp`, `metrics_console`, or the name
+    /// that code gave it), `span_processor`, `thread`, or a part of the program.
     pub part: Cow<'static, str>,
     /// Why. It holds nothing secret.
     pub reason: String,

@@ -125,9 +125,10 @@ impl Sink {
         self.0.propagators
     }
 
-    /// Whether histograms show traces.
+    /// Whether histograms may show traces beside what they count.
+    #[must_use]
     #[inline]
-    pub(super) fn exemplars(&self) -> bool {
+    pub fn exemplars(&self) -> bool {
         self.0.on.as_ref().is_some_and(|on| on.exemplars)
     }
 
