@@ -69,6 +69,7 @@ async fn recovers(gateway: &Gateway, collector: &Collector) {
     let ready = async || (readiness(gateway).await["status"] == "ready").then_some(());
     until("the recovery", ready).await;
     assert!(gateway.metric("apm_spans_exported_total", &[("exporter", "otlp")]).await >= 1.0);
+    gateway.says("again").await;
     let log = gateway.log();
     assert_eq!(log.matches("spans do not reach").count(), 1, "said once: {log}");
     assert_eq!(log.matches("again").count(), 1, "{log}");

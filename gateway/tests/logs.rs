@@ -374,11 +374,7 @@ async fn a_pipe_that_nobody_reads_is_said_at_the_start_and_used_once_somebody_do
     let (_directory, file) = directory();
     mkfifoat(CWD, &file, Mode::RUSR | Mode::WUSR).unwrap();
     let gateway = to_file(&file).start().await;
-    assert!(
-        gateway.log().contains("it is a pipe that nobody reads; lines are lost until it can"),
-        "{}",
-        gateway.log()
-    );
+    gateway.says("it is a pipe that nobody reads; lines are lost until it can").await;
     asked(&gateway, 20).await;
     until("the loss", async || (lost(&gateway, "write_failed").await >= 21.0).then_some(())).await;
     assert!(becomes_degraded(&gateway).await.contains("it is a pipe that nobody reads"));

@@ -83,7 +83,7 @@ async fn all_three_protocols_carry_the_same_spans() {
             let span = &got.request.resource_spans[0].scope_spans[0].spans[0];
             assert_eq!((span.trace_id.len(), span.span_id.len()), (16, 8));
             assert!(span.end_time_unix_nano >= span.start_time_unix_nano && span.start_time_unix_nano > 0);
-            let log = gateway.log();
+            let log = gateway.stop().await.stderr;
             assert!(!log.contains("c2VjcmV0"), "{log}");
         }
     }

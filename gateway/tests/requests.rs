@@ -120,7 +120,8 @@ async fn a_key_sent_as_the_name_of_a_model_is_not_echoed_and_is_counted() {
     let message = answer.error()["message"].as_str().unwrap().to_owned();
     assert!(message.starts_with("the model `[REDACTED:API_KEY]` does not exist"), "{message}");
     assert!(gateway.metric("redactions_total", &[("kind", "api_key")]).await >= 1.0);
-    assert!(!gateway.log().contains(&key[..40]), "{}", gateway.log());
+    let log = gateway.stop().await.stderr;
+    assert!(!log.contains(&key[..40]), "{log}");
 }
 
 #[tokio::test]

@@ -233,6 +233,11 @@ impl Gateway {
         self.stdout.text()
     }
 
+    /// Waits until it has logged `text`: lines are written behind what they speak of.
+    pub(crate) async fn says(&self, text: &str) {
+        until(text, async || self.log().contains(text).then_some(())).await;
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.text()
