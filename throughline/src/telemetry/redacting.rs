@@ -238,7 +238,10 @@ mod tests {
             let text = format!("model-{}", number % (REMEMBERED * 5));
             assert_eq!(redacting.cleaned("gen_ai.request.model", &text), None);
             let address = format!("m{number}@example.com");
-            assert_eq!(redacting.cleaned("gen_ai.request.model", &address).as_deref(), Some("[REDACTED:EMAIL]"));
+            assert_eq!(
+                redacting.cleaned("gen_ai.request.model", &address).as_deref(),
+                Some("[REDACTED:EMAIL]")
+            );
         }
         let long = "a".repeat(LONGEST_REMEMBERED + 1);
         assert_eq!((redacting.cleaned("k", &long), redacting.harmless.has("k", &long)), (None, false));

@@ -293,20 +293,16 @@ mod tests {
             .prop_map(|(name, at, attributes, dropped)| Event::new(name, at, attributes, dropped));
         let link = (any_context(), any_attributes(), any::<u32>())
             .prop_map(|(context, attributes, dropped)| Link::new(context, attributes, dropped));
-        let kinds = [
-            SpanKind::Client,
-            SpanKind::Server,
-            SpanKind::Internal,
-            SpanKind::Producer,
-            SpanKind::Consumer,
-        ];
+        let kinds =
+            [SpanKind::Client, SpanKind::Server, SpanKind::Internal, SpanKind::Producer, SpanKind::Consumer];
         let status = prop_oneof![
             Just(Status::Unset),
             Just(Status::Ok),
             ".{0,9}".prop_map(|text| Status::Error { description: Cow::Owned(text) }),
         ];
         let scope = prop_oneof![Just("a"), Just("b")].prop_map(|name| {
-            let scope = InstrumentationScope::builder(name).with_version("1.2").with_schema_url("https://x/1");
+            let scope =
+                InstrumentationScope::builder(name).with_version("1.2").with_schema_url("https://x/1");
             scope.with_attributes([KeyValue::new("k", 1)]).build()
         });
         let lists = (vec(event, 0..3), any::<u32>(), vec(link, 0..3), any::<u32>());

@@ -72,7 +72,10 @@ impl Link {
     ///
     /// # Errors
     /// Why it cannot be written.
-    pub(super) fn written<M: prost::Message + serde::Serialize>(&self, message: &M) -> Result<Vec<u8>, String> {
+    pub(super) fn written<M: prost::Message + serde::Serialize>(
+        &self,
+        message: &M,
+    ) -> Result<Vec<u8>, String> {
         request::written(message, self.protocol)
     }
 
