@@ -135,6 +135,9 @@ fn place(key: &str, text: &str) -> usize {
 /// A client's `tracestate` travels in every span. One that holds something secret is left out as a whole: its entries belong
 /// to others, who take them as they are or not at all.
 fn trace_state(redactor: &Redactor, context: &mut SpanContext) {
+    if *context.trace_state() == TraceState::NONE {
+        return;
+    }
     let header = context.trace_state().header();
     let secret = |entry: &str| {
         let (key, value) = entry.split_once('=').unwrap_or(("", entry));
