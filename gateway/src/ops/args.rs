@@ -58,6 +58,9 @@ pub(crate) struct Export {
     /// Where Grafana is: alerts link to URL/d/DASHBOARD
     #[arg(long, value_name = "URL", default_value = "http://localhost:3000")]
     dashboard_url: String,
+    /// Where Alertmanager sends alerts: to URL/critical, URL/warning, URL/info and URL/watchdog
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9095")]
+    alert_webhook: String,
     /// Warn when less of the lookups is answered from the cache, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = Thresholds::default().cache_hit_rate)]
     min_cache_hit_rate: f64,
@@ -115,6 +118,7 @@ impl Export {
             objective: self.objective,
             runbook_url: self.runbook_url.clone().unwrap_or(defaults.runbook_url),
             dashboard_url: self.dashboard_url.clone(),
+            alert_webhook: self.alert_webhook.clone(),
             thresholds: Thresholds {
                 cache_hit_rate: self.min_cache_hit_rate,
                 savings: self.min_savings,

@@ -5,6 +5,7 @@
 //! writes it ([`export`]); the folder `ops/` of the repository is what it writes with defaults, kept by `cargo xtask gen`.
 //! `ops check` asks a live Prometheus whether every series is there that the pack needs ([`check`]).
 
+mod alertmanager;
 pub(crate) mod args;
 mod board;
 mod check;
@@ -14,5 +15,6 @@ mod deployment;
 mod export;
 mod options;
 mod pack;
+mod prometheus;
 
 pub(crate) use command::{Ended, run};

@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) runbook_url: String,
     /// The address of Grafana, without a slash at its end.
     pub(crate) dashboard_url: String,
+    /// The address that Alertmanager posts alerts to, without a slash at its end.
+    pub(crate) alert_webhook: String,
     pub(crate) thresholds: Thresholds,
     /// What the models may cost in 30 days, in USD. Without one nothing watches it.
     pub(crate) monthly_budget: Option<f64>,
@@ -57,6 +59,7 @@ impl Default for Options {
             objective: 99.9,
             runbook_url: format!("{REPOSITORY}/blob/main/ops/runbooks"),
             dashboard_url: "http://localhost:3000".to_owned(),
+            alert_webhook: "http://127.0.0.1:9095".to_owned(),
             thresholds: Thresholds::default(),
             monthly_budget: None,
         }
@@ -86,7 +89,18 @@ impl Options {
         }
         self.runbook_url = address("--runbook-url", &self.runbook_url)?;
         self.dashboard_url = address("--dashboard-url", &self.dashboard_url)?;
+        self.alert_webhook = address("--alert-webhook", &self.alert_webhook)?;
         Ok(self)
+    }
+
+    /// A PromQL expression with `$job` for the matcher of the job, for this job.
+    pub(crate) fn selecting(&self, expr: &str) -> String {
+        expr.replace("$job", &format!("job=\"{}\"", self.job))
+    }
+
+    /// Which share of requests may fail, 0 to 1, as PromQL writes it.
+    pub(crate) fn error_budget(&self) -> String {
+        share(100.0 - self.objective)
     }
 
     /// A text that was written by hand for the default job, for this one.
@@ -94,6 +108,16 @@ impl Options {
         text.replace(&format!("job=\"{JOB}\""), &format!("job=\"{}\"", self.job))
             .replace(&format!("job_name: {JOB}\n"), &format!("job_name: {}\n", self.job))
     }
+}
+
+/// A percentage as a share from 0 to 1, without the dust of binary fractions.
+pub(crate) fn share(percent: f64) -> String {
+    plain(percent / 100.0)
+}
+
+/// A number with at most nine digits behind the point, without the dust of binary fractions.
+pub(crate) fn plain(number: f64) -> String {
+    ((number * 1e9).round() / 1e9).to_string()
 }
 
 // === impl Thresholds ===
@@ -206,6 +230,14 @@ mod tests {
         assert!(url("https://c.example/{{ x }}").contains("encode them"));
         let fine = Options { runbook_url: "https://wiki.example/runbooks/".to_owned(), ..Options::default() };
         assert_eq!(fine.validated().unwrap().runbook_url, "https://wiki.example/runbooks");
+    }
+
+    #[test]
+    fn shares_are_written_as_people_would() {
+        assert_eq!(Options::default().error_budget(), "0.001");
+        assert_eq!(Options { objective: 99.99, ..Options::default() }.error_budget(), "0.0001");
+        assert_eq!(share(40.0), "0.4");
+        assert_eq!(plain(100.0 - 99.9), "0.1");
     }
 
     #[test]

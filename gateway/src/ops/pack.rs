@@ -1,7 +1,7 @@
 //! The pack: every file that `ops export` writes.
 
 use super::options::Options;
-use super::{dashboards, deployment};
+use super::{alertmanager, dashboards, deployment, prometheus};
 
 /// A file of the pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,13 @@ pub(crate) struct File {
 
 /// Every file, by path.
 pub(crate) fn files(options: &Options) -> Vec<File> {
-    let mut files = [dashboards::files(options), deployment::files(options)].concat();
+    let mut files = [
+        prometheus::files(options),
+        alertmanager::files(options),
+        dashboards::files(options),
+        deployment::files(options),
+    ]
+    .concat();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }
