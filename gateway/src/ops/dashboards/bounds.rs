@@ -10,6 +10,10 @@ pub(super) struct Bounds {
     pub(super) savings: f64,
     pub(super) timeout_rate: f64,
     pub(super) overhead: f64,
+    /// What models may cost in 30 days, in USD, if anybody has said so.
+    pub(super) budget: Option<f64>,
+    /// The share of it that is too much.
+    pub(super) budget_spent: f64,
 }
 
 // === impl Bounds ===
@@ -23,6 +27,8 @@ impl Bounds {
             savings: share(limits.savings),
             timeout_rate: share(limits.timeout_rate),
             overhead: limits.overhead,
+            budget: options.monthly_budget,
+            budget_spent: share(limits.budget_spent),
         }
     }
 

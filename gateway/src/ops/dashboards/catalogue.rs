@@ -70,7 +70,9 @@ impl Catalogue {
 
     fn finding(&self, selector: &Selector) -> Option<String> {
         let name = &selector.name;
-        let Some(known) = self.series.get(name) else { return Some(format!("`{name}` is no series of ours")) };
+        let Some(known) = self.series.get(name) else {
+            return Some(format!("`{name}` is no series of ours"));
+        };
         let given: &[&str] = if known.recorded { &["job"] } else { &["job", "instance"] };
         let asked = selector.matchers.iter().map(|(label, _)| label).chain(&selector.asked);
         let unknown =

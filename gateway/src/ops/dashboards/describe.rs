@@ -212,6 +212,11 @@ impl Panel {
         Self { limits: Some(Limits { bad: Side::Below, warning, critical }), ..self }
     }
 
+    /// Limits that depend on the options.
+    pub(super) fn limited(self, limits: Option<Limits>) -> Self {
+        Self { limits, ..self }
+    }
+
     /// Words for the values.
     pub(super) fn words(self, words: &'static [Word]) -> Self {
         Self { words, ..self }

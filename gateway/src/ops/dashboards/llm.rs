@@ -1,7 +1,7 @@
 //! LLM Usage & Costs: what models cost, what was saved, and how fast they answer.
 
 use super::Bounds;
-use super::describe::{Dashboard, Panel, Row, Unit, Variable, quantile};
+use super::describe::{Dashboard, Limits, Panel, Row, Side, Unit, Variable, quantile};
 use crate::ops::board::Board;
 
 pub(super) fn dashboard(bounds: &Bounds) -> Dashboard {
@@ -20,20 +20,34 @@ fn either(query: impl Fn(&str) -> String, today: &str, to_come: &str) -> String 
 }
 
 fn fine(bounds: &Bounds) -> Row {
+    let limits = bounds.budget.map(|budget| Limits {
+        bad: Side::Above,
+        warning: budget * bounds.budget_spent,
+        critical: budget,
+    });
+    let spent = match bounds.budget {
+        Some(budget) => {
+            format!("Below the budget of {budget} USD; at {} of it is an alert.", Bounds::percent(bounds.budget_spent))
+        }
+        None => "Below the month's budget. `throughline ops export --monthly-budget` makes it a limit and an alert.".to_owned(),
+    };
     let panels = vec![
         Panel::stat("Spend per hour", Unit::Usd)
             .shows("What model calls cost at the pace of now.")
             .good("Near the same hour of the week before: three times as much is an alert.")
-            .alert("CostSpike")
+            .alert("LlmCostSpike")
             .query("per hour", r#"3600 * sum(rate(llm_cost_usd_total{@,model=~"$model"}[@]))"#),
-        Panel::stat("Spent", Unit::Usd)
-            .shows("What model calls cost in the time that is shown.")
-            .good("What the plan says for such a time.")
-            .query("spent", r#"sum(increase(llm_cost_usd_total{@,model=~"$model"}[$__range]))"#),
+        Panel::stat("Spent in 30 days", Unit::Usd)
+            .shows("What model calls of all models cost in the last 30 days; before the first full hour, in the last hour.")
+            .good(spent)
+            .limited(limits)
+            .alert("LlmBudgetNearlySpent")
+            .query("spent", "sum(job:llm_cost_usd:sum30d{#}) or sum(job:llm_cost_usd:increase1h{#})"),
         Panel::stat("30 days at this pace", Unit::Usd)
             .shows("What 30 days would cost at the average pace of the time that is shown.")
-            .good("Below the month's budget. Show a week: a day or a night alone misleads.")
-            .alert("BudgetNearlySpent")
+            .good("As the plan says. Show a week: a day or a night alone misleads.")
+            .limited(limits)
+            .alert("LlmBudgetNearlySpent")
             .query("forecast", r#"2592000 * sum(rate(llm_cost_usd_total{@,model=~"$model"}[$__range]))"#),
         Panel::stat("Saved by routing", Unit::Share)
             .shows("What the chosen routes cost less than the baseline's would have, over 6 hours.")
@@ -42,7 +56,7 @@ fn fine(bounds: &Bounds) -> Row {
                 Bounds::percent(bounds.savings)
             ))
             .bad_below(bounds.savings, 0.0)
-            .alert("RouterCostSavingsLow")
+            .alert("RouterSavingsLow")
             .query(
                 "saved",
                 "1 - sum(job:router_cost_usd:increase6h{#}) / (sum(job:router_baseline_cost_usd:increase6h{#}) > 0)",
@@ -78,7 +92,7 @@ fn costs(bounds: &Bounds) -> Row {
         Panel::stacked("Cost by model", Unit::Usd)
             .shows("What each model costs in an hour at the pace of that time.")
             .good("The dear models are the thin layers. A layer that grows alone: look at the decisions of the router.")
-            .alert("CostSpike")
+            .alert("LlmCostSpike")
             .query(
                 "{{provider}} {{model}}",
                 r#"3600 * sum by (provider, model) (rate(llm_cost_usd_total{@,model=~"$model"}[@]))"#,
@@ -89,13 +103,13 @@ fn costs(bounds: &Bounds) -> Row {
                 "The distance is what routing saves: at least {} of the upper line.",
                 Bounds::percent(bounds.savings)
             ))
-            .alert("RouterCostSavingsLow")
+            .alert("RouterSavingsLow")
             .query("cost", format!("3600 * {spent}"))
             .query("baseline", format!("3600 * {baseline}")),
         Panel::lines("Savings", Unit::Usd)
             .shows("What is saved in an hour: net of what dearer routes cost more, gross without that, and by the cache.")
             .good("Net near gross. Net far below: some requests go to routes dearer than the baseline.")
-            .alert("RouterCostSavingsLow")
+            .alert("RouterSavingsLow")
             .query("net", format!("3600 * ({baseline} - {spent})"))
             .query("gross", "3600 * sum(rate(router_cost_savings_usd_total{@}[@]))")
             .query("cache", "3600 * sum(rate(cache_cost_savings_usd_total{@}[@]))"),
@@ -178,7 +192,7 @@ fn speed() -> Row {
             .shows("Share of the calls to each provider that failed; those whose caller went away are not in it.")
             .good("Below 1 %. Retries and fallbacks hide it from callers until it is large.")
             .bad_above(0.01, 0.1)
-            .alert("CircuitBreakerOpen")
+            .alert("CircuitOpen")
             .query("{{gen_ai_provider_name}}", either(failed, today, to_come)),
     ];
     Row::new("Speed and faults of models", panels)

@@ -17,6 +17,11 @@ mod render;
 mod system;
 mod workflows;
 
+#[cfg(test)]
+mod catalogue;
+#[cfg(test)]
+mod promql;
+
 use bounds::Bounds;
 use describe::Dashboard;
 

@@ -42,19 +42,19 @@ fn fine(bounds: &Bounds) -> Row {
     );
     let panels = vec![
         Panel::stat("Overhead, p99", Unit::Seconds)
-            .shows("The gateway's own share of a request, in 99 of 100.")
+            .shows("The gateway's own share of a request, in 99 of 100, on the slowest route, over 10 minutes.")
             .good(format!("Below {}. Above: busy workers, a slow store, or large requests.", Bounds::seconds(bounds.overhead)))
             .bad_above(bounds.overhead / 2.0, bounds.overhead)
             .alert("GatewayOverheadHigh")
-            .query("p99", quantile("0.99", OVERHEAD, ROUTE, "")),
+            .query("p99", r#"max(job_route:gateway_overhead_seconds:p99_10m{#,route=~"$route"})"#),
         Panel::stat("Share of the gateway", Unit::Share)
             .shows("How much of the time that requests take is the gateway's own.")
             .good("Below 1 %. Answers from the cache are all ours, so that a high hit rate raises it.")
             .query("ours", share),
         Panel::stat("Latency, p95", Unit::Seconds)
-            .shows("Nineteen requests of twenty were answered within this time.")
+            .shows("Nineteen requests of twenty were answered within this time, on the slowest route, over 5 minutes.")
             .good("As yesterday.")
-            .query("p95", quantile("0.95", "gateway_request_duration_seconds", ROUTE, "")),
+            .query("p95", r#"max(job_route:gateway_request_duration_seconds:p95_5m{#,route=~"$route"})"#),
         Panel::stat("Cache hit, p95", Unit::Seconds)
             .shows("What the cache takes for an answer that it has.")
             .good("Below 5 ms: memory takes microseconds, Redis a millisecond.")
@@ -141,7 +141,7 @@ fn monitoring() -> Row {
             .shows("What it takes Prometheus to read an instance's metrics.")
             .good("Below 100 ms. Near the scrape timeout, figures begin to be missing.")
             .bad_above(1.0, 5.0)
-            .alert("ApmTargetDown")
+            .alert("GatewayTargetDown")
             .query("{{instance}}", "max by (instance) (scrape_duration_seconds{@})"),
         Panel::lines("Series by instance", Unit::Count)
             .shows("Samples that a scrape reads from each instance.")

@@ -24,41 +24,41 @@ pub(super) fn dashboard(bounds: &Bounds) -> Dashboard {
 }
 
 fn fine(bounds: &Bounds) -> Row {
-    let all = "sum(rate(gateway_requests_total{@}[@]))";
-    let failed =
-        format!(r#"(sum(rate(gateway_requests_total{{@,code=~"5.."}}[@])) or 0 * {all}) / ({all} > 0)"#);
     let errors = bounds.allowed_errors();
+    let left = format!(
+        "min(job:gateway_error_budget_left:ratio30d{{#}}) or 1 - max(job:gateway_errors:ratio_rate3d{{#}}) / {errors}"
+    );
     let panels = vec![
         Panel::stat("Error budget left", Unit::Share)
             .shows("What is left of the errors that the objective allows in 30 days.")
             .good(format!(
-                "Above 25 %. At 0 % the objective of {} is missed: release nothing that is not a repair.",
+                "Above 25 %; before the first full hour, of what there is. At 0 % the objective of {} is missed: release nothing that is not a repair.",
                 Bounds::percent(bounds.objective)
             ))
             .bad_below(0.25, 0.0)
             .alert("GatewayErrorBudgetBurn")
-            .query("left", format!("1 - max(job:slo_gateway_errors:ratio_rate30d{{#}}) / {errors}")),
+            .query("left", left),
         Panel::stat("Burn rate, one hour", Unit::Count)
             .shows("How many times faster than allowed the error budget was used in the last hour.")
             .good("Below 1: at 1 the budget is used up after exactly 30 days, at 14.4 after two.")
             .bad_above(1.0, 14.4)
             .alert("GatewayErrorBudgetBurn")
-            .query("times", format!("max(job:slo_gateway_errors:ratio_rate1h{{#}}) / {errors}")),
+            .query("times", format!("max(job:gateway_errors:ratio_rate1h{{#}}) / {errors}")),
         Panel::stat("Failed requests", Unit::Share)
-            .shows("Share of requests that the gateway answered with 5xx.")
+            .shows("Share of the requests to the API that were answered with 5xx, over 5 minutes.")
             .good(format!("Below {}, which is all that the objective allows.", Bounds::percent(errors)))
             .bad_above(errors, 14.4 * errors)
             .alert("GatewayErrorBudgetBurn")
-            .query("failed", failed),
+            .query("failed", "max(job:gateway_errors:ratio_rate5m{#})"),
         Panel::stat("Latency, p95", Unit::Seconds)
-            .shows("Nineteen requests of twenty were answered within this time.")
+            .shows("Nineteen requests of twenty were answered within this time, on the slowest route, over 5 minutes.")
             .good("As yesterday: it is the models' time above all. If it rises, Performance says whose time it is.")
-            .query("p95", quantile("0.95", "gateway_request_duration_seconds", r#"{@,route=~"$route"}"#, "")),
+            .query("p95", r#"max(job_route:gateway_request_duration_seconds:p95_5m{#,route=~"$route"})"#),
         Panel::stat("Instances that answer", Unit::Share)
             .shows("Share of the instances whose metrics could be read.")
             .good("100 %. Less: a process is gone, or the network between it and Prometheus is.")
             .bad_below(1.0, 0.5)
-            .alert("ApmTargetDown")
+            .alert("GatewayTargetDown")
             .query("answer", "sum(up{@}) / count(up{@})"),
         Panel::stat("Alerts that fire", Unit::Count)
             .shows("Warnings and critical alerts that fire now.")
@@ -76,7 +76,7 @@ fn fine(bounds: &Bounds) -> Row {
 
 fn requests(bounds: &Bounds) -> Row {
     let errors = bounds.allowed_errors();
-    let burn = |window: &str| format!("max(job:slo_gateway_errors:ratio_rate{window}{{#}}) / {errors}");
+    let burn = |window: &str| format!("max(job:gateway_errors:ratio_rate{window}{{#}}) / {errors}");
     let latency = |of| quantile(of, "gateway_request_duration_seconds", r#"{@,route=~"$route"}"#, "");
     let panels = vec![
         Panel::lines("Requests by route", Unit::RequestsPerSecond)
@@ -170,8 +170,8 @@ fn telemetry() -> Row {
         Panel::lines("Telemetry that is lost", Unit::PerSecond)
             .shows("Failed deliveries, spans given up and log lines not written, per second.")
             .good("0. Requests do not suffer from it, but what is lost here is missing in traces and logs.")
-            .bad_above(0.1, 1.0)
-            .alert("ApmExportFailing")
+            .bad_above(0.005, 0.1)
+            .alert("TelemetryExportFailing")
             .query("failed deliveries", zero_filled("sum(rate(apm_export_failures_total{@}[@]))"))
             .query("spans given up", zero_filled("sum(rate(apm_spans_dropped_total{@}[@]))"))
             .query("log lines", zero_filled("sum(rate(apm_log_lines_dropped_total{@}[@]))")),
@@ -179,12 +179,12 @@ fn telemetry() -> Row {
             .shows("How full each queue of spans is.")
             .good("Near 0 %. At 100 % spans are given up: the collector is slow or away, or too much is sampled.")
             .bad_above(0.5, 0.9)
-            .alert("ApmExportFailing")
+            .alert("TelemetryExportFailing")
             .query("{{queue}}", "max by (queue) (apm_queue_spans{@} / (apm_queue_capacity_spans{@} > 0))"),
         Panel::stat("Series folded", Unit::PerSecond)
             .shows("Observations per second that went to the series `other` because their family was full.")
             .good("0. Else the configuration names more models, routes or operations than a family may have series.")
-            .bad_above(0.001, 1.0)
+            .bad_above(0.0001, 1.0)
             .alert("TelemetrySeriesOverflow")
             .query("folded", zero_filled("sum(rate(telemetry_series_overflow_total{@}[@]))")),
         Panel::lines("Redactions", Unit::PerSecond)

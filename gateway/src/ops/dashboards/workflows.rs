@@ -29,7 +29,7 @@ fn fine(bounds: &Bounds) -> Row {
     let failed = r#"(sum(rate(throughline_primitive_duration_seconds_count{@,primitive="workflow",operation=~"$workflow",outcome="error"}[@])) or 0 * sum(rate(throughline_primitive_duration_seconds_count{@,primitive="workflow",operation=~"$workflow"}[@]))) / (sum(rate(throughline_primitive_duration_seconds_count{@,primitive="workflow",operation=~"$workflow"}[@])) > 0)"#;
     let fallback = r#"sum(rate(router_decisions_total{@,reason!="routing_function"}[@])) / (sum(rate(router_decisions_total{@}[@])) > 0)"#;
     let hits = r#"sum(job_operation:cache_hits:increase30m{#,operation=~"$workflow"}) / (sum(job_operation:cache_lookups:increase30m{#,operation=~"$workflow"}) > 0)"#;
-    let timeouts = r#"sum(job_operation:timeout_failures:increase10m{#,operation=~"$workflow(/.+)?"}) / (sum(job_operation:timeout_attempts:increase10m{#,operation=~"$workflow(/.+)?"}) > 0)"#;
+    let timeouts = r#"sum(job_operation:timeout_failures:increase10m{#,operation=~"$workflow(/.+)?"}) / (sum(job_operation:timeout_runs:increase10m{#,operation=~"$workflow(/.+)?"}) > 0)"#;
     let panels = vec![
         Panel::stat("Runs", Unit::PerSecond)
             .shows("Runs of workflows per second.")
@@ -91,7 +91,7 @@ fn runs() -> Row {
             .width(24)
             .shows("The ten workflows with the largest p95.")
             .good("The order does not change from day to day. For the trace of a slow run choose the workflow and follow a dot in the durations.")
-            .query("{{operation}}", format!("topk(10, {})", quantile("0.95", RUNS, WHOLE, "operation"))),
+            .query("{{operation}}", r#"topk(10, max by (operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,primitive="workflow",operation=~"$workflow"}))"#),
     ];
     Row::new("Runs", panels)
 }
@@ -102,7 +102,7 @@ fn routes() -> Row {
         Panel::stacked("Decisions by route and reason", Unit::PerSecond)
             .shows("Routes taken per second, and why.")
             .good("The shares that the rules are meant to give. A shift to the dear route shows in the costs next.")
-            .alert("RouterCostSavingsLow")
+            .alert("RouterSavingsLow")
             .query("{{route}} ({{reason}})", "sum by (route, reason) (rate(router_decisions_total{@}[@]))"),
         Panel::lines("Failed runs by route", Unit::Share)
             .shows("Share of each route's runs that failed.")
@@ -130,7 +130,7 @@ fn stages(bounds: &Bounds) -> Row {
         Panel::lines("Duration by stage, p95", Unit::Seconds)
             .shows("How long each stage took in nineteen of twenty runs.")
             .good("Lines that move together have the cause in the innermost stage that moves.")
-            .query("{{primitive}} {{operation}}", quantile("0.95", RUNS, STAGES, "primitive, operation")),
+            .query("{{primitive}} {{operation}}", r#"max by (primitive, operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,operation=~"$workflow(/.+)?"})"#),
         Panel::stacked("What the cache did", Unit::PerSecond)
             .shows("Runs per second, by what the cache did for them.")
             .good("`hit` and `coalesced` are saved calls. `bypass`: the request may not be cached; `error`: the store fails.")
@@ -142,7 +142,7 @@ fn stages(bounds: &Bounds) -> Row {
             .good(format!("Below {}. One route alone: its model is slow, or its limit is too tight.", Bounds::percent(bounds.timeout_rate)))
             .bad_above(bounds.timeout_rate / 2.0, bounds.timeout_rate)
             .alert("TimeoutRateHigh")
-            .query("{{operation}}", r#"max by (operation) (job_operation:timeout_failure:ratio10m{#,operation=~"$workflow(/.+)?"})"#),
+            .query("{{operation}}", r#"max by (operation) (job_operation:timeout:ratio10m{#,operation=~"$workflow(/.+)?"})"#),
         Panel::lines("Second attempts", Unit::PerSecond)
             .width(12)
             .shows("Retries, hedges and fallbacks per second, and what became of them.")
