@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::promql::{Query, Selector};
+use crate::ops::options::Options;
+use crate::ops::prometheus::{self, Rule};
 
 /// Series that Prometheus itself has about a target.
 const OF_PROMETHEUS: &[(&str, &[&str])] = &[
@@ -30,8 +32,21 @@ pub(super) struct Catalogue {
 // === impl Catalogue ===
 
 impl Catalogue {
-    /// What `throughline catalogue` says, what Prometheus adds, and these recorded series with their labels.
-    pub(super) fn with_recorded(recorded: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+    /// What `throughline catalogue` says, what Prometheus adds, and what the pack's rules record. The name of a recorded
+    /// series begins with its labels: `job_operation:`.
+    pub(super) fn with_recorded_of(options: &Options) -> Self {
+        let rules = prometheus::rules(options).into_iter().flat_map(|(_, _, groups)| groups);
+        let records = rules.flat_map(|group| group.rules).filter_map(|rule| match rule {
+            Rule::Record(record) => Some(record.name),
+            Rule::Alert(_) => None,
+        });
+        Self::with_recorded(records.filter_map(|name| {
+            let labels = name.split_once(':')?.0.split('_').map(str::to_owned).collect();
+            Some((name, labels))
+        }))
+    }
+
+    fn with_recorded(recorded: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
         let text = crate::catalogue::text(true);
         let all: Value = serde_json::from_str(&text).expect("it is JSON");
         let mut series = BTreeMap::new();

@@ -122,7 +122,8 @@ pub(super) const fn no_yes(no: &'static str, yes: &'static str) -> [Word; 2] {
 /// The quantile `of` (such as `0.95`) of a histogram's `series` per second, by these labels; `matchers` as in a query.
 pub(super) fn quantile(of: &str, series: &str, matchers: &str, by: &str) -> String {
     let by = if by.is_empty() { "le".to_owned() } else { format!("le, {by}") };
-    format!("histogram_quantile({of}, sum by ({by}) (rate({series}_bucket{matchers}[@])))")
+    // Of nothing there is no quantile: the comparison drops what is no number.
+    format!("histogram_quantile({of}, sum by ({by}) (rate({series}_bucket{matchers}[@]))) >= 0")
 }
 
 /// A sum that is 0, and not absent, while a target answers and the family has no series yet.

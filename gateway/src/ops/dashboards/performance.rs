@@ -46,7 +46,7 @@ fn fine(bounds: &Bounds) -> Row {
             .good(format!("Below {}. Above: busy workers, a slow store, or large requests.", Bounds::seconds(bounds.overhead)))
             .bad_above(bounds.overhead / 2.0, bounds.overhead)
             .alert("GatewayOverheadHigh")
-            .query("p99", r#"max(job_route:gateway_overhead_seconds:p99_10m{#,route=~"$route"})"#),
+            .query("p99", r#"max(job_route:gateway_overhead_seconds:p99_10m{#,route=~"$route"} >= 0)"#),
         Panel::stat("Share of the gateway", Unit::Share)
             .shows("How much of the time that requests take is the gateway's own.")
             .good("Below 1 %. Answers from the cache are all ours, so that a high hit rate raises it.")
@@ -54,7 +54,7 @@ fn fine(bounds: &Bounds) -> Row {
         Panel::stat("Latency, p95", Unit::Seconds)
             .shows("Nineteen requests of twenty were answered within this time, on the slowest route, over 5 minutes.")
             .good("As yesterday.")
-            .query("p95", r#"max(job_route:gateway_request_duration_seconds:p95_5m{#,route=~"$route"})"#),
+            .query("p95", r#"max(job_route:gateway_request_duration_seconds:p95_5m{#,route=~"$route"} >= 0)"#),
         Panel::stat("Cache hit, p95", Unit::Seconds)
             .shows("What the cache takes for an answer that it has.")
             .good("Below 5 ms: memory takes microseconds, Redis a millisecond.")

@@ -99,7 +99,7 @@ fn by_operation() -> Row {
             .shows("The mean and the p95 of the duration of each operation, and how long it ran in total per second.")
             .good("The order by total says what is worth making faster.")
             .query("mean", format!("sum by (primitive, operation) (rate({RUNS}_sum{CHOSEN}[@])) / (sum by (primitive, operation) (rate({RUNS}_count{CHOSEN}[@])) > 0)"))
-            .query("p95", r#"max by (primitive, operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,primitive=~"$primitive"})"#)
+            .query("p95", r#"max by (primitive, operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,primitive=~"$primitive"} >= 0)"#)
             .query("total per second", format!("sum by (primitive, operation) (rate({RUNS}_sum{CHOSEN}[@]))")),
     ];
     Row::new("By operation", panels)

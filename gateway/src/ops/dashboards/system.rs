@@ -53,7 +53,7 @@ fn fine(bounds: &Bounds) -> Row {
         Panel::stat("Latency, p95", Unit::Seconds)
             .shows("Nineteen requests of twenty were answered within this time, on the slowest route, over 5 minutes.")
             .good("As yesterday: it is the models' time above all. If it rises, Performance says whose time it is.")
-            .query("p95", r#"max(job_route:gateway_request_duration_seconds:p95_5m{#,route=~"$route"})"#),
+            .query("p95", r#"max(job_route:gateway_request_duration_seconds:p95_5m{#,route=~"$route"} >= 0)"#),
         Panel::stat("Instances that answer", Unit::Share)
             .shows("Share of the instances whose metrics could be read.")
             .good("100 %. Less: a process is gone, or the network between it and Prometheus is.")

@@ -91,7 +91,7 @@ fn runs() -> Row {
             .width(24)
             .shows("The ten workflows with the largest p95.")
             .good("The order does not change from day to day. For the trace of a slow run choose the workflow and follow a dot in the durations.")
-            .query("{{operation}}", r#"topk(10, max by (operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,primitive="workflow",operation=~"$workflow"}))"#),
+            .query("{{operation}}", r#"topk(10, max by (operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,primitive="workflow",operation=~"$workflow"} >= 0))"#),
     ];
     Row::new("Runs", panels)
 }
@@ -130,7 +130,7 @@ fn stages(bounds: &Bounds) -> Row {
         Panel::lines("Duration by stage, p95", Unit::Seconds)
             .shows("How long each stage took in nineteen of twenty runs.")
             .good("Lines that move together have the cause in the innermost stage that moves.")
-            .query("{{primitive}} {{operation}}", r#"max by (primitive, operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,operation=~"$workflow(/.+)?"})"#),
+            .query("{{primitive}} {{operation}}", r#"max by (primitive, operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,operation=~"$workflow(/.+)?"} >= 0)"#),
         Panel::stacked("What the cache did", Unit::PerSecond)
             .shows("Runs per second, by what the cache did for them.")
             .good("`hit` and `coalesced` are saved calls. `bypass`: the request may not be cached; `error`: the store fails.")
