@@ -20,6 +20,8 @@ mod workflows;
 #[cfg(test)]
 mod catalogue;
 #[cfg(test)]
+mod guide;
+#[cfg(test)]
 mod lint;
 #[cfg(test)]
 mod promql;
