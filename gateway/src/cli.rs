@@ -21,6 +21,7 @@ Examples:
   throughline check throughline.toml        find out what is wrong with a configuration
   throughline serve --config throughline.toml
   throughline maturity check                do the parts of a project hold what they claim?
+  throughline ops export ops                alerts, dashboards and runbooks, into ./ops
 
 Environment:
   THROUGHLINE_LOG=debug                     what is logged (default: info)
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Say how far each part of a project has come, by evidence
     Maturity(crate::maturity::args::Maturity),
+    /// Write what operations need, and ask a live Prometheus whether all of it can be seen
+    Ops(crate::ops::args::Ops),
     /// Start a gateway with simulated providers, drive traffic through it, and report
     Demo(Demo),
     /// Print what is reported: every metric, span and attribute

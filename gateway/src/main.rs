@@ -11,6 +11,7 @@ mod gateway;
 mod inbound;
 mod logs;
 mod maturity;
+mod ops;
 mod routes;
 mod serve;
 mod server;
@@ -59,6 +60,10 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Maturity(args) => maturity::run(args).map_err(|ended| match ended {
             maturity::Ended::Refused(message) => refused(message),
             maturity::Ended::Failed(message) => failed(message),
+        }),
+        Command::Ops(args) => ops::run(args).map_err(|ended| match ended {
+            ops::Ended::Refused(message) => refused(message),
+            ops::Ended::Failed(message) => failed(message),
         }),
         Command::Serve(args) => {
             let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
