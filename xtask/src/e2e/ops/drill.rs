@@ -115,6 +115,9 @@ fn flawed(stand: &Stand, notice: &Notice) -> Option<String> {
     if !url.ends_with(&format!("/{}.md", notice.name())) || !runbook.is_file() {
         return Some(format!("{}: its runbook_url is `{url}`, and {} is what is there", notice.name(), runbook.display()));
     }
+    if notice.receiver != notice.label("severity") {
+        return Some(format!("{}: told to `{}`", notice.shown(), notice.receiver));
+    }
     ["summary", "description"]
         .into_iter()
         .find(|name| annotation(name).is_empty() || annotation(name).contains("{{") || annotation(name).contains("<no value>"))
@@ -130,7 +133,7 @@ mod tests {
     fn notice(name: &str, severity: &str, status: Status) -> Notice {
         let labels = [("alertname", name), ("severity", severity)];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Notice { status, labels: BTreeMap::from(labels), annotations: BTreeMap::new() }
+        Notice { receiver: severity.to_owned(), status, labels: BTreeMap::from(labels), annotations: BTreeMap::new() }
     }
 
     const FAULT: Fault = Fault {

@@ -70,7 +70,7 @@ impl Setup {
         setup.write_config(&config(&setup, around))?;
         setup.put("maturity.toml", MATURITY)?;
         setup.put("junit.xml", JUNIT)?;
-        setup.put("README.md", "# The part\n")?;
+        setup.put("README.md", README)?;
         Ok(setup)
     }
 
@@ -248,5 +248,6 @@ pub(crate) const fn not_promoted() -> &'static str {
     MATURITY
 }
 
+pub(crate) const README: &str = "# The part\n";
 pub(crate) const JUNIT: &str =
     "<testsuites><testsuite name=\"part\" tests=\"1\"><testcase name=\"works\"/></testsuite></testsuites>\n";

@@ -15,6 +15,9 @@ pub(crate) const WATCHDOG: &str = "Watchdog";
 /// An alert as a notification told it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub(crate) struct Notice {
+    /// Whom Alertmanager has told.
+    #[serde(default)]
+    pub(crate) receiver: String,
     pub(crate) status: Status,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
@@ -30,6 +33,7 @@ pub(crate) enum Status {
 /// What Alertmanager posts.
 #[derive(Deserialize)]
 struct Notification {
+    receiver: String,
     alerts: Vec<Notice>,
 }
 
@@ -55,7 +59,10 @@ impl Inbox {
             let status = match serde_json::from_slice::<Notification>(&request.body) {
                 Ok(notification) => {
                     let mut taken = taking.lock().unwrap_or_else(PoisonError::into_inner);
-                    taken.extend(notification.alerts);
+                    let receiver = notification.receiver;
+                    taken.extend(
+                        notification.alerts.into_iter().map(|alert| Notice { receiver: receiver.clone(), ..alert }),
+                    );
                     200
                 }
                 Err(_) => 400,
@@ -121,7 +128,7 @@ mod tests {
         let post = |name: &str, status: &str| {
             let alert = json!({ "status": status, "labels": { "alertname": name }, "annotations": {} });
             let url = format!("http://{}/", inbox.address);
-            http::client().post(url).send(json!({ "alerts": [alert] }).to_string()).unwrap()
+            http::client().post(url).send(json!({ "receiver": "warning", "alerts": [alert] }).to_string()).unwrap()
         };
         assert!(!inbox.is_watched());
         post("StoreDown", "firing");

@@ -23,7 +23,6 @@ const MOVES: &[(&str, Cause)] = &[
     ("component_stage", Cause::All(&["component promoted"])),
     ("gateway_errors:ratio_rate5m", Cause::All(&["providers down"])),
     ("code=~\"5..\"", Cause::All(&["providers down"])),
-    ("config_last_reload", Cause::All(&["bad configuration"])),
 ];
 
 /// What did not move the query, of what must. `passed` is what there has been; with `whole`, that is everything.

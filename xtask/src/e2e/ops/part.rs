@@ -81,7 +81,10 @@ fn look(
 ) -> Result<Report, Failure> {
     let mut report = Report::default();
     let mut watch = Watch::of(panels::queries(&stand.pack)?);
-    let blocks = runbooks::blocks(&stand.pack)?;
+    let blocks = runbooks::blocks(&stand.pack).unwrap_or_else(|failure| {
+        report.add("runbooks", "all", "", vec![failure.to_string()]);
+        Vec::new()
+    });
     let done = RefCell::new(BTreeSet::new());
     let beginning = now();
     stand.pass(IDLE)?;

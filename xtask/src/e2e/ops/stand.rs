@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::export::{Addresses, Pack};
-use super::gateway::{self, Around, Gateway, JUNIT, Setup};
+use super::gateway::{self, Around, Gateway, JUNIT, README, Setup};
 use super::inbox::Inbox;
 use super::prometheus::{self, Api, Place, Prometheus};
 use super::provider::{Mood, Provider, Tried};
@@ -36,6 +36,8 @@ pub(crate) struct Stand {
     pub(crate) plain: Provider,
     /// Whoever takes the spans.
     pub(crate) collector: Peer,
+    /// The files of the pack that the programs read.
+    fast: PathBuf,
     squatter: Option<Peer>,
     gateway: Option<Gateway>,
     _prometheus: Service,
@@ -85,7 +87,7 @@ impl Stand {
             prometheus: prometheus_place.port,
             alertmanager: alertmanager_place.port,
             redis: redis_port,
-            webhook: inbox.address,
+            webhook: inbox.address.port(),
         };
         pack.hasten(&fast, &addresses)?;
         let alertmanager = prometheus::alertmanager(&needs.alertmanager, &alertmanager_place, &interrupt)?;
@@ -102,6 +104,7 @@ impl Stand {
             premium,
             plain,
             collector,
+            fast,
             squatter: None,
             gateway: Some(gateway),
             _prometheus: prometheus.service,
@@ -174,6 +177,25 @@ impl Stand {
         self.setup.put("junit.xml", JUNIT)?;
         let text = if promoted { gateway::promoted() } else { gateway::not_promoted().to_owned() };
         self.setup.put("maturity.toml", &text)
+    }
+
+    /// A document that a gate asks for is gone, or is there again.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn document(&self, there: bool) -> Result<(), Failure> {
+        self.setup.put("README.md", if there { README } else { "" })
+    }
+
+    /// Prometheus is told of no gateway, or of this one again.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn forget_target(&self, forget: bool) -> Result<(), Failure> {
+        let file = self.fast.join("prometheus/targets.yml");
+        let known = format!("- targets: ['127.0.0.1:{}']\n", self.setup.metrics_port);
+        fs::write(&file, if forget { "[]\n" } else { &known })
+            .map_err(|error| Failure::missing(format!("cannot write {}: {error}", file.display())))
     }
 
     /// Has the gateway read a configuration that is not good, or a good one again.
