@@ -61,6 +61,9 @@ pub(crate) struct Catalogue {
 Without --config, `throughline.toml` in the working directory is used if it is there; otherwise the \
 built-in demonstration models (simulated, no key) are served.
 
+SIGHUP, or a change of the file, has the configuration read anew: requests under way end by the one that they \
+began with, and a file with a mistake changes nothing.
+
 Standard output gets two lines: where the gateway and where its metrics are. Ctrl-C or SIGTERM lets \
 requests in flight finish, delivers telemetry and exits with 0.")]
 pub(crate) struct Serve {
@@ -80,7 +83,7 @@ pub(crate) struct Log {
     pub(crate) log_format: Option<Format>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Listen {
     /// Serve on this address, port 0 for a free one; wins over a configuration
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
