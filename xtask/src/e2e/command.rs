@@ -21,7 +21,7 @@ Parts, all of them unless --only names some:
            broken, the metrics port taken, providers down and more. Exactly the expected alerts must arrive at a
            webhook and be over afterwards; every query of every panel must have data and move when it should;
            what the runbooks tell people to do is done; panels with a 95th percentile must answer within 1 s at
-           10,000 series. Durations in the pack's files are divided by 200 for this, all of them alike.
+           10,000 series. Durations in the pack's files are divided by 120 for this, all of them alike.
 
 What it needs goes into <target>/e2e, once: otelite is built from the crate registry (3 to 5 minutes), MLflow comes
 from the Python package index (under a minute, 350 MB). The Debian package `python3-venv` is installed if

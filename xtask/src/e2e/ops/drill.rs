@@ -10,8 +10,8 @@ use super::stand::Stand;
 use crate::failure::Failure;
 
 /// How long an alert may take to arrive, and to be over. The longest `for` is 3 h of the pack's time, the longest
-/// window that lets go 6 h: 54 s and 108 s here.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// window that lets go 6 h: 90 s and 180 s here.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How long a fault lasts when all that is expected has arrived: whatever else it does is to arrive too.
 const LINGER: Duration = Duration::from_secs(6);
 /// How long it must have been quiet: longer than the pack's shortest window.
@@ -41,8 +41,14 @@ pub(crate) fn run(
     let from = now();
     (fault.inject)(stand)?;
     let wanted: BTreeSet<_> = fault.expected.iter().map(owned).collect();
+    let mut told = BTreeSet::new();
     let all_came = stand.interrupt.poll(PATIENCE, || {
-        Ok(wanted.is_subset(&fired(&stand.inbox.since(mark))).then_some(()))
+        let came = fired(&stand.inbox.since(mark));
+        for (name, severity) in came.difference(&told) {
+            eprintln!("  after {:.0} s: {name} ({severity})", now() - from);
+        }
+        told = came;
+        Ok(wanted.is_subset(&told).then_some(()))
     })?;
     if all_came.is_some() {
         stand.pass(LINGER)?;

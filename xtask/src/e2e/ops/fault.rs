@@ -71,6 +71,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         short: false,
     },
     Fault {
+        name: "bad configuration",
+        inject: |stand| stand.reload(false),
+        heal: |stand| stand.reload(true),
+        expected: &[("ConfigReloadFailed", "warning")],
+        companions: &[],
+        short: false,
+    },
+    Fault {
         name: "document gone",
         inject: |stand| stand.document(false),
         heal: |stand| stand.document(true),

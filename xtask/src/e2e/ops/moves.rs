@@ -22,6 +22,7 @@ const MOVES: &[(&str, Cause)] = &[
     ("apm_export_failures", Cause::All(&["collector away"])),
     ("component_stage", Cause::All(&["component promoted"])),
     ("gateway_errors:ratio_rate5m", Cause::All(&["providers down"])),
+    ("config_last_reload_successful", Cause::All(&["bad configuration"])),
     ("code=~\"5..\"", Cause::All(&["providers down"])),
 ];
 

@@ -157,7 +157,7 @@ mod tests {
             promql,
             [
                 "sum(rate(x_total{job=~\".+\",route=~\".+\"}[3s])) / y{z=\"all\"}",
-                "increase(x_total[18000ms])"
+                "increase(x_total[30000ms])"
             ]
         );
         assert_eq!((found[0].dashboard.as_str(), found[0].panel.as_str()), ("D", "P"));
