@@ -28,13 +28,15 @@ pub(crate) struct Drill {
     pub(crate) problems: Vec<String>,
 }
 
-/// Injects `fault`, waits for what it must bring, lets `meanwhile` look, mends it, and waits until all is over.
+/// Injects `fault`, waits for what it must bring, lets `meanwhile` look, mends it, and waits until all is over; in the
+/// short form all but what comes late.
 ///
 /// # Errors
 /// When something does not start, or the run is to end.
 pub(crate) fn run(
     stand: &mut Stand,
     fault: &Fault,
+    short: bool,
     meanwhile: impl FnOnce(&Stand, &BTreeSet<(String, String)>) -> Result<(), Failure>,
 ) -> Result<Drill, Failure> {
     let mark = stand.inbox.mark();
@@ -56,24 +58,31 @@ pub(crate) fn run(
     let span = Span::since(from);
     meanwhile(stand, &fired(&stand.inbox.since(mark)))?;
     (fault.heal)(stand)?;
-    let over = wait_until_calm(stand, PATIENCE)?;
+    let over = wait_until_calm(stand, PATIENCE, if short { fault.late } else { &[] })?;
     let notices = stand.inbox.since(mark);
-    let mut problems = judge(fault, &notices);
+    let mut problems = judge(fault, short, &notices);
     problems.extend(over.map(|what| format!("{} s after it was mended there is still {what}", PATIENCE.as_secs())));
     problems.extend(notices.iter().filter_map(|notice| flawed(stand, notice)).collect::<BTreeSet<_>>());
     Ok(Drill { fault: fault.name, span, arrived: fired(&notices), problems })
 }
 
-/// Waits until nothing but the watchdog fires, or is about to, for a while; says what still does when that takes too
-/// long.
+/// Waits until nothing but the watchdog and `except` fires, or is about to, for a while; says what still does when that
+/// takes too long.
 ///
 /// # Errors
 /// When Prometheus cannot be asked, or the run is to end.
-pub(crate) fn wait_until_calm(stand: &Stand, patience: Duration) -> Result<Option<String>, Failure> {
+fn wait_until_calm(
+    stand: &Stand,
+    patience: Duration,
+    except: &[(&str, &str)],
+) -> Result<Option<String>, Failure> {
     let (mut calm_since, mut loud) = (None, Vec::new());
     let calm = stand.interrupt.poll(patience, || {
         let alerts = stand.api.alerts().map_err(|error| Failure::missing(format!("Prometheus: {error}")))?;
-        let active = alerts.iter().filter(|alert| alert.labels.get("alertname").is_none_or(|name| name != WATCHDOG));
+        let active = alerts.iter().filter(|alert| {
+            let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+            label("alertname") != WATCHDOG && !except.contains(&(label("alertname"), label("severity")))
+        });
         loud = active.map(|alert| format!("{} {:?}", alert.state, alert.labels)).collect();
         if !loud.is_empty() {
             calm_since = None;
@@ -96,19 +105,26 @@ fn owned(alert: &(&str, &str)) -> (String, String) {
 }
 
 /// What is missing, what is too much, and what is not over.
-fn judge(fault: &Fault, notices: &[Notice]) -> Vec<String> {
+fn judge(fault: &Fault, short: bool, notices: &[Notice]) -> Vec<String> {
     let came = fired(notices);
-    let wanted: BTreeSet<_> = fault.expected.iter().map(owned).collect();
-    let allowed: BTreeSet<_> = fault.companions.iter().map(owned).chain(wanted.clone()).collect();
+    let late: BTreeSet<_> = fault.late.iter().map(owned).collect();
+    let mut wanted: BTreeSet<_> = fault.expected.iter().map(owned).collect();
+    if !short {
+        wanted.extend(late.clone());
+    }
+    let allowed: BTreeSet<_> = fault.companions.iter().map(owned).chain(wanted.clone()).chain(late.clone()).collect();
+    let kind = |notice: &Notice| (notice.name().to_owned(), notice.label("severity").to_owned());
+    let firing = |notice: &&Notice| notice.status == Status::Firing;
     let missing = wanted.difference(&came).map(|(name, severity)| format!("{name} ({severity}) did not arrive"));
     let surplus = notices
         .iter()
-        .filter(|notice| notice.status == Status::Firing)
-        .filter(|notice| !allowed.contains(&(notice.name().to_owned(), notice.label("severity").to_owned())))
+        .filter(firing)
+        .filter(|notice| !allowed.contains(&kind(notice)))
         .map(|notice| format!("{} arrived and was not expected", notice.shown()));
     let open = last_words(notices)
         .into_values()
-        .filter(|notice| notice.status == Status::Firing)
+        .filter(firing)
+        .filter(|notice| !(short && late.contains(&kind(notice))))
         .map(|notice| format!("nobody was told that {} is over", notice.shown()));
     missing.chain(surplus.collect::<BTreeSet<_>>()).chain(open).collect()
 }
@@ -148,6 +164,7 @@ mod tests {
         heal: |_| Ok(()),
         expected: &[("StoreDown", "warning")],
         companions: &[("CircuitOpen", "warning")],
+        late: &[("GatewayErrorBudgetBurn", "warning")],
         short: true,
     };
 
@@ -156,9 +173,10 @@ mod tests {
         use Status::{Firing, Resolved};
         let told = [("StoreDown", Firing), ("CircuitOpen", Firing), ("StoreDown", Resolved), ("CircuitOpen", Resolved)];
         let notices = told.map(|(name, status)| notice(name, "warning", status));
-        assert_eq!(judge(&FAULT, &notices), [""; 0]);
+        assert_eq!(judge(&FAULT, true, &notices), [""; 0]);
+        assert_eq!(judge(&FAULT, false, &notices), ["GatewayErrorBudgetBurn (warning) did not arrive"]);
         assert_eq!(
-            judge(&FAULT, &notices[..2]),
+            judge(&FAULT, true, &notices[..2]),
             [
                 "nobody was told that CircuitOpen {severity=warning} is over",
                 "nobody was told that StoreDown {severity=warning} is over"
@@ -171,7 +189,7 @@ mod tests {
         let told = ["StoreDown", "Other", "Other"].map(|name| notice(name, "critical", Status::Firing));
         let ended = ["StoreDown", "Other"].map(|name| notice(name, "critical", Status::Resolved));
         assert_eq!(
-            judge(&FAULT, &[&told[..], &ended].concat()),
+            judge(&FAULT, true, &[&told[..], &ended].concat()),
             [
                 "StoreDown (warning) did not arrive",
                 "Other {severity=critical} arrived and was not expected",

@@ -80,7 +80,7 @@ fn look(
     faults: &[&'static Fault],
 ) -> Result<Report, Failure> {
     let mut report = Report::default();
-    let mut watch = Watch::of(panels::queries(&stand.pack)?);
+    let (mut watch, queries) = (Watch::default(), panels::queries(&stand.pack)?);
     let blocks = runbooks::blocks(&stand.pack).unwrap_or_else(|failure| {
         report.add("runbooks", "all", "", vec![failure.to_string()]);
         Vec::new()
@@ -91,16 +91,16 @@ fn look(
     let idle = Span::since(beginning + 2.0);
     stand.start_traffic();
     settle(stand, &mut report)?;
-    watch.compare(&stand.api, "traffic", idle, Span::since(now() - 12.0));
-    watch.require_data(&stand.api);
+    watch.happened("traffic", idle, Span::since(now() - 12.0));
+    watch.is_well(Span::since(now() - 5.0));
     for fault in faults {
         eprintln!("breaking: {}", fault.name);
         let before = Span::since(now() - PAUSE.as_secs_f64());
-        let drilled = drill::run(stand, fault, |stand, fired| {
+        let drilled = drill::run(stand, fault, options.short, |stand, fired| {
             let of_alert = |block: &&Block| fired.iter().any(|(name, _)| *name == block.alert);
             carry_out(stand, workspace, blocks.iter().filter(of_alert), &done, &mut report)
         })?;
-        watch.compare(&stand.api, fault.name, before, drilled.span);
+        watch.happened(fault.name, before, drilled.span);
         let arrived: Vec<_> = drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
         let length = drilled.span.to - drilled.span.from;
         eprintln!("mended after {length:.0} s, over after {:.0} s: {}", now() - drilled.span.from, drilled.problems.len());
@@ -109,7 +109,8 @@ fn look(
     }
     eprintln!("carrying out what the other runbooks say");
     carry_out(stand, workspace, blocks.iter(), &done, &mut report)?;
-    watch.report(&mut report, faults.len() == FAULTS.len());
+    eprintln!("asking what panels showed");
+    watch.report(&stand.api, &queries, &mut report, faults.len() == FAULTS.len());
     if !options.short && options.faults.is_empty() {
         measure(stand, needs, &mut report)?;
     }

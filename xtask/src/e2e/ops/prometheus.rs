@@ -220,6 +220,11 @@ impl Series {
 // === impl Span ===
 
 impl Span {
+    /// From the earlier beginning to the later end.
+    pub(crate) fn hull(self, other: Self) -> Self {
+        Self { from: self.from.min(other.from), to: self.to.max(other.to) }
+    }
+
     pub(crate) fn since(from: f64) -> Self {
         Self { from, to: now() }
     }

@@ -40,9 +40,9 @@ pub(crate) struct Provider {
     mood: Arc<Mutex<Mood>>,
 }
 
-/// Prompts of which a first attempt was made, with whichever provider.
-#[derive(Clone, Default)]
-pub(crate) struct Tried(Arc<Mutex<HashSet<String>>>);
+/// Prompts that asked for trouble and have had it.
+#[derive(Default)]
+struct Troubled(HashSet<String>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
@@ -53,15 +53,18 @@ enum Act {
 // === impl Provider ===
 
 impl Provider {
+    /// One that gives the trouble that a prompt asks for, or one that is `steady`.
+    ///
     /// # Errors
     /// When there is no free port.
-    pub(crate) fn start(tried: &Tried) -> Result<Self, Failure> {
-        let (mood, tried) = (Arc::<Mutex<Mood>>::default(), tried.clone());
+    pub(crate) fn start(steady: bool) -> Result<Self, Failure> {
+        let (mood, troubled) = (Arc::<Mutex<Mood>>::default(), Mutex::<Troubled>::default());
         let now = Arc::clone(&mood);
         let peer = Peer::start(move |request, stream| {
             let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
             let mood = *now.lock().unwrap_or_else(PoisonError::into_inner);
-            perform(tried.decide(mood, &asked), &asked, stream)
+            let act = troubled.lock().unwrap_or_else(PoisonError::into_inner).decide(steady, mood, &asked);
+            perform(act, &asked, stream)
         });
         let peer = peer
             .map_err(|error| Failure::missing(format!("cannot start a provider on 127.0.0.1: {error}")))?;
@@ -90,14 +93,13 @@ impl Provider {
     }
 }
 
-// === impl Tried ===
+// === impl Troubled ===
 
-impl Tried {
-    fn decide(&self, mood: Mood, asked: &Value) -> Act {
+impl Troubled {
+    fn decide(&mut self, steady: bool, mood: Mood, asked: &Value) -> Act {
         let prompt = asked["messages"][0]["content"].as_str().unwrap_or_default();
         let (stumble, dawdle) = (prompt.contains(STUMBLE), prompt.contains(DAWDLE));
-        let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = (stumble || dawdle) && tried.insert(prompt.to_owned());
+        let first = !steady && (stumble || dawdle) && self.0.insert(prompt.to_owned());
         match mood {
             Mood::Broken => Act::Fail,
             Mood::Well if first && stumble => Act::Fail,
@@ -158,14 +160,15 @@ mod tests {
     fn a_prompt_can_ask_for_trouble_at_the_first_attempt_only() {
         let (well, late) = (Act::Answer { late: false }, Act::Answer { late: true });
         for (prompt, acts) in [(STUMBLE, [Act::Fail, well]), (DAWDLE, [late, well]), ("plain", [well, well])] {
-            let tried = Tried::default();
-            assert_eq!([(); 2].map(|()| tried.decide(Mood::Well, &asked(prompt))), acts, "{prompt}");
+            let mut troubled = Troubled::default();
+            assert_eq!([(); 2].map(|()| troubled.decide(false, Mood::Well, &asked(prompt))), acts, "{prompt}");
+            assert_eq!(Troubled::default().decide(true, Mood::Well, &asked(prompt)), well);
         }
     }
 
     #[test]
     fn a_mood_is_above_what_the_prompt_asks_for() {
-        let act = |mood| Tried::default().decide(mood, &asked("plain"));
+        let act = |mood| Troubled::default().decide(false, mood, &asked("plain"));
         assert_eq!(act(Mood::Broken), Act::Fail);
         assert_eq!(act(Mood::Slow), Act::Answer { late: true });
     }

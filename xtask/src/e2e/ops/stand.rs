@@ -12,7 +12,7 @@ use super::export::{Addresses, Pack};
 use super::gateway::{self, Around, Gateway, JUNIT, README, Setup};
 use super::inbox::Inbox;
 use super::prometheus::{self, Api, Place, Prometheus};
-use super::provider::{Mood, Provider, Tried};
+use super::provider::{Mood, Provider};
 use super::traffic::Traffic;
 use crate::e2e::http::{self, Peer};
 use crate::e2e::interrupt::Interrupt;
@@ -60,9 +60,7 @@ impl Stand {
     ) -> Result<Self, Failure> {
         empty(&folder)?;
         let pack = Pack::export(program, folder.join("pack"))?;
-        let tried = Tried::default();
-        let [cheap, premium, plain] = [(); 3].map(|()| Provider::start(&tried));
-        let (cheap, premium, plain) = (cheap?, premium?, plain?);
+        let (cheap, premium, plain) = (Provider::start(false)?, Provider::start(true)?, Provider::start(false)?);
         let collector = Peer::start(|_, stream| http::respond(stream, 200, "application/x-protobuf", b""));
         let collector = collector
             .map_err(|error| Failure::missing(format!("cannot start a receiver of spans on 127.0.0.1: {error}")))?;
@@ -179,12 +177,13 @@ impl Stand {
         self.setup.put("maturity.toml", &text)
     }
 
-    /// A document that a gate asks for is gone, or is there again.
+    /// A component no longer passes its gates: a document is gone, and tests cover less; or it does again.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn document(&self, there: bool) -> Result<(), Failure> {
-        self.setup.put("README.md", if there { README } else { "" })
+    /// When a file cannot be written.
+    pub(crate) fn neglect(&self, neglect: bool) -> Result<(), Failure> {
+        self.setup.put("lcov.info", &gateway::lcov(if neglect { 3 } else { 9 }))?;
+        self.setup.put("README.md", if neglect { "" } else { README })
     }
 
     /// Prometheus is told of no gateway, or of this one again.

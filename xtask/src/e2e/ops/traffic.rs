@@ -137,6 +137,7 @@ fn plain(number: u64, _unlike: bool) -> Ask {
 }
 
 fn asked(model: &str, prompt: &str, stream: bool) -> Ask {
+    let prompt = format!("{prompt}; answer to ada@example.com");
     let body = json!({ "model": model, "messages": [{ "role": "user", "content": prompt }], "stream": stream });
     Ask { body, route: None, leave: false }
 }
