@@ -6,7 +6,7 @@ mod rule;
 mod scrape;
 mod slo;
 
-pub(crate) use rule::{Group, Rule};
+pub(crate) use rule::Group;
 
 use super::options::Options;
 use super::pack::File;
