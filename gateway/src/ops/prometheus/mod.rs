@@ -6,7 +6,7 @@ mod rule;
 mod scrape;
 mod slo;
 
-pub(crate) use rule::Group;
+pub(crate) use rule::{Group, Rule};
 
 use super::options::Options;
 use super::pack::File;
