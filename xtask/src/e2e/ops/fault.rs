@@ -19,6 +19,9 @@ pub(crate) struct Fault {
     pub(crate) short: bool,
 }
 
+/// A restart is two minutes of the pack's time where it takes a second.
+const RESTART: &[(&str, &str)] = &[("GatewayTargetDown", "critical")];
+
 /// In this order: what takes longest to be forgotten comes last.
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
@@ -106,11 +109,20 @@ pub(crate) const FAULTS: &[Fault] = &[
         short: false,
     },
     Fault {
+        name: "log disk full",
+        inject: |stand| stand.restart(|config| config + "\n[log]\nfile = \"/dev/full\"\n"),
+        heal: |stand| stand.restart(|config| config),
+        expected: &[],
+        companions: RESTART,
+        late: &[],
+        short: false,
+    },
+    Fault {
         name: "exporter port taken",
         inject: Stand::take_metrics_port,
         heal: Stand::free_metrics_port,
         expected: &[("ApmInitFailed", "critical")],
-        companions: &[],
+        companions: RESTART,
         late: &[],
         short: true,
     },

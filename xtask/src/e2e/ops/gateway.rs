@@ -167,8 +167,8 @@ base_url = "{premium}"
 base_url = "{plain}"
 
 [prices.small]
-input = 500.0
-output = 500.0
+input = 400.0
+output = 400.0
 source = "made up, and large enough to be seen"
 date = "2026-11-01"
 

@@ -20,6 +20,8 @@ const MOVES: &[(&str, Cause)] = &[
     ("circuit_breaker_state", Cause::All(&["cheap route broken"])),
     ("circuit_breaker_transitions", Cause::All(&["cheap route broken"])),
     ("apm_export_failures", Cause::All(&["collector away"])),
+    ("apm_log_lines_dropped", Cause::All(&["log disk full"])),
+    ("telemetry_series_overflow", Cause::Still("it takes 2,000 label sets of one family, which nothing here has")),
     ("component_stage", Cause::All(&["component promoted"])),
     ("gateway_errors:ratio_rate5m", Cause::All(&["providers down"])),
     ("config_last_reload_successful", Cause::All(&["bad configuration"])),

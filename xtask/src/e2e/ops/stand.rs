@@ -197,24 +197,38 @@ impl Stand {
             .map_err(|error| Failure::missing(format!("cannot write {}: {error}", file.display())))
     }
 
+    /// Starts the gateway anew with its configuration as `changed` has it.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the gateway does not start.
+    pub(crate) fn restart(&mut self, changed: impl FnOnce(String) -> String) -> Result<(), Failure> {
+        self.stop_gateway();
+        self.setup.write_config(&changed(self.config()))?;
+        self.start_gateway()
+    }
+
     /// Has the gateway read a configuration that is not good, or a good one again.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn reload(&self, good: bool) -> Result<(), Failure> {
-        let around = Around {
-            cheap: &self.cheap.base_url(),
-            premium: &self.premium.base_url(),
-            plain: &self.plain.base_url(),
-            redis_port: self.addresses.redis,
-        };
-        let text = gateway::config(&self.setup, &around);
+        let text = self.config();
         let broken = text.replace("default_route = \"cheap\"", "default_route = \"chaep\"");
         self.setup.write_config(if good { &text } else { &broken })?;
         if let Some(gateway) = &self.gateway {
             gateway.reload();
         }
         Ok(())
+    }
+
+    fn config(&self) -> String {
+        let around = Around {
+            cheap: &self.cheap.base_url(),
+            premium: &self.premium.base_url(),
+            plain: &self.plain.base_url(),
+            redis_port: self.addresses.redis,
+        };
+        gateway::config(&self.setup, &around)
     }
 
     /// No provider can be reached, or all of them can again.

@@ -113,7 +113,7 @@ fn routed(number: u64, unlike: bool) -> Ask {
         _ => known,
     };
     let route = match number % 12 {
-        3 => Some("premium"),
+        3 | 9 => Some("premium"),
         6 => Some("nowhere"),
         _ => None,
     };
