@@ -53,7 +53,8 @@ async fn grafanas_model_knows_all_that_is_in_a_dashboard() {
 
     // It does find what is wrong.
     let page: Value = serde_json::from_str(&std::fs::read_to_string(&files[0]).unwrap()).unwrap();
-    let broken: Vec<_> = (0..BROKEN.len()).map(|number| folder.path().join(format!("{number}.json"))).collect();
+    let broken: Vec<_> =
+        (0..BROKEN.len()).map(|number| folder.path().join(format!("{number}.json"))).collect();
     for ((_, breaks), path) in BROKEN.iter().zip(&broken) {
         let mut page = page.clone();
         breaks(&mut page);

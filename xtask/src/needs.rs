@@ -113,11 +113,14 @@ pub(crate) fn monitoring(may_install: bool) -> Result<Monitoring, Failure> {
         }
     }
     let found = |program: Option<PathBuf>, what: &str| {
-        program.ok_or_else(|| Failure::missing(format!("`{what}` is not in the path, though it was installed")))
+        program
+            .ok_or_else(|| Failure::missing(format!("`{what}` is not in the path, though it was installed")))
     };
     if !absent.is_empty() {
         let absent = absent.join(" ");
-        return Err(Failure::missing(format!("programs of {absent} are not in the path, though it was installed")));
+        return Err(Failure::missing(format!(
+            "programs of {absent} are not in the path, though it was installed"
+        )));
     }
     Ok(Monitoring {
         prometheus: found(program(PROMETHEUS, "prometheus")?, "prometheus")?,
@@ -130,7 +133,10 @@ pub(crate) fn monitoring(may_install: bool) -> Result<Monitoring, Failure> {
 /// The Debian packages whose programs are not here.
 fn absent_monitoring() -> Result<Vec<&'static str>, Failure> {
     let here = [
-        ("prometheus", program(PROMETHEUS, "prometheus")?.is_some() && program(PROMTOOL, "promtool")?.is_some()),
+        (
+            "prometheus",
+            program(PROMETHEUS, "prometheus")?.is_some() && program(PROMTOOL, "promtool")?.is_some(),
+        ),
         ("prometheus-alertmanager", alertmanager().is_some() && in_path("amtool").is_some()),
         ("redis-server", program(REDIS, "redis-server")?.is_some()),
         ("redis-tools", in_path("redis-cli").is_some()),

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{ops, traces};
+use super::{dashboards, ops, traces};
 use crate::failure::Failure;
 use crate::workspace::Workspace;
 
@@ -23,7 +23,11 @@ Parts, all of them unless --only names some:
            what the runbooks tell people to do is done; panels with a 95th percentile must answer within 1 s at
            10,000 series. Durations in the pack's files are divided by 120 for this, all of them alike.
 
-What it needs goes into <target>/e2e, once: otelite is built from the crate registry (3 to 5 minutes), MLflow comes
+  dashboards
+           grafatui, which imports Grafana's dashboards and shares no code with Grafana, reads every dashboard of
+           `ops/grafana` without a warning.
+
+What it needs goes into <target>/e2e, once: grafatui is built as well, for `dashboards`; otelite is built from the crate registry (3 to 5 minutes), MLflow comes
 from the Python package index (under a minute, 350 MB). The Debian package `python3-venv` is installed if
 that is possible, for `ops` also `prometheus`, `prometheus-alertmanager` and `redis-server`. Everything listens on free ports of 127.0.0.1 and is stopped at the end.
 
@@ -64,6 +68,8 @@ enum Part {
     Traces,
     /// What alerts, panels and runbooks tell when something breaks
     Ops,
+    /// Whether another program than Grafana can import the dashboards
+    Dashboards,
 }
 
 /// How a part is to go about it.
@@ -92,6 +98,7 @@ impl E2e {
             match part {
                 Part::Traces => traces::run(workspace, &options)?,
                 Part::Ops => ops::run(workspace, &options)?,
+                Part::Dashboards => dashboards::run_part(workspace, &options)?,
             }
         }
         Ok(())

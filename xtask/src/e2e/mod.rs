@@ -5,6 +5,7 @@
 //! which ends with the value; everything listens on loopback, on ports that were free.
 
 mod command;
+mod dashboards;
 mod http;
 mod interrupt;
 mod ops;

@@ -18,7 +18,8 @@ fn tables(dashboard: &Dashboard) -> String {
     let mut text = String::new();
     for row in &dashboard.rows {
         let title = row.title;
-        write!(text, "\n| {title} | shows | good |\n|---|---|---|\n").expect("writing to a string cannot fail");
+        write!(text, "\n| {title} | shows | good |\n|---|---|---|\n")
+            .expect("writing to a string cannot fail");
         for panel in &row.panels {
             let runbook = panel
                 .alert

@@ -6,6 +6,7 @@ use crate::ops::board::Board;
 
 static SET_UP: [Word; 2] = no_yes("failed", "set up");
 static REACHED: [Word; 2] = no_yes("left alone", "in use");
+static READ: [Word; 2] = no_yes("refused", "in force");
 static FIRING: [Word; 1] = [Word { value: 1, text: "firing", colour: "red" }];
 
 pub(super) fn dashboard(bounds: &Bounds) -> Dashboard {
@@ -148,7 +149,14 @@ fn instances() -> Row {
             .good("`in use`. A store that is left alone costs money and no request: models are asked instead.")
             .alert("CacheStoreDown")
             .query("{{store}}", "min by (store) (cache_store_up{@})"),
+        Panel::stat("Configuration", Unit::State)
+            .words(&READ)
+            .shows("Whether each instance runs the configuration that its file holds now.")
+            .good("`in force`. Else the file has a fault: the gateway serves on with the last good one, and its log says line and column.")
+            .alert("ConfigReloadFailed")
+            .query("{{instance}}", "min by (instance) (config_last_reload_successful{@})"),
         Panel::table("Instances and versions", Unit::Seconds)
+            .width(8)
             .shows("How long each instance has run, and what.")
             .good("One version, except during a rollout. A short time on one instance alone: it crashes.")
             .query(
