@@ -2,8 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "the report is what this command is asked for")]
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::drill;
@@ -12,7 +12,7 @@ use super::gateway;
 use super::panels;
 use super::prometheus::{Span, now};
 use super::report::Report;
-use super::runbooks::{self, Block, Hands};
+use super::runbooks::{self, Block, Hands, Kind, Outcome};
 use super::scale;
 use super::stand::Stand;
 use super::watch::Watch;
@@ -85,7 +85,6 @@ fn look(
         report.add("runbooks", "all", "", vec![failure.to_string()]);
         Vec::new()
     });
-    let done = RefCell::new(BTreeSet::new());
     let beginning = now();
     stand.pass(IDLE)?;
     let idle = Span::since(beginning + 2.0);
@@ -97,8 +96,7 @@ fn look(
         eprintln!("breaking: {}", fault.name);
         let before = Span::since(now() - PAUSE.as_secs_f64());
         let drilled = drill::run(stand, fault, options.short, |stand, fired| {
-            let of_alert = |block: &&Block| fired.iter().any(|(name, _)| *name == block.alert);
-            carry_out(stand, workspace, blocks.iter().filter(of_alert), &done, &mut report)
+            while_it_fires(stand, workspace, &blocks, fired, &mut report)
         })?;
         watch.happened(fault.name, before, drilled.span);
         let arrived: Vec<_> = drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
@@ -107,8 +105,8 @@ fn look(
         report.add("faults", drilled.fault, arrived.join(", "), drilled.problems);
         stand.pass(PAUSE)?;
     }
-    eprintln!("carrying out what the other runbooks say");
-    carry_out(stand, workspace, blocks.iter(), &done, &mut report)?;
+    eprintln!("carrying out what the runbooks say");
+    while_all_is_well(stand, workspace, &blocks, &mut report)?;
     eprintln!("asking what panels showed");
     watch.report(&stand.api, &queries, &mut report, faults.len() == FAULTS.len());
     if !options.short && options.faults.is_empty() {
@@ -131,28 +129,59 @@ fn settle(stand: &Stand, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Carries out those blocks that have not been.
-fn carry_out<'a>(
-    stand: &Stand,
-    workspace: &Workspace,
-    blocks: impl Iterator<Item = &'a Block>,
-    done: &RefCell<BTreeSet<String>>,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let log = workspace.e2e().join("ops/logs/block.log");
-    let hands = Hands {
+fn hands<'a>(stand: &'a Stand, log: &'a Path) -> Hands<'a> {
+    Hands {
         interrupt: &stand.interrupt,
         api: &stand.api,
         addresses: &stand.addresses,
         programs: stand.setup.program.parent().unwrap_or(&stand.setup.program),
         folder: &stand.setup.folder,
-        log: &log,
-    };
-    for block in blocks {
-        if done.borrow_mut().insert(block.shown()) {
-            let problem = block.carry_out(&hands)?;
-            report.add("runbooks", block.shown(), "", problem.into_iter().collect());
+        log,
+    }
+}
+
+/// Carries out the runbooks of what fires: every block can be, and at least one query has something to show.
+fn while_it_fires(
+    stand: &Stand,
+    workspace: &Workspace,
+    blocks: &[Block],
+    fired: &BTreeSet<(String, String)>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let log = workspace.e2e().join("ops/logs/block.log");
+    let alerts: BTreeSet<_> = fired.iter().map(|(name, _)| name).collect();
+    for alert in alerts {
+        let (mut problems, mut told) = (Vec::new(), false);
+        for block in blocks.iter().filter(|block| block.alert == *alert) {
+            match block.carry_out(&hands(stand, &log))? {
+                Outcome::Wrong(why) => problems.push(format!("{}: {why}", block.shown())),
+                Outcome::Told if block.kind == Kind::Query => told = true,
+                Outcome::Told | Outcome::Silent | Outcome::Failed(_) => {}
+            }
         }
+        if !told {
+            problems.push("none of its queries shows anything while the alert fires".to_owned());
+        }
+        report.add("runbooks while the alert fires", alert, "", problems);
+    }
+    Ok(())
+}
+
+/// Carries out every block of every runbook: commands succeed and say something, Prometheus understands the queries.
+fn while_all_is_well(
+    stand: &Stand,
+    workspace: &Workspace,
+    blocks: &[Block],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let log = workspace.e2e().join("ops/logs/block.log");
+    for block in blocks {
+        let problem = match (block.carry_out(&hands(stand, &log))?, block.kind) {
+            (Outcome::Told, _) | (Outcome::Silent, Kind::Query) => None,
+            (Outcome::Silent, Kind::Shell) => Some("it says nothing".to_owned()),
+            (Outcome::Failed(why) | Outcome::Wrong(why), _) => Some(why),
+        };
+        report.add("runbooks", block.shown(), "", problem.into_iter().collect());
     }
     Ok(())
 }
