@@ -24,7 +24,7 @@ use crate::needs::{self, Monitoring};
 use crate::workspace::Workspace;
 
 /// Before the first request.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(8);
 /// How long all is well before anything breaks. Windows fill meanwhile, and panels have something to compare with.
 const QUIET: Duration = Duration::from_secs(25);
 /// Between two faults.
@@ -87,7 +87,7 @@ fn look(
     });
     let beginning = now();
     stand.pass(IDLE)?;
-    let idle = Span::since(beginning + 2.0);
+    let idle = Span::since(beginning + 4.0);
     stand.start_traffic();
     settle(stand, &mut report)?;
     watch.happened("traffic", idle, Span::since(now() - 12.0));

@@ -42,10 +42,10 @@ impl Watch {
             let moved_by = self.moved_by(&answer);
             problems.extend(moves::unmoved(&query.written, &moved_by, &passed, whole));
             if !problems.is_empty() {
-                problems.push(format!("moved by: {moved_by:?}"));
                 problems.push(query.promql.clone());
             }
-            report.add("panels", query.shown(), "", problems);
+            let moved_by = moved_by.into_iter().collect::<Vec<_>>().join(", ");
+            report.add("panels", query.shown(), format!("moved by {moved_by}"), problems);
         }
     }
 
