@@ -12,7 +12,10 @@ enum Cause {
 
 /// A query with this text in it, and what must move it. The first that fits holds.
 const MOVES: &[(&str, Cause)] = &[
-    ("telemetry_series_overflow", Cause::Still("it takes 2,000 label sets of one family, which nothing here has")),
+    (
+        "telemetry_series_overflow",
+        Cause::Still("it takes 2,000 label sets of one family, which nothing here has"),
+    ),
     ("stage=\"production\"}))", Cause::Still("nothing here is promoted as far")),
     ("count(max by (component)", Cause::Still("there is one component, all the time")),
     ("build_info", Cause::All(&["gateway stopped"])),

@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
     let program = gateway::build(workspace)?;
     let interrupt = Interrupt::listen()?;
     eprintln!("starting Redis, the gateway, Alertmanager and Prometheus");
-    let mut stand = Stand::start(&program, &needs, workspace.e2e().join("ops"), interrupt)?;
+    let mut stand = Stand::start(&program, &needs, &workspace.e2e().join("ops"), interrupt)?;
     let report = look(&mut stand, &needs, workspace, options, &faults)?;
     if options.json {
         println!("{:#}", report.json());
@@ -62,7 +62,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
 /// The faults that are wanted.
 fn chosen(options: &Options) -> Result<Vec<&'static Fault>, Failure> {
     let known = || FAULTS.iter().map(|fault| format!("`{}`", fault.name)).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = options.faults.iter().find(|name| FAULTS.iter().all(|fault| fault.name != **name)) {
+    if let Some(unknown) = options.faults.iter().find(|name| FAULTS.iter().all(|fault| fault.name != **name))
+    {
         return Err(Failure::missing(format!("there is no fault `{unknown}`: choose of {}", known())));
     }
     let wanted = |fault: &&Fault| match options.faults.as_slice() {
@@ -99,9 +100,14 @@ fn look(
             while_it_fires(stand, workspace, &blocks, fired, &mut report)
         })?;
         watch.happened(fault.name, before, drilled.span);
-        let arrived: Vec<_> = drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
+        let arrived: Vec<_> =
+            drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
         let length = drilled.span.to - drilled.span.from;
-        eprintln!("mended after {length:.0} s, over after {:.0} s: {}", now() - drilled.span.from, drilled.problems.len());
+        eprintln!(
+            "mended after {length:.0} s, over after {:.0} s: {}",
+            now() - drilled.span.from,
+            drilled.problems.len()
+        );
         report.add("faults", drilled.fault, arrived.join(", "), drilled.problems);
         stand.pass(PAUSE)?;
     }
@@ -121,7 +127,8 @@ fn settle(stand: &Stand, report: &mut Report) -> Result<(), Failure> {
     let watched = stand.interrupt.poll(PATIENCE, || Ok(stand.inbox.is_watched().then_some(())))?;
     let mark = stand.inbox.mark();
     stand.pass(QUIET)?;
-    let mut problems: Vec<_> = stand.inbox.since(mark).iter().map(|notice| format!("{} arrived", notice.shown())).collect();
+    let mut problems: Vec<_> =
+        stand.inbox.since(mark).iter().map(|notice| format!("{} arrived", notice.shown())).collect();
     problems.extend(watched.is_none().then(|| "the watchdog was never heard".to_owned()));
     problems.extend(stand.api.unhealthy_rules().unwrap_or_else(|error| vec![error]));
     let sent = stand.traffic.as_ref().map_or(0, super::traffic::Traffic::sent);
@@ -189,12 +196,14 @@ fn while_all_is_well(
 /// The panels with a 95th percentile, at their own pace.
 fn measure(stand: &Stand, needs: &Monitoring, report: &mut Report) -> Result<(), Failure> {
     let metrics = format!("http://127.0.0.1:{}/metrics", stand.addresses.metrics);
-    let exposition = http::client().get(&metrics).call().and_then(|mut answer| answer.body_mut().read_to_string());
+    let exposition =
+        http::client().get(&metrics).call().and_then(|mut answer| answer.body_mut().read_to_string());
     let exposition = exposition.map_err(|error| Failure::new(format!("{metrics}: {error}")))?;
     eprintln!("filling a Prometheus with 10,000 series");
     let queries = panels::quantiles(&stand.pack)?;
     let folder = stand.setup.folder.with_file_name("scale");
-    let (count, timings) = scale::measure(needs, &stand.pack, &exposition, queries, &folder, &stand.interrupt)?;
+    let (count, timings) =
+        scale::measure(needs, &stand.pack, &exposition, queries, &folder, &stand.interrupt)?;
     let few = (count < scale::SERIES).then(|| format!("{} were to be there", scale::SERIES));
     report.add("latency", "series", count.to_string(), few.into_iter().collect());
     for timing in timings {

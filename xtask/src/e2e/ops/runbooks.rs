@@ -159,7 +159,8 @@ mod tests {
     fn finds_what_can_be_carried_out_and_leaves_the_rest() {
         let text = "# A\n```sh\nls\n```\n```text\n```sh\nnot this\n```\n\n```promql\nup == 0\n  or x\n```\n";
         let blocks = of_runbook("A", text);
-        let found: Vec<_> = blocks.iter().map(|block| (block.line, block.kind, block.text.as_str())).collect();
+        let found: Vec<_> =
+            blocks.iter().map(|block| (block.line, block.kind, block.text.as_str())).collect();
         assert_eq!(found, [(3, Kind::Shell, "ls\n"), (11, Kind::Query, "up == 0\n  or x\n")]);
         assert_eq!(blocks[1].shown(), "runbooks/A.md:11 (promql)");
     }

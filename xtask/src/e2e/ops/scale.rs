@@ -190,7 +190,8 @@ fn record(
 }
 
 fn move_blocks(from: &Path, to: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::missing(format!("cannot move blocks to {}: {error}", to.display()));
+    let failed =
+        |error: std::io::Error| Failure::missing(format!("cannot move blocks to {}: {error}", to.display()));
     for block in fs::read_dir(from).map_err(failed)? {
         let block = block.map_err(failed)?;
         fs::rename(block.path(), to.join(block.file_name())).map_err(failed)?;

@@ -55,18 +55,20 @@ impl Stand {
     pub(crate) fn start(
         program: &Path,
         needs: &Monitoring,
-        folder: PathBuf,
+        folder: &Path,
         interrupt: Interrupt,
     ) -> Result<Self, Failure> {
-        empty(&folder)?;
+        empty(folder)?;
         let pack = Pack::export(program, folder.join("pack"))?;
-        let (cheap, premium, plain) = (Provider::start(false)?, Provider::start(true)?, Provider::start(false)?);
+        let (cheap, premium, plain) =
+            (Provider::start(false)?, Provider::start(true)?, Provider::start(false)?);
         let collector = Peer::start(|_, stream| http::respond(stream, 200, "application/x-protobuf", b""));
-        let collector = collector
-            .map_err(|error| Failure::missing(format!("cannot start a receiver of spans on 127.0.0.1: {error}")))?;
+        let collector = collector.map_err(|error| {
+            Failure::missing(format!("cannot start a receiver of spans on 127.0.0.1: {error}"))
+        })?;
         let inbox = Inbox::open()?;
         let redis_port = free_port()?;
-        let redis = redis(&needs.redis, redis_port, &folder, &interrupt)?;
+        let redis = redis(&needs.redis, redis_port, folder, &interrupt)?;
         let around = Around {
             cheap: &cheap.base_url(),
             premium: &premium.base_url(),
@@ -77,8 +79,9 @@ impl Stand {
         let setup = Setup::write(program, &folder.join("gateway"), collector_url, &around)?;
         let gateway = setup.start(&interrupt)?;
         let fast = folder.join("fast");
-        let prometheus_place = Place::of("prometheus", &folder, fast.join("prometheus/prometheus.yml"))?;
-        let alertmanager_place = Place::of("alertmanager", &folder, fast.join("alertmanager/alertmanager.yml"))?;
+        let prometheus_place = Place::of("prometheus", folder, fast.join("prometheus/prometheus.yml"))?;
+        let alertmanager_place =
+            Place::of("alertmanager", folder, fast.join("alertmanager/alertmanager.yml"))?;
         let addresses = Addresses {
             gateway: setup.port,
             metrics: setup.metrics_port,
