@@ -36,7 +36,8 @@ static RUNBOOKS: &[(&str, &str)] = runbooks![
 
 /// The files below `runbooks/`, for the job of the options.
 pub(super) fn files(options: &Options) -> Vec<File> {
-    let file = |(alert, text): &(&str, &str)| File::new(format!("runbooks/{alert}.md"), options.for_job(text));
+    let file =
+        |(alert, text): &(&str, &str)| File::new(format!("runbooks/{alert}.md"), options.for_job(text));
     RUNBOOKS.iter().map(file).collect()
 }
 
@@ -64,7 +65,11 @@ mod tests {
         for (alert, text) in RUNBOOKS {
             let headings: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
             let title = format!("# {alert}");
-            assert_eq!(headings, [&title, "## Meaning", "## Impact", "## Diagnosis", "## Mitigation"], "{alert}");
+            assert_eq!(
+                headings,
+                [&title, "## Meaning", "## Impact", "## Diagnosis", "## Mitigation"],
+                "{alert}"
+            );
             for fence in ["\n```sh\n", "\n```promql\n"] {
                 assert!(text.contains(fence), "{alert} has no block of {}", fence.trim());
             }

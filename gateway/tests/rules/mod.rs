@@ -1,6 +1,7 @@
 //! The pack's rules as text, rule by rule, and promtool to judge them.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod mutant;
 
