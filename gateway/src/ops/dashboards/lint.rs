@@ -294,7 +294,7 @@ mod tests {
         (Rule::VariableCurrent, |page| sets(page, "/templating/list/3/current", json!({}))),
         (Rule::VariableUsed, |page| sets(page, "/templating/list/3/name", "unheard_of".into())),
         (Rule::PanelDatasource, |page| {
-            sets(page, "/panels/1/datasource/uid", "throughline-prometheus".into())
+            sets(page, "/panels/1/datasource/uid", "throughline-prometheus".into());
         }),
         (Rule::PanelDatasource, |page| sets(page, "/panels/1/targets/0/datasource/uid", "x".into())),
         (Rule::PanelTitle, |page| sets(page, "/panels/1/title", "".into())),

@@ -145,14 +145,12 @@ fn tokens() -> Row {
 }
 
 fn speed() -> Row {
-    let failed = |family: &str| {
-        let calls = |matchers: &str| {
-            format!("sum by (gen_ai_provider_name) (rate({family}_count{{@{matchers}}}[@]))")
-        };
-        let model = r#",gen_ai_request_model=~"$model""#;
-        let errors = calls(&format!(r#"{model},error_type!~"|cancelled""#));
-        format!("({errors} or 0 * {all}) / ({all} > 0)", all = calls(model))
+    let calls = |matchers: &str| {
+        format!(
+            r#"sum by (operation) (rate(throughline_primitive_duration_seconds_count{{@,primitive="chat",operation=~".+/$model"{matchers}}}[@]))"#
+        )
     };
+    let failed = format!("({} or 0 * {all}) / ({all} > 0)", calls(r#",outcome="error""#), all = calls(""));
     let duration = |family: &str| {
         quantile(
             "0.95",
@@ -187,13 +185,13 @@ fn speed() -> Row {
                 "{{gen_ai_provider_name}} {{gen_ai_request_model}}",
                 either(duration, today, to_come),
             ),
-        Panel::lines("Failed calls by provider", Unit::Share)
+        Panel::lines("Failed calls by model", Unit::Share)
             .width(12)
-            .shows("Share of the calls to each provider that failed; those whose caller went away are not in it.")
+            .shows("Share of the calls to each model of each provider that failed; those whose caller went away are not in it.")
             .good("Below 1 %. Retries and fallbacks hide it from callers until it is large.")
             .bad_above(0.01, 0.1)
             .alert("CircuitOpen")
-            .query("{{gen_ai_provider_name}}", either(failed, today, to_come)),
+            .query("{{operation}}", failed),
     ];
     Row::new("Speed and faults of models", panels)
 }
