@@ -27,9 +27,10 @@ Parts, all of them unless --only names some:
            grafatui, which imports Grafana's dashboards and shares no code with Grafana, reads every dashboard of
            `ops/grafana` without a warning.
 
-What it needs goes into <target>/e2e, once: grafatui is built as well, for `dashboards`; otelite is built from the crate registry (3 to 5 minutes), MLflow comes
-from the Python package index (under a minute, 350 MB). The Debian package `python3-venv` is installed if
-that is possible, for `ops` also `prometheus`, `prometheus-alertmanager` and `redis-server`. Everything listens on free ports of 127.0.0.1 and is stopped at the end.
+What it needs goes into <target>/e2e, once: otelite and grafatui are built from the crate registry (3 to 5 minutes each),
+MLflow comes from the Python package index (under a minute, 350 MB). Debian packages are installed if that is possible:
+`python3-venv` for `traces`; `prometheus`, `prometheus-alertmanager`, `redis-server`, `redis-tools`, `curl` and `jq` for
+`ops`. Everything listens on free ports of 127.0.0.1 and is stopped at the end.
 
 Examples:
   cargo xtask e2e                  a table: what each backend makes of each request
@@ -38,7 +39,7 @@ Examples:
   cargo xtask e2e --only ops --short                  the five faults that matter most, without 10,000 series
   cargo xtask e2e --only ops --fault 'slow provider'  one fault
 
-What was read is kept in <target>/e2e/dumps, what the programs said in <target>/e2e/logs.
+What was read is kept in <target>/e2e/dumps, what the programs said in <target>/e2e/logs, all of `ops` in <target>/e2e/ops.
 
 Exit code: 0 when all is as it should be, 1 when something differs, 2 when something is missing here.")]
 pub(crate) struct E2e {

@@ -61,7 +61,9 @@ pub(crate) fn run(
     let over = wait_until_calm(stand, PATIENCE, if short { fault.late } else { &[] })?;
     let notices = stand.inbox.since(mark);
     let mut problems = judge(fault, short, &notices);
-    problems.extend(over.map(|what| format!("{} s after it was mended there is still {what}", PATIENCE.as_secs())));
+    problems.extend(
+        over.map(|what| format!("{} s after it was mended there is still {what}", PATIENCE.as_secs())),
+    );
     problems.extend(notices.iter().filter_map(|notice| flawed(stand, notice)).collect::<BTreeSet<_>>());
     Ok(Drill { fault: fault.name, span, arrived: fired(&notices), problems })
 }
@@ -112,10 +114,12 @@ fn judge(fault: &Fault, short: bool, notices: &[Notice]) -> Vec<String> {
     if !short {
         wanted.extend(late.clone());
     }
-    let allowed: BTreeSet<_> = fault.companions.iter().map(owned).chain(wanted.clone()).chain(late.clone()).collect();
+    let allowed: BTreeSet<_> =
+        fault.companions.iter().map(owned).chain(wanted.clone()).chain(late.clone()).collect();
     let kind = |notice: &Notice| (notice.name().to_owned(), notice.label("severity").to_owned());
     let firing = |notice: &&Notice| notice.status == Status::Firing;
-    let missing = wanted.difference(&came).map(|(name, severity)| format!("{name} ({severity}) did not arrive"));
+    let missing =
+        wanted.difference(&came).map(|(name, severity)| format!("{name} ({severity}) did not arrive"));
     let surplus = notices
         .iter()
         .filter(firing)
@@ -135,14 +139,22 @@ fn flawed(stand: &Stand, notice: &Notice) -> Option<String> {
     let url = annotation("runbook_url");
     let runbook = stand.pack.runbook(notice.name());
     if !url.ends_with(&format!("/{}.md", notice.name())) || !runbook.is_file() {
-        return Some(format!("{}: its runbook_url is `{url}`, and {} is what is there", notice.name(), runbook.display()));
+        return Some(format!(
+            "{}: its runbook_url is `{url}`, and {} is what is there",
+            notice.name(),
+            runbook.display()
+        ));
     }
     if notice.receiver != notice.label("severity") {
         return Some(format!("{}: told to `{}`", notice.shown(), notice.receiver));
     }
     ["summary", "description"]
         .into_iter()
-        .find(|name| annotation(name).is_empty() || annotation(name).contains("{{") || annotation(name).contains("<no value>"))
+        .find(|name| {
+            annotation(name).is_empty()
+                || annotation(name).contains("{{")
+                || annotation(name).contains("<no value>")
+        })
         .map(|name| format!("{}: its {name} is `{}`", notice.name(), annotation(name)))
 }
 
@@ -155,7 +167,12 @@ mod tests {
     fn notice(name: &str, severity: &str, status: Status) -> Notice {
         let labels = [("alertname", name), ("severity", severity)];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Notice { receiver: severity.to_owned(), status, labels: BTreeMap::from(labels), annotations: BTreeMap::new() }
+        Notice {
+            receiver: severity.to_owned(),
+            status,
+            labels: BTreeMap::from(labels),
+            annotations: BTreeMap::new(),
+        }
     }
 
     const FAULT: Fault = Fault {
@@ -171,7 +188,12 @@ mod tests {
     #[test]
     fn what_is_expected_or_allowed_and_over_is_no_problem() {
         use Status::{Firing, Resolved};
-        let told = [("StoreDown", Firing), ("CircuitOpen", Firing), ("StoreDown", Resolved), ("CircuitOpen", Resolved)];
+        let told = [
+            ("StoreDown", Firing),
+            ("CircuitOpen", Firing),
+            ("StoreDown", Resolved),
+            ("CircuitOpen", Resolved),
+        ];
         let notices = told.map(|(name, status)| notice(name, "warning", status));
         assert_eq!(judge(&FAULT, true, &notices), [""; 0]);
         assert_eq!(judge(&FAULT, false, &notices), ["GatewayErrorBudgetBurn (warning) did not arrive"]);

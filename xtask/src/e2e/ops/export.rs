@@ -51,7 +51,8 @@ impl Pack {
         for part in ["prometheus", "alertmanager"] {
             for file in files(&self.folder.join(part))? {
                 let text = read(&file)?;
-                let is_yaml = file.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+                let is_yaml =
+                    file.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
                 let text = if is_yaml { addresses.put_into(&haste::file(&text)) } else { text };
                 let target = to.join(file.strip_prefix(&self.folder).unwrap_or(&file));
                 write(&target, &text)?;
@@ -91,7 +92,8 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| Failure::missing(format!("cannot read {}: {error}", file.display())))
+    fs::read_to_string(file)
+        .map_err(|error| Failure::missing(format!("cannot read {}: {error}", file.display())))
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
@@ -127,14 +129,8 @@ mod tests {
 
     #[test]
     fn default_addresses_become_those_of_the_stand() {
-        let addresses = Addresses {
-            gateway: 1,
-            metrics: 2,
-            prometheus: 3,
-            alertmanager: 4,
-            redis: 5,
-            webhook: 6,
-        };
+        let addresses =
+            Addresses { gateway: 1, metrics: 2, prometheus: 3, alertmanager: 4, redis: 5, webhook: 6 };
         let text = "curl http://127.0.0.1:8080/readyz localhost:9464 127.0.0.1:9090 port 9093 localhost:6379 127.0.0.1:9095/x";
         assert_eq!(
             addresses.put_into(text),

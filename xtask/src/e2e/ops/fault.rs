@@ -19,12 +19,21 @@ pub(crate) struct Fault {
     pub(crate) short: bool,
 }
 
+/// A restart is two minutes of the pack's time where it takes a second.
+const RESTART: &[(&str, &str)] = &[("GatewayTargetDown", "critical")];
+
 /// In this order: what takes longest to be forgotten comes last.
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "cheap route broken",
-        inject: |stand| Ok(stand.cheap_is(Mood::Broken)),
-        heal: |stand| Ok(stand.cheap_is(Mood::Well)),
+        inject: |stand| {
+            stand.cheap_is(Mood::Broken);
+            Ok(())
+        },
+        heal: |stand| {
+            stand.cheap_is(Mood::Well);
+            Ok(())
+        },
         expected: &[("RouterSavingsLow", "warning"), ("CircuitOpen", "warning")],
         companions: &[],
         late: &[],
@@ -32,8 +41,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "slow provider",
-        inject: |stand| Ok(stand.plain.is(Mood::Slow)),
-        heal: |stand| Ok(stand.plain.is(Mood::Well)),
+        inject: |stand| {
+            stand.plain.is(Mood::Slow);
+            Ok(())
+        },
+        heal: |stand| {
+            stand.plain.is(Mood::Well);
+            Ok(())
+        },
         expected: &[("TimeoutRateHigh", "critical")],
         companions: &[],
         late: &[],
@@ -41,8 +56,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "Redis stopped",
-        inject: |stand| Ok(stand.stop_redis()),
-        heal: |stand| Ok(stand.continue_redis()),
+        inject: |stand| {
+            stand.stop_redis();
+            Ok(())
+        },
+        heal: |stand| {
+            stand.continue_redis();
+            Ok(())
+        },
         expected: &[("CacheStoreDown", "warning")],
         companions: &[],
         late: &[],
@@ -50,8 +71,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "nobody asks twice",
-        inject: |stand| Ok(stand.unlike(true)),
-        heal: |stand| Ok(stand.unlike(false)),
+        inject: |stand| {
+            stand.unlike(true);
+            Ok(())
+        },
+        heal: |stand| {
+            stand.unlike(false);
+            Ok(())
+        },
         expected: &[("CacheHitRateLow", "warning")],
         companions: &[],
         late: &[],
@@ -59,7 +86,10 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "collector away",
-        inject: |stand| Ok(stand.collector.go()),
+        inject: |stand| {
+            stand.collector.go();
+            Ok(())
+        },
         heal: |stand| {
             let back = stand.collector.come();
             back.map_err(|error| Failure::missing(format!("the collector's port is no longer free: {error}")))
@@ -106,17 +136,29 @@ pub(crate) const FAULTS: &[Fault] = &[
         short: false,
     },
     Fault {
+        name: "log disk full",
+        inject: |stand| stand.restart(|config| config + "\n[log]\nfile = \"/dev/full\"\n"),
+        heal: |stand| stand.restart(|config| config),
+        expected: &[],
+        companions: RESTART,
+        late: &[],
+        short: false,
+    },
+    Fault {
         name: "exporter port taken",
         inject: Stand::take_metrics_port,
         heal: Stand::free_metrics_port,
         expected: &[("ApmInitFailed", "critical")],
-        companions: &[],
+        companions: RESTART,
         late: &[],
         short: true,
     },
     Fault {
         name: "gateway stopped",
-        inject: |stand| Ok(stand.stop_gateway()),
+        inject: |stand| {
+            stand.stop_gateway();
+            Ok(())
+        },
         heal: Stand::start_gateway,
         expected: &[("GatewayTargetDown", "critical")],
         companions: &[],
@@ -127,10 +169,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "providers down",
         inject: |stand| stand.providers(false),
         heal: |stand| stand.providers(true),
-        expected: &[
-            ("GatewayErrorBudgetBurn", "critical"),
-            ("CircuitOpen", "warning"),
-        ],
+        expected: &[("GatewayErrorBudgetBurn", "critical"), ("CircuitOpen", "warning")],
         companions: &[],
         // While the critical one fires, it is inhibited.
         late: &[("GatewayErrorBudgetBurn", "warning")],

@@ -113,9 +113,13 @@ impl Setup {
             ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true"),
         ]);
         let mut service = Service::start("the gateway", &mut command, &self.folder.join("gateway.log"))?;
-        service.wait(interrupt, PATIENCE, |service| service.said().contains("\ngateway ").then_some(()).or_else(
-            || service.said().starts_with("gateway ").then_some(()),
-        ))?;
+        service.wait(interrupt, PATIENCE, |service| {
+            service
+                .said()
+                .contains("\ngateway ")
+                .then_some(())
+                .or_else(|| service.said().starts_with("gateway ").then_some(()))
+        })?;
         Ok(Gateway { service })
     }
 
@@ -167,8 +171,8 @@ base_url = "{premium}"
 base_url = "{plain}"
 
 [prices.small]
-input = 500.0
-output = 500.0
+input = 400.0
+output = 400.0
 source = "made up, and large enough to be seen"
 date = "2026-11-01"
 

@@ -56,7 +56,8 @@ pub(crate) fn query(text: &str) -> String {
     while let Some(at) = rest.find(['[', 'o']) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        let (hastened, length) = range(from).or_else(|| offset(from)).unwrap_or_else(|| (from[..1].to_owned(), 1));
+        let (hastened, length) =
+            range(from).or_else(|| offset(from)).unwrap_or_else(|| (from[..1].to_owned(), 1));
         out.push_str(&hastened);
         rest = &from[length..];
     }
@@ -67,10 +68,13 @@ pub(crate) fn query(text: &str) -> String {
 fn range(text: &str) -> Option<(String, usize)> {
     let inner = text.strip_prefix('[')?;
     let end = inner.find(']')?;
-    let parts: Option<Vec<_>> = inner[..end]
-        .split(':')
-        .map(|part| if part.is_empty() { Some(String::new()) } else { shorter(part).map(|ms| format!("{ms}ms")) })
-        .collect();
+    let parts: Option<Vec<_>> =
+        inner[..end]
+            .split(':')
+            .map(|part| {
+                if part.is_empty() { Some(String::new()) } else { shorter(part).map(|ms| format!("{ms}ms")) }
+            })
+            .collect();
     Some((format!("[{}]", parts?.join(":")), end + 2))
 }
 
@@ -137,7 +141,10 @@ groups:
             .replace("[1h] offset 1w", "[30000ms] offset 5040000ms")
             .replace("offset 1d", "offset 720000ms")
             .replace("[30d:1m]", "[21600000ms:500ms]")
-            .replace("for: 5m\n        keep_firing_for: \"10m\"", "for: 2500ms\n        keep_firing_for: 5000ms");
+            .replace(
+                "for: 5m\n        keep_firing_for: \"10m\"",
+                "for: 2500ms\n        keep_firing_for: 5000ms",
+            );
         assert_eq!(file(rule), wanted);
     }
 
@@ -152,6 +159,9 @@ groups:
 
     #[test]
     fn leaves_what_grafana_fills_in() {
-        assert_eq!(query("rate(x[$__rate_interval]) or on (job) y"), "rate(x[$__rate_interval]) or on (job) y");
+        assert_eq!(
+            query("rate(x[$__rate_interval]) or on (job) y"),
+            "rate(x[$__rate_interval]) or on (job) y"
+        );
     }
 }

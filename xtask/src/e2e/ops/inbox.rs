@@ -61,7 +61,10 @@ impl Inbox {
                     let mut taken = taking.lock().unwrap_or_else(PoisonError::into_inner);
                     let receiver = notification.receiver;
                     taken.extend(
-                        notification.alerts.into_iter().map(|alert| Notice { receiver: receiver.clone(), ..alert }),
+                        notification
+                            .alerts
+                            .into_iter()
+                            .map(|alert| Notice { receiver: receiver.clone(), ..alert }),
                     );
                     200
                 }
@@ -69,8 +72,8 @@ impl Inbox {
             };
             http::respond(stream, status, "text/plain", b"")
         });
-        let address =
-            address.map_err(|error| Failure::missing(format!("cannot open a webhook on 127.0.0.1: {error}")))?;
+        let address = address
+            .map_err(|error| Failure::missing(format!("cannot open a webhook on 127.0.0.1: {error}")))?;
         Ok(Self { address, notices })
     }
 
@@ -128,7 +131,10 @@ mod tests {
         let post = |name: &str, status: &str| {
             let alert = json!({ "status": status, "labels": { "alertname": name }, "annotations": {} });
             let url = format!("http://{}/", inbox.address);
-            http::client().post(url).send(json!({ "receiver": "warning", "alerts": [alert] }).to_string()).unwrap()
+            http::client()
+                .post(url)
+                .send(json!({ "receiver": "warning", "alerts": [alert] }).to_string())
+                .unwrap()
         };
         assert!(!inbox.is_watched());
         post("StoreDown", "firing");

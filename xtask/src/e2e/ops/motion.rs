@@ -87,6 +87,9 @@ mod tests {
         assert_eq!(flaw(&Ok(vec![series("a", &[1.0])])), None);
         assert_eq!(flaw(&Ok(Vec::new())).as_deref(), Some("no data"));
         assert_eq!(flaw(&Err("parse error".to_owned())).as_deref(), Some("parse error"));
-        assert_eq!(flaw(&Ok(vec![series("a", &[1.0, f64::NAN])])).as_deref(), Some("NaN for {\"route\": \"a\"}"));
+        assert_eq!(
+            flaw(&Ok(vec![series("a", &[1.0, f64::NAN])])).as_deref(),
+            Some("NaN for {\"route\": \"a\"}")
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "the report is what this command is asked for")]
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::drill;
@@ -12,7 +12,7 @@ use super::gateway;
 use super::panels;
 use super::prometheus::{Span, now};
 use super::report::Report;
-use super::runbooks::{self, Block, Hands};
+use super::runbooks::{self, Block, Hands, Kind, Outcome};
 use super::scale;
 use super::stand::Stand;
 use super::watch::Watch;
@@ -24,7 +24,7 @@ use crate::needs::{self, Monitoring};
 use crate::workspace::Workspace;
 
 /// Before the first request.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(8);
 /// How long all is well before anything breaks. Windows fill meanwhile, and panels have something to compare with.
 const QUIET: Duration = Duration::from_secs(25);
 /// Between two faults.
@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
     let program = gateway::build(workspace)?;
     let interrupt = Interrupt::listen()?;
     eprintln!("starting Redis, the gateway, Alertmanager and Prometheus");
-    let mut stand = Stand::start(&program, &needs, workspace.e2e().join("ops"), interrupt)?;
+    let mut stand = Stand::start(&program, &needs, &workspace.e2e().join("ops"), interrupt)?;
     let report = look(&mut stand, &needs, workspace, options, &faults)?;
     if options.json {
         println!("{:#}", report.json());
@@ -62,7 +62,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failur
 /// The faults that are wanted.
 fn chosen(options: &Options) -> Result<Vec<&'static Fault>, Failure> {
     let known = || FAULTS.iter().map(|fault| format!("`{}`", fault.name)).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = options.faults.iter().find(|name| FAULTS.iter().all(|fault| fault.name != **name)) {
+    if let Some(unknown) = options.faults.iter().find(|name| FAULTS.iter().all(|fault| fault.name != **name))
+    {
         return Err(Failure::missing(format!("there is no fault `{unknown}`: choose of {}", known())));
     }
     let wanted = |fault: &&Fault| match options.faults.as_slice() {
@@ -85,10 +86,9 @@ fn look(
         report.add("runbooks", "all", "", vec![failure.to_string()]);
         Vec::new()
     });
-    let done = RefCell::new(BTreeSet::new());
     let beginning = now();
     stand.pass(IDLE)?;
-    let idle = Span::since(beginning + 2.0);
+    let idle = Span::since(beginning + 4.0);
     stand.start_traffic();
     settle(stand, &mut report)?;
     watch.happened("traffic", idle, Span::since(now() - 12.0));
@@ -97,18 +97,22 @@ fn look(
         eprintln!("breaking: {}", fault.name);
         let before = Span::since(now() - PAUSE.as_secs_f64());
         let drilled = drill::run(stand, fault, options.short, |stand, fired| {
-            let of_alert = |block: &&Block| fired.iter().any(|(name, _)| *name == block.alert);
-            carry_out(stand, workspace, blocks.iter().filter(of_alert), &done, &mut report)
+            while_it_fires(stand, workspace, &blocks, fired, &mut report)
         })?;
         watch.happened(fault.name, before, drilled.span);
-        let arrived: Vec<_> = drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
+        let arrived: Vec<_> =
+            drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
         let length = drilled.span.to - drilled.span.from;
-        eprintln!("mended after {length:.0} s, over after {:.0} s: {}", now() - drilled.span.from, drilled.problems.len());
+        eprintln!(
+            "mended after {length:.0} s, over after {:.0} s: {}",
+            now() - drilled.span.from,
+            drilled.problems.len()
+        );
         report.add("faults", drilled.fault, arrived.join(", "), drilled.problems);
         stand.pass(PAUSE)?;
     }
-    eprintln!("carrying out what the other runbooks say");
-    carry_out(stand, workspace, blocks.iter(), &done, &mut report)?;
+    eprintln!("carrying out what the runbooks say");
+    while_all_is_well(stand, workspace, &blocks, &mut report)?;
     eprintln!("asking what panels showed");
     watch.report(&stand.api, &queries, &mut report, faults.len() == FAULTS.len());
     if !options.short && options.faults.is_empty() {
@@ -123,7 +127,8 @@ fn settle(stand: &Stand, report: &mut Report) -> Result<(), Failure> {
     let watched = stand.interrupt.poll(PATIENCE, || Ok(stand.inbox.is_watched().then_some(())))?;
     let mark = stand.inbox.mark();
     stand.pass(QUIET)?;
-    let mut problems: Vec<_> = stand.inbox.since(mark).iter().map(|notice| format!("{} arrived", notice.shown())).collect();
+    let mut problems: Vec<_> =
+        stand.inbox.since(mark).iter().map(|notice| format!("{} arrived", notice.shown())).collect();
     problems.extend(watched.is_none().then(|| "the watchdog was never heard".to_owned()));
     problems.extend(stand.api.unhealthy_rules().unwrap_or_else(|error| vec![error]));
     let sent = stand.traffic.as_ref().map_or(0, super::traffic::Traffic::sent);
@@ -131,28 +136,59 @@ fn settle(stand: &Stand, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Carries out those blocks that have not been.
-fn carry_out<'a>(
-    stand: &Stand,
-    workspace: &Workspace,
-    blocks: impl Iterator<Item = &'a Block>,
-    done: &RefCell<BTreeSet<String>>,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let log = workspace.e2e().join("ops/logs/block.log");
-    let hands = Hands {
+fn hands<'a>(stand: &'a Stand, log: &'a Path) -> Hands<'a> {
+    Hands {
         interrupt: &stand.interrupt,
         api: &stand.api,
         addresses: &stand.addresses,
         programs: stand.setup.program.parent().unwrap_or(&stand.setup.program),
         folder: &stand.setup.folder,
-        log: &log,
-    };
-    for block in blocks {
-        if done.borrow_mut().insert(block.shown()) {
-            let problem = block.carry_out(&hands)?;
-            report.add("runbooks", block.shown(), "", problem.into_iter().collect());
+        log,
+    }
+}
+
+/// Carries out the runbooks of what fires: every block can be, and at least one query has something to show.
+fn while_it_fires(
+    stand: &Stand,
+    workspace: &Workspace,
+    blocks: &[Block],
+    fired: &BTreeSet<(String, String)>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let log = workspace.e2e().join("ops/logs/block.log");
+    let alerts: BTreeSet<_> = fired.iter().map(|(name, _)| name).collect();
+    for alert in alerts {
+        let (mut problems, mut told) = (Vec::new(), false);
+        for block in blocks.iter().filter(|block| block.alert == *alert) {
+            match block.carry_out(&hands(stand, &log))? {
+                Outcome::Wrong(why) => problems.push(format!("{}: {why}", block.shown())),
+                Outcome::Told if block.kind == Kind::Query => told = true,
+                Outcome::Told | Outcome::Silent | Outcome::Failed(_) => {}
+            }
         }
+        if !told {
+            problems.push("none of its queries shows anything while the alert fires".to_owned());
+        }
+        report.add("runbooks while the alert fires", alert, "", problems);
+    }
+    Ok(())
+}
+
+/// Carries out every block of every runbook: commands succeed and say something, Prometheus understands the queries.
+fn while_all_is_well(
+    stand: &Stand,
+    workspace: &Workspace,
+    blocks: &[Block],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let log = workspace.e2e().join("ops/logs/block.log");
+    for block in blocks {
+        let problem = match (block.carry_out(&hands(stand, &log))?, block.kind) {
+            (Outcome::Told, _) | (Outcome::Silent, Kind::Query) => None,
+            (Outcome::Silent, Kind::Shell) => Some("it says nothing".to_owned()),
+            (Outcome::Failed(why) | Outcome::Wrong(why), _) => Some(why),
+        };
+        report.add("runbooks", block.shown(), "", problem.into_iter().collect());
     }
     Ok(())
 }
@@ -160,12 +196,14 @@ fn carry_out<'a>(
 /// The panels with a 95th percentile, at their own pace.
 fn measure(stand: &Stand, needs: &Monitoring, report: &mut Report) -> Result<(), Failure> {
     let metrics = format!("http://127.0.0.1:{}/metrics", stand.addresses.metrics);
-    let exposition = http::client().get(&metrics).call().and_then(|mut answer| answer.body_mut().read_to_string());
+    let exposition =
+        http::client().get(&metrics).call().and_then(|mut answer| answer.body_mut().read_to_string());
     let exposition = exposition.map_err(|error| Failure::new(format!("{metrics}: {error}")))?;
     eprintln!("filling a Prometheus with 10,000 series");
     let queries = panels::quantiles(&stand.pack)?;
     let folder = stand.setup.folder.with_file_name("scale");
-    let (count, timings) = scale::measure(needs, &stand.pack, &exposition, queries, &folder, &stand.interrupt)?;
+    let (count, timings) =
+        scale::measure(needs, &stand.pack, &exposition, queries, &folder, &stand.interrupt)?;
     let few = (count < scale::SERIES).then(|| format!("{} were to be there", scale::SERIES));
     report.add("latency", "series", count.to_string(), few.into_iter().collect());
     for timing in timings {

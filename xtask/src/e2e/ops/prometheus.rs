@@ -112,7 +112,8 @@ impl Place {
     /// # Errors
     /// When there is none.
     pub(crate) fn of(name: &str, folder: &Path, config: PathBuf) -> Result<Self, Failure> {
-        let (data, log) = (folder.join("data").join(name), folder.join("logs").join(name).with_extension("log"));
+        let (data, log) =
+            (folder.join("data").join(name), folder.join("logs").join(name).with_extension("log"));
         Ok(Self { port: free_port()?, config, data, log })
     }
 }
@@ -242,7 +243,8 @@ mod tests {
         let read = series(&vector).unwrap();
         assert_eq!(read[0].labels["job"], "a");
         assert_eq!(read[0].last(), Some(f64::INFINITY));
-        let matrix = json!({ "resultType": "matrix", "result": [{ "metric": {}, "values": [[1, "2"], [2, "3"]] }] });
+        let matrix =
+            json!({ "resultType": "matrix", "result": [{ "metric": {}, "values": [[1, "2"], [2, "3"]] }] });
         assert_eq!(series(&matrix).unwrap()[0].points, [(1.0, 2.0), (2.0, 3.0)]);
         let scalar = json!({ "resultType": "scalar", "result": [1, "4"] });
         assert_eq!(series(&scalar).unwrap()[0].points, [(1.0, 4.0)]);

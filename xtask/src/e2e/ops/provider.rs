@@ -66,8 +66,8 @@ impl Provider {
             let act = troubled.lock().unwrap_or_else(PoisonError::into_inner).decide(steady, mood, &asked);
             perform(act, &asked, stream)
         });
-        let peer = peer
-            .map_err(|error| Failure::missing(format!("cannot start a provider on 127.0.0.1: {error}")))?;
+        let peer =
+            peer.map_err(|error| Failure::missing(format!("cannot start a provider on 127.0.0.1: {error}")))?;
         Ok(Self { peer, mood })
     }
 
@@ -159,9 +159,14 @@ mod tests {
     #[test]
     fn a_prompt_can_ask_for_trouble_at_the_first_attempt_only() {
         let (well, late) = (Act::Answer { late: false }, Act::Answer { late: true });
-        for (prompt, acts) in [(STUMBLE, [Act::Fail, well]), (DAWDLE, [late, well]), ("plain", [well, well])] {
+        for (prompt, acts) in [(STUMBLE, [Act::Fail, well]), (DAWDLE, [late, well]), ("plain", [well, well])]
+        {
             let mut troubled = Troubled::default();
-            assert_eq!([(); 2].map(|()| troubled.decide(false, Mood::Well, &asked(prompt))), acts, "{prompt}");
+            assert_eq!(
+                [(); 2].map(|()| troubled.decide(false, Mood::Well, &asked(prompt))),
+                acts,
+                "{prompt}"
+            );
             assert_eq!(Troubled::default().decide(true, Mood::Well, &asked(prompt)), well);
         }
     }

@@ -102,22 +102,52 @@ impl Block {
     ///
     /// # Errors
     /// When the run is to end.
-    pub(crate) fn carry_out(&self, hands: &Hands<'_>) -> Result<Option<String>, Failure> {
-        match self.kind {
-            // Whether it has data depends on what is wrong; that Prometheus understands it does not.
-            Kind::Query => Ok(hands.api.instant(self.text.trim()).err()),
+    pub(crate) fn carry_out(&self, hands: &Hands<'_>) -> Result<Outcome, Failure> {
+        let outcome = match self.kind {
+            Kind::Query => match hands.api.instant(self.text.trim()) {
+                Ok(series) if series.is_empty() => Outcome::Silent,
+                Ok(_) => Outcome::Told,
+                Err(error) => Outcome::Wrong(error),
+            },
             Kind::Shell => {
                 let path = std::env::var("PATH").unwrap_or_default();
                 let mut command = Command::new("sh");
                 command.args(["-eu", "-c", &hands.addresses.put_into(&self.text)]).current_dir(hands.folder);
                 command.env("PATH", format!("{}:{path}", hands.programs.display()));
                 let service = Service::start("the block", &mut command, hands.log)?;
-                match service.finish(hands.interrupt, PATIENCE) {
-                    Ok(_) => Ok(None),
-                    Err(failure) => hands.interrupt.check().map(|()| Some(failure.to_string())),
-                }
+                let ended = service.finish(hands.interrupt, PATIENCE);
+                hands.interrupt.check()?;
+                judge(&ended.map_err(|failure| failure.to_string()))
             }
-        }
+        };
+        Ok(outcome)
+    }
+}
+
+/// What came of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It said something.
+    Told,
+    /// It said nothing, which is an answer too where something is wrong.
+    Silent,
+    /// It failed, as it may where something is wrong: `curl` of a port where nobody is.
+    Failed(String),
+    /// It cannot be carried out at all.
+    Wrong(String),
+}
+
+/// What came of a command, by what it said.
+fn judge(ended: &Result<String, String>) -> Outcome {
+    // What failed within a pipe does not show in the exit code.
+    let failed = |said: &str| said.lines().any(|line| line.starts_with("curl: ("));
+    match ended {
+        Ok(said) if failed(said) => Outcome::Failed(said.clone()),
+        Ok(said) if said.trim().is_empty() => Outcome::Silent,
+        Ok(said) if said.contains(": not found") => Outcome::Wrong(said.clone()),
+        Ok(_) => Outcome::Told,
+        Err(failure) if failure.contains(": not found") => Outcome::Wrong(failure.clone()),
+        Err(failure) => Outcome::Failed(failure.clone()),
     }
 }
 
@@ -129,8 +159,20 @@ mod tests {
     fn finds_what_can_be_carried_out_and_leaves_the_rest() {
         let text = "# A\n```sh\nls\n```\n```text\n```sh\nnot this\n```\n\n```promql\nup == 0\n  or x\n```\n";
         let blocks = of_runbook("A", text);
-        let found: Vec<_> = blocks.iter().map(|block| (block.line, block.kind, block.text.as_str())).collect();
+        let found: Vec<_> =
+            blocks.iter().map(|block| (block.line, block.kind, block.text.as_str())).collect();
         assert_eq!(found, [(3, Kind::Shell, "ls\n"), (11, Kind::Query, "up == 0\n  or x\n")]);
         assert_eq!(blocks[1].shown(), "runbooks/A.md:11 (promql)");
+    }
+
+    #[test]
+    fn a_failure_within_a_pipe_is_one_and_an_unknown_program_is_worse() {
+        let said = |text: &str| judge(&Ok(text.to_owned()));
+        assert_eq!(said("up 1\n"), Outcome::Told);
+        assert_eq!(said("\n"), Outcome::Silent);
+        assert!(matches!(said("curl: (7) could not connect\n"), Outcome::Failed(_)));
+        assert!(matches!(said("sh: 1: thruline: not found\n"), Outcome::Wrong(_)));
+        assert!(matches!(judge(&Err("ended with 127: sh: 1: x: not found".to_owned())), Outcome::Wrong(_)));
+        assert!(matches!(judge(&Err("ended with 1".to_owned())), Outcome::Failed(_)));
     }
 }

@@ -134,7 +134,7 @@ fn write(file: &Path, families: &BTreeMap<String, Family>, end: f64) -> std::io:
     let mut out = BufWriter::new(File::create(file)?);
     let one: usize = families.values().map(|(_, samples)| samples.len()).sum();
     let instances = SERIES.div_ceil(one.max(1));
-    let begin = end - RANGE - 1800.0;
+    let begin = end - RANGE - 600.0;
     for (name, (kind, samples)) in families {
         let base = if kind == "counter" { name.strip_suffix("_total").unwrap_or(name) } else { name };
         writeln!(out, "# TYPE {base} {kind}")?;
@@ -190,7 +190,8 @@ fn record(
 }
 
 fn move_blocks(from: &Path, to: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::missing(format!("cannot move blocks to {}: {error}", to.display()));
+    let failed =
+        |error: std::io::Error| Failure::missing(format!("cannot move blocks to {}: {error}", to.display()));
     for block in fs::read_dir(from).map_err(failed)? {
         let block = block.map_err(failed)?;
         fs::rename(block.path(), to.join(block.file_name())).map_err(failed)?;

@@ -55,18 +55,20 @@ impl Stand {
     pub(crate) fn start(
         program: &Path,
         needs: &Monitoring,
-        folder: PathBuf,
+        folder: &Path,
         interrupt: Interrupt,
     ) -> Result<Self, Failure> {
-        empty(&folder)?;
+        empty(folder)?;
         let pack = Pack::export(program, folder.join("pack"))?;
-        let (cheap, premium, plain) = (Provider::start(false)?, Provider::start(true)?, Provider::start(false)?);
+        let (cheap, premium, plain) =
+            (Provider::start(false)?, Provider::start(true)?, Provider::start(false)?);
         let collector = Peer::start(|_, stream| http::respond(stream, 200, "application/x-protobuf", b""));
-        let collector = collector
-            .map_err(|error| Failure::missing(format!("cannot start a receiver of spans on 127.0.0.1: {error}")))?;
+        let collector = collector.map_err(|error| {
+            Failure::missing(format!("cannot start a receiver of spans on 127.0.0.1: {error}"))
+        })?;
         let inbox = Inbox::open()?;
         let redis_port = free_port()?;
-        let redis = redis(&needs.redis, redis_port, &folder, &interrupt)?;
+        let redis = redis(&needs.redis, redis_port, folder, &interrupt)?;
         let around = Around {
             cheap: &cheap.base_url(),
             premium: &premium.base_url(),
@@ -77,8 +79,9 @@ impl Stand {
         let setup = Setup::write(program, &folder.join("gateway"), collector_url, &around)?;
         let gateway = setup.start(&interrupt)?;
         let fast = folder.join("fast");
-        let prometheus_place = Place::of("prometheus", &folder, fast.join("prometheus/prometheus.yml"))?;
-        let alertmanager_place = Place::of("alertmanager", &folder, fast.join("alertmanager/alertmanager.yml"))?;
+        let prometheus_place = Place::of("prometheus", folder, fast.join("prometheus/prometheus.yml"))?;
+        let alertmanager_place =
+            Place::of("alertmanager", folder, fast.join("alertmanager/alertmanager.yml"))?;
         let addresses = Addresses {
             gateway: setup.port,
             metrics: setup.metrics_port,
@@ -177,13 +180,15 @@ impl Stand {
         self.setup.put("maturity.toml", &text)
     }
 
-    /// A component no longer passes its gates: a document is gone, and tests cover less; or it does again.
+    /// A component claims the next stage and does not pass its gates: a document is gone, and tests cover less. Or it claims
+    /// what it is.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub(crate) fn neglect(&self, neglect: bool) -> Result<(), Failure> {
         self.setup.put("lcov.info", &gateway::lcov(if neglect { 3 } else { 9 }))?;
-        self.setup.put("README.md", if neglect { "" } else { README })
+        self.setup.put("README.md", if neglect { "" } else { README })?;
+        self.promote(neglect)
     }
 
     /// Prometheus is told of no gateway, or of this one again.
@@ -197,24 +202,38 @@ impl Stand {
             .map_err(|error| Failure::missing(format!("cannot write {}: {error}", file.display())))
     }
 
+    /// Starts the gateway anew with its configuration as `changed` has it.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the gateway does not start.
+    pub(crate) fn restart(&mut self, changed: impl FnOnce(String) -> String) -> Result<(), Failure> {
+        self.stop_gateway();
+        self.setup.write_config(&changed(self.config()))?;
+        self.start_gateway()
+    }
+
     /// Has the gateway read a configuration that is not good, or a good one again.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn reload(&self, good: bool) -> Result<(), Failure> {
-        let around = Around {
-            cheap: &self.cheap.base_url(),
-            premium: &self.premium.base_url(),
-            plain: &self.plain.base_url(),
-            redis_port: self.addresses.redis,
-        };
-        let text = gateway::config(&self.setup, &around);
+        let text = self.config();
         let broken = text.replace("default_route = \"cheap\"", "default_route = \"chaep\"");
         self.setup.write_config(if good { &text } else { &broken })?;
         if let Some(gateway) = &self.gateway {
             gateway.reload();
         }
         Ok(())
+    }
+
+    fn config(&self) -> String {
+        let around = Around {
+            cheap: &self.cheap.base_url(),
+            premium: &self.premium.base_url(),
+            plain: &self.plain.base_url(),
+            redis_port: self.addresses.redis,
+        };
+        gateway::config(&self.setup, &around)
     }
 
     /// No provider can be reached, or all of them can again.

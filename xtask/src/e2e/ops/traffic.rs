@@ -30,6 +30,9 @@ struct Control {
     sent: AtomicU64,
 }
 
+/// What the request of a number is; with `true`, nobody has asked it before.
+type Script = fn(u64, bool) -> Ask;
+
 /// One request.
 #[derive(Clone, Debug, PartialEq)]
 struct Ask {
@@ -46,7 +49,7 @@ impl Traffic {
     pub(crate) fn start(url: &str) -> Self {
         let control = Arc::<Control>::default();
         let mut threads = Vec::new();
-        let groups: [(_, fn(u64, bool) -> Ask); 3] = [(ROUTED, routed), (KEPT, kept), (PLAIN, plain)];
+        let groups: [(_, Script); 3] = [(ROUTED, routed), (KEPT, kept), (PLAIN, plain)];
         for ((count, pace), ask) in groups {
             for _ in 0..count {
                 let (control, url) = (Arc::clone(&control), format!("{url}/v1/chat/completions"));
@@ -76,7 +79,7 @@ impl Drop for Traffic {
 }
 
 #[expect(clippy::disallowed_methods, reason = "clients live in real time, each in a thread of its own")]
-fn keep_asking(control: &Control, url: &str, pace: Duration, ask: fn(u64, bool) -> Ask) {
+fn keep_asking(control: &Control, url: &str, pace: Duration, ask: Script) {
     let client = http::client();
     while !control.over.load(Ordering::SeqCst) {
         let begun = Instant::now();
@@ -95,7 +98,7 @@ fn send(client: &ureq::Agent, url: &str, ask: &Ask) -> Result<(), ureq::Error> {
     }
     let mut answer = request.send(ask.body.to_string())?;
     if ask.leave {
-        answer.body_mut().as_reader().read(&mut [0; 16])?;
+        answer.body_mut().as_reader().read_exact(&mut [0; 16])?;
     } else {
         answer.body_mut().read_to_vec()?;
     }
@@ -109,22 +112,22 @@ fn routed(number: u64, unlike: bool) -> Ask {
     let prompt = match number % 60 {
         20 => format!("{new}, {STUMBLE}"),
         21 => format!("{new}, {DAWDLE}"),
-        turn if unlike || turn % 3 == 0 => new,
+        turn if unlike || turn.is_multiple_of(3) => new,
         _ => known,
     };
     let route = match number % 12 {
-        3 => Some("premium"),
+        3 | 9 => Some("premium"),
         6 => Some("nowhere"),
         _ => None,
     };
     let leave = number % 60 == 33;
-    Ask { route, leave, ..asked("auto", &prompt, leave || number % 5 == 0) }
+    Ask { route, leave, ..asked("auto", &prompt, leave || number.is_multiple_of(5)) }
 }
 
 fn kept(number: u64, _unlike: bool) -> Ask {
     let turn = number % 40;
     let prompt = if turn == 0 { format!("new, number {number}") } else { format!("known, {}", number % 5) };
-    asked("memo", &prompt, number % 4 == 0)
+    asked("memo", &prompt, number.is_multiple_of(4))
 }
 
 /// One in twenty names a model that does not exist, and one in thirty is late once.
@@ -132,13 +135,14 @@ fn plain(number: u64, _unlike: bool) -> Ask {
     match number % 60 {
         7 | 27 | 47 => asked("no-such-model", "who is there", false),
         30 => asked("plain", &format!("number {number}, {DAWDLE}"), false),
-        turn => asked("plain", &format!("number {number}"), turn % 4 == 0),
+        turn => asked("plain", &format!("number {number}"), turn.is_multiple_of(4)),
     }
 }
 
 fn asked(model: &str, prompt: &str, stream: bool) -> Ask {
     let prompt = format!("{prompt}; answer to ada@example.com");
-    let body = json!({ "model": model, "messages": [{ "role": "user", "content": prompt }], "stream": stream });
+    let body =
+        json!({ "model": model, "messages": [{ "role": "user", "content": prompt }], "stream": stream });
     Ask { body, route: None, leave: false }
 }
 
@@ -148,7 +152,9 @@ mod tests {
 
     #[test]
     fn most_is_known_unless_that_is_not_wanted() {
-        let new = |unlike| (0..600).filter(|number| routed(*number, unlike).body.to_string().contains("new")).count();
+        let new = |unlike| {
+            (0..600).filter(|number| routed(*number, unlike).body.to_string().contains("new")).count()
+        };
         assert!((150..260).contains(&new(false)), "{}", new(false));
         assert_eq!(new(true), 600);
     }

@@ -38,14 +38,15 @@ impl Watch {
         let passed: BTreeSet<_> = self.causes.iter().map(|(cause, ..)| *cause).collect();
         for query in queries {
             let answer = api.range(&query.promql, all, STEP);
-            let mut problems: Vec<_> = self.well.iter().filter_map(|well| motion::flaw(&within(&answer, *well))).collect();
+            let mut problems: Vec<_> =
+                self.well.iter().filter_map(|well| motion::flaw(&within(&answer, *well))).collect();
             let moved_by = self.moved_by(&answer);
             problems.extend(moves::unmoved(&query.written, &moved_by, &passed, whole));
             if !problems.is_empty() {
-                problems.push(format!("moved by: {moved_by:?}"));
                 problems.push(query.promql.clone());
             }
-            report.add("panels", query.shown(), "", problems);
+            let moved_by = moved_by.into_iter().collect::<Vec<_>>().join(", ");
+            report.add("panels", query.shown(), format!("moved by {moved_by}"), problems);
         }
     }
 
@@ -64,9 +65,10 @@ fn within(answer: &Result<Vec<Series>, String>, span: Span) -> Result<Vec<Series
         let points = series.points.iter().filter(|(at, _)| (span.from..=span.to).contains(at)).copied();
         Series { labels: series.labels.clone(), points: points.collect() }
     };
-    answer.as_ref().map_err(Clone::clone).map(|all| {
-        all.iter().map(cut).filter(|series| !series.points.is_empty()).collect()
-    })
+    answer
+        .as_ref()
+        .map_err(Clone::clone)
+        .map(|all| all.iter().map(cut).filter(|series| !series.points.is_empty()).collect())
 }
 
 #[cfg(test)]
@@ -85,7 +87,8 @@ mod tests {
         let mut watch = Watch::default();
         watch.happened("traffic", span(0.0, 1.0), span(2.0, 3.0));
         watch.happened("Redis stopped", span(2.0, 3.0), span(4.0, 5.0));
-        let answer = Ok(vec![series(&[(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (4.0, 0.0), (5.0, 1.0)])]);
+        let answer =
+            Ok(vec![series(&[(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (4.0, 0.0), (5.0, 1.0)])]);
         assert_eq!(watch.moved_by(&answer), BTreeSet::from(["Redis stopped"]));
         let late = Ok(vec![series(&[(2.5, 7.0)])]);
         assert_eq!(watch.moved_by(&late), BTreeSet::from(["traffic", "Redis stopped"]));
