@@ -125,7 +125,7 @@ fn parts(bounds: &Bounds) -> Row {
             .shows("How long calls to models took, to the last chunk: p50 and p95 by operation.")
             .good("Steady. What rises here is a provider's, and not the gateway's.")
             .query("{{operation}}, p50", quantile("0.5", "throughline_primitive_duration_seconds", r#"{@,primitive="chat"}"#, "operation"))
-            .query("{{operation}}, p95", quantile("0.95", "throughline_primitive_duration_seconds", r#"{@,primitive="chat"}"#, "operation")),
+            .query("{{operation}}, p95", r#"max by (operation) (job_primitive_operation:throughline_primitive_duration_seconds:p95_5m{#,primitive="chat"} >= 0)"#),
     ];
     Row::new("Parts of a request", panels)
 }
