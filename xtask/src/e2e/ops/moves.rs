@@ -47,7 +47,7 @@ const MOVES: &[(&str, Cause)] = &[
     ("gateway_errors:ratio_rate1h", Cause::All(&["providers down"])),
     ("code=~\"5..\"", Cause::All(&["providers down"])),
     ("by (code)", Cause::All(&["providers down"])),
-    ("/ (sum(rate(gateway_request_duration_seconds_sum", Cause::All(&["Redis stopped"])),
+    ("/ (sum(rate(gateway_request_duration_seconds_sum", Cause::All(&["traffic"])),
     ("gateway_request_duration_seconds", Cause::All(&["slow provider"])),
     ("router_execution_seconds_bucket", Cause::All(&["slow provider"])),
     ("ALERTS", Cause::All(&["slow provider"])),
