@@ -18,12 +18,13 @@ const MOVES: &[(&str, Cause)] = &[
     ),
     ("stage=\"production\"}))", Cause::Still("nothing here is promoted as far")),
     ("count(max by (component)", Cause::Still("there is one component, all the time")),
-    ("build_info", Cause::All(&["gateway stopped"])),
+    ("event=\"overrun\"", Cause::Still("it takes work that blocks its thread, which the gateway has not")),
+    ("build_info", Cause::All(&["exporter port taken"])),
     ("apm_init_success", Cause::All(&["exporter port taken"])),
     ("apm_log_lines_dropped", Cause::All(&["log disk full"])),
     ("apm_export_failures", Cause::All(&["collector away"])),
+    ("apm_spans_dropped", Cause::All(&["collector away"])),
     ("apm_queue_spans", Cause::All(&["collector away"])),
-    ("sum(up{", Cause::All(&["gateway stopped"])),
     ("redactions_total", Cause::All(&["traffic"])),
     ("component_stage", Cause::All(&["component promoted"])),
     ("component_claim_holds", Cause::All(&["component neglected"])),
@@ -46,9 +47,11 @@ const MOVES: &[(&str, Cause)] = &[
     ("gateway_errors:ratio_rate1h", Cause::All(&["providers down"])),
     ("code=~\"5..\"", Cause::All(&["providers down"])),
     ("by (code)", Cause::All(&["providers down"])),
+    ("/ (sum(rate(gateway_request_duration_seconds_sum", Cause::All(&["traffic"])),
     ("gateway_request_duration_seconds", Cause::All(&["slow provider"])),
     ("router_execution_seconds_bucket", Cause::All(&["slow provider"])),
     ("ALERTS", Cause::All(&["slow provider"])),
+    ("sum(up{", Cause::All(&["gateway stopped"])),
 ];
 
 /// What did not move the query, of what must. `passed` is what there has been; with `whole`, that is everything.

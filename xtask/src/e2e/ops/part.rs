@@ -102,12 +102,12 @@ fn look(
         watch.happened(fault.name, before, drilled.span);
         let arrived: Vec<_> =
             drilled.arrived.iter().map(|(name, severity)| format!("{name} ({severity})")).collect();
-        let length = drilled.span.to - drilled.span.from;
-        eprintln!(
-            "mended after {length:.0} s, over after {:.0} s: {}",
-            now() - drilled.span.from,
-            drilled.problems.len()
-        );
+        let (lasted, over) = (drilled.span.to - drilled.span.from, now() - drilled.span.from);
+        let verdict = match drilled.problems.len() {
+            0 => "as expected".to_owned(),
+            count => format!("{count} problems"),
+        };
+        eprintln!("  mended after {lasted:.0} s, all over after {over:.0} s: {verdict}");
         report.add("faults", drilled.fault, arrived.join(", "), drilled.problems);
         stand.pass(PAUSE)?;
     }

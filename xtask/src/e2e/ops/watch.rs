@@ -11,6 +11,9 @@ use super::report::Report;
 /// Between two points of what is compared, in seconds.
 const STEP: f64 = 0.5;
 
+/// A series that has no point in so many seconds before a fault is mended has gone.
+const END: f64 = 1.5;
+
 /// What happened when. Prometheus keeps what panels showed meanwhile, so it is asked at the end, once.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -52,8 +55,11 @@ impl Watch {
 
     fn moved_by(&self, answer: &Result<Vec<Series>, String>) -> BTreeSet<&'static str> {
         let moved = self.causes.iter().filter(|(_, before, then)| {
+            let then_end = Span { from: (then.to - END).max(then.from), to: then.to };
             let [before, then] = [before, then].map(|span| within(answer, *span).unwrap_or_default());
-            motion::moved(&before, &then)
+            let last = within(answer, then_end).unwrap_or_default();
+            let gone = before.iter().any(|series| !last.iter().any(|other| other.labels == series.labels));
+            gone || motion::moved(&before, &then)
         });
         moved.map(|(cause, ..)| *cause).collect()
     }
@@ -92,6 +98,15 @@ mod tests {
         assert_eq!(watch.moved_by(&answer), BTreeSet::from(["Redis stopped"]));
         let late = Ok(vec![series(&[(2.5, 7.0)])]);
         assert_eq!(watch.moved_by(&late), BTreeSet::from(["traffic", "Redis stopped"]));
+    }
+
+    #[test]
+    fn a_series_that_is_gone_when_the_fault_is_mended_has_moved() {
+        let mut watch = Watch::default();
+        watch.happened("gateway stopped", Span { from: 0.0, to: 1.0 }, Span { from: 2.0, to: 6.0 });
+        let lasts = |end: u8| Ok(vec![series(&(0..=end).map(|at| (f64::from(at), 1.0)).collect::<Vec<_>>())]);
+        assert_eq!(watch.moved_by(&lasts(3)), BTreeSet::from(["gateway stopped"]));
+        assert_eq!(watch.moved_by(&lasts(6)), BTreeSet::new());
     }
 
     #[test]
