@@ -18,43 +18,13 @@ pub(crate) struct Mutant {
 pub(crate) const EQUIVALENT: &[(&str, &str, &str)] = &[
     ("job:gateway_errors:ratio_rate", "or: `{", "zeros for more jobs, which the division leaves out"),
     (
-        "job:gateway_errors:ratio_rate",
-        "`{job=\"throughline\", route=~\"/v1/.+\", code=~\"5..\"}` -> `{route=~",
-        "the divisor has the job alone",
-    ),
-    (
-        "job:gateway_errors:ratio_rate",
-        "`{job=\"throughline\", route=~\"/v1/.+\", code!=\"499\"}` -> `{route=~",
-        "the dividend has the job alone",
-    ),
-    (
         "job:gateway_errors:increase1h",
         "or: `{job=\"throughline\", route=~\"/v1/.+\", code!=\"499\"}` -> `{job=",
         "zeros of more requests of the same job",
     ),
-    (
-        "GatewayErrorBudgetBurn",
-        "and: `{job=\"throughline\", route=~\"/v1/.+\", code!=\"499\"}` -> `{route=~",
-        "the left side has the job alone",
-    ),
     ("Watchdog", "`1` -> ", "any value fires"),
     ("CircuitOpen", "and: `sum` -> `max`", "some of them are above zero as soon as one is"),
-    (
-        "CircuitOpen",
-        "`{job=\"throughline\", state=~\"open|forced_open\"}` -> `{state=~",
-        "the right side has the job alone",
-    ),
     ("TelemetrySeriesOverflow", "`sum` -> `max`", "their sum is above zero as soon as one is"),
-    (
-        "ComponentPromoted",
-        "`{job=\"throughline\", stage=~\"staging|production\"}` -> `{stage=~",
-        "the right side has the job alone",
-    ),
-    (
-        "ComponentPromoted",
-        "unless: `{job=\"throughline\", stage=\"production\"}` -> `{stage=",
-        "the left side has the job alone",
-    ),
 ];
 
 /// Every mutant of a rule, except those that make no difference.
@@ -72,6 +42,12 @@ pub(crate) fn mutants(rule: &Rule) -> Vec<Mutant> {
                 made.push(Mutant { what, rule: Rule { text, ..rule.clone() } });
             }
         }
+    }
+    // Both sides of every operation are matched by job: leaving it out on one side makes no difference, on all it does.
+    let text = rule.text.replace("job=\"throughline\", ", "").replace("{job=\"throughline\"}", "{}");
+    if text != rule.text {
+        let what = "of every job".to_owned();
+        made.push(Mutant { what, rule: Rule { text, ..rule.clone() } });
     }
     made.retain(|mutant| {
         !EQUIVALENT.iter().any(|(name, what, _)| rule.name.starts_with(name) && mutant.what.starts_with(what))
@@ -183,7 +159,7 @@ fn fewer(labels: &str) -> Vec<String> {
     (1..labels.len()).map(without).collect()
 }
 
-/// A selector without each of its matchers, and without each alternative of one.
+/// A selector without each of its matchers but that of the job, and without each alternative of one.
 fn matchers(selector: &str) -> Vec<String> {
     let matchers: Vec<_> = selector.trim_matches(['{', '}']).split(", ").collect();
     let with = |at: usize, instead: Option<String>| {
@@ -192,15 +168,15 @@ fn matchers(selector: &str) -> Vec<String> {
         });
         format!("{{{}}}", list.collect::<Vec<_>>().join(", "))
     };
-    let mut made: Vec<_> = (0..matchers.len()).map(|at| with(at, None)).collect();
+    let others = (0..matchers.len()).filter(|at| !matchers[*at].starts_with("job="));
+    let mut made: Vec<_> = others.map(|at| with(at, None)).collect();
     for (at, matcher) in matchers.iter().enumerate() {
         if let Some((name, values)) = matcher.split_once("=~").filter(|(_, values)| values.contains('|')) {
             let values: Vec<_> = values.trim_matches('"').split('|').collect();
             made.extend(values.iter().map(|one| with(at, Some(format!("{name}=\"{one}\"")))));
         }
     }
-    // An empty selector after `absent(up` is none that Prometheus takes for one.
-    made.into_iter().map(|made| if made == "{}" { "{__name__!=\"\"}".to_owned() } else { made }).collect()
+    made
 }
 
 /// What could stand in the place of a word.
