@@ -10,6 +10,7 @@ use crate::workspace::{Workspace, given, in_path, run, succeeds};
 const PYTHON: &str = "THROUGHLINE_E2E_PYTHON";
 const PROMETHEUS: &str = "THROUGHLINE_E2E_PROMETHEUS";
 const PROMTOOL: &str = "THROUGHLINE_E2E_PROMTOOL";
+const AMTOOL: &str = "THROUGHLINE_E2E_AMTOOL";
 const REDIS: &str = "THROUGHLINE_E2E_REDIS";
 
 /// The programs that tests from outside run.
@@ -18,6 +19,7 @@ pub(crate) struct Needs {
     python: PathBuf,
     prometheus: PathBuf,
     promtool: PathBuf,
+    amtool: PathBuf,
     redis: PathBuf,
 }
 
@@ -35,6 +37,7 @@ pub(crate) struct Monitoring {
 struct Found {
     prometheus: Option<PathBuf>,
     promtool: Option<PathBuf>,
+    amtool: Option<PathBuf>,
     redis: Option<PathBuf>,
     python: Option<Python>,
 }
@@ -168,7 +171,7 @@ fn plan(missing: &[&'static str], installer: Installer) -> Plan {
     };
     Plan::Stop(format!(
         "the tests need what these Debian packages contain: {packages}\n{cure}\n\
-         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL}, {REDIS} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
+         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL}, {AMTOOL}, {REDIS} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
     ))
 }
 
@@ -210,11 +213,12 @@ fn own(variable: &str) -> Result<Option<PathBuf>, Failure> {
 
 impl Needs {
     /// How the tests are told.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 5] {
         [
             (PYTHON, &self.python),
             (PROMETHEUS, &self.prometheus),
             (PROMTOOL, &self.promtool),
+            (AMTOOL, &self.amtool),
             (REDIS, &self.redis),
         ]
     }
@@ -231,6 +235,7 @@ impl Found {
         Ok(Self {
             prometheus: program(PROMETHEUS, "prometheus")?,
             promtool: program(PROMTOOL, "promtool")?,
+            amtool: program(AMTOOL, "amtool")?,
             redis: program(REDIS, "redis-server")?,
             python,
         })
@@ -241,6 +246,9 @@ impl Found {
         let mut packages = Vec::new();
         if self.prometheus.is_none() || self.promtool.is_none() {
             packages.push("prometheus");
+        }
+        if self.amtool.is_none() {
+            packages.push("prometheus-alertmanager");
         }
         if self.python.is_none() {
             packages.push("python3-venv");
@@ -257,6 +265,7 @@ impl Found {
         Ok(Needs {
             prometheus: self.prometheus.ok_or_else(|| absent("`prometheus`"))?,
             promtool: self.promtool.ok_or_else(|| absent("`promtool`"))?,
+            amtool: self.amtool.ok_or_else(|| absent("`amtool`"))?,
             redis: self.redis.ok_or_else(|| absent("`redis-server`"))?,
             python: match self.python.ok_or_else(|| absent("a Python with `venv`"))? {
                 Python::Own(python) => python,
@@ -295,6 +304,7 @@ mod tests {
         Found {
             prometheus: at(prometheus, "bin/prometheus"),
             promtool: at(promtool, "bin/promtool"),
+            amtool: at(true, "bin/amtool"),
             redis: at(redis, "bin/redis-server"),
             python: at(python, "bin/python").map(Python::Own),
         }
@@ -313,6 +323,7 @@ mod tests {
                 ("THROUGHLINE_E2E_PYTHON", PathBuf::from("bin/python")),
                 ("THROUGHLINE_E2E_PROMETHEUS", PathBuf::from("bin/prometheus")),
                 ("THROUGHLINE_E2E_PROMTOOL", PathBuf::from("bin/promtool")),
+                ("THROUGHLINE_E2E_AMTOOL", PathBuf::from("bin/amtool")),
                 ("THROUGHLINE_E2E_REDIS", PathBuf::from("bin/redis-server")),
             ]
         );

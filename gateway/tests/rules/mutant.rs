@@ -14,8 +14,18 @@ pub(crate) struct Mutant {
     pub(crate) rule: Rule,
 }
 
-/// Mutants that no test can tell from the rule: its name, what was changed, and why it makes no difference.
-pub(crate) const EQUIVALENT: &[(&str, &str, &str)] = &[];
+/// Mutants that no test can tell from the rule: how its name and what was changed begin, and why it makes no difference.
+pub(crate) const EQUIVALENT: &[(&str, &str, &str)] = &[
+    ("job:gateway_errors:ratio_rate", "or: `{", "zeros for more jobs, which the division leaves out"),
+    (
+        "job:gateway_errors:increase1h",
+        "or: `{job=\"throughline\", route=~\"/v1/.+\", code!=\"499\"}` -> `{job=",
+        "zeros of more requests of the same job",
+    ),
+    ("Watchdog", "`1` -> ", "any value fires"),
+    ("CircuitOpen", "and: `sum` -> `max`", "some of them are above zero as soon as one is"),
+    ("TelemetrySeriesOverflow", "`sum` -> `max`", "their sum is above zero as soon as one is"),
+];
 
 /// Every mutant of a rule, except those that make no difference.
 pub(crate) fn mutants(rule: &Rule) -> Vec<Mutant> {
@@ -33,8 +43,14 @@ pub(crate) fn mutants(rule: &Rule) -> Vec<Mutant> {
             }
         }
     }
+    // Both sides of every operation are matched by job: leaving it out on one side makes no difference, on all it does.
+    let text = rule.text.replace("job=\"throughline\", ", "").replace("{job=\"throughline\"}", "{}");
+    if text != rule.text {
+        let what = "of every job".to_owned();
+        made.push(Mutant { what, rule: Rule { text, ..rule.clone() } });
+    }
     made.retain(|mutant| {
-        !EQUIVALENT.iter().any(|(name, what, _)| *name == rule.name && *what == mutant.what)
+        !EQUIVALENT.iter().any(|(name, what, _)| rule.name.starts_with(name) && mutant.what.starts_with(what))
     });
     made
 }
@@ -79,10 +95,12 @@ fn expression(line: &str) -> Vec<Mistake> {
     let mut made = Vec::new();
     // Nothing that is multiplied by zero makes a difference, except for which series are there.
     let filled = line.trim_start().starts_with("or 0 * ");
+    let first = line.split_whitespace().next().filter(|word| ["and", "or", "unless"].contains(word));
+    let place = first.map_or_else(String::new, |word| format!("{word}: "));
     for (at, token) in tokens(line) {
         let end = at + token.len();
         let put = |with: &str| Some(format!("{}{with}{}", &line[..at], &line[end..]));
-        let mut add = |with: String| made.push((format!("`{token}` -> `{with}`"), put(&with)));
+        let mut add = |with: String| made.push((format!("{place}`{token}` -> `{with}`"), put(&with)));
         match token {
             number if number.starts_with(|c: char| c.is_ascii_digit()) => {
                 numbers(number).into_iter().for_each(&mut add)
@@ -141,7 +159,7 @@ fn fewer(labels: &str) -> Vec<String> {
     (1..labels.len()).map(without).collect()
 }
 
-/// A selector without each of its matchers, and without each alternative of one.
+/// A selector without each of its matchers but that of the job, and without each alternative of one.
 fn matchers(selector: &str) -> Vec<String> {
     let matchers: Vec<_> = selector.trim_matches(['{', '}']).split(", ").collect();
     let with = |at: usize, instead: Option<String>| {
@@ -150,15 +168,15 @@ fn matchers(selector: &str) -> Vec<String> {
         });
         format!("{{{}}}", list.collect::<Vec<_>>().join(", "))
     };
-    let mut made: Vec<_> = (0..matchers.len()).map(|at| with(at, None)).collect();
+    let others = (0..matchers.len()).filter(|at| !matchers[*at].starts_with("job="));
+    let mut made: Vec<_> = others.map(|at| with(at, None)).collect();
     for (at, matcher) in matchers.iter().enumerate() {
         if let Some((name, values)) = matcher.split_once("=~").filter(|(_, values)| values.contains('|')) {
             let values: Vec<_> = values.trim_matches('"').split('|').collect();
             made.extend(values.iter().map(|one| with(at, Some(format!("{name}=\"{one}\"")))));
         }
     }
-    // An empty selector after `absent(up` is none that Prometheus takes for one.
-    made.into_iter().map(|made| if made == "{}" { "{__name__!=\"\"}".to_owned() } else { made }).collect()
+    made
 }
 
 /// What could stand in the place of a word.

@@ -16,6 +16,7 @@ const ERRORS: &str = "gateway_requests_total{$job, route=~\"/v1/.+\", code=~\"5.
 
 /// A burn that is watched.
 struct Burn {
+    group: &'static str,
     severity: Severity,
     /// How many times faster than the budget allows.
     factor: &'static str,
@@ -25,25 +26,54 @@ struct Burn {
 }
 
 const BURNS: [Burn; 4] = [
-    Burn { severity: Severity::Critical, factor: "14.4", long: "1h", short: "5m", pending: "2m" },
-    Burn { severity: Severity::Critical, factor: "6", long: "6h", short: "30m", pending: "15m" },
-    Burn { severity: Severity::Warning, factor: "3", long: "1d", short: "2h", pending: "1h" },
-    Burn { severity: Severity::Warning, factor: "1", long: "3d", short: "6h", pending: "3h" },
+    Burn {
+        group: "throughline-slo-burn-1h",
+        severity: Severity::Critical,
+        factor: "14.4",
+        long: "1h",
+        short: "5m",
+        pending: "2m",
+    },
+    Burn {
+        group: "throughline-slo-burn-6h",
+        severity: Severity::Critical,
+        factor: "6",
+        long: "6h",
+        short: "30m",
+        pending: "15m",
+    },
+    Burn {
+        group: "throughline-slo-burn-1d",
+        severity: Severity::Warning,
+        factor: "3",
+        long: "1d",
+        short: "2h",
+        pending: "1h",
+    },
+    Burn {
+        group: "throughline-slo-burn-3d",
+        severity: Severity::Warning,
+        factor: "1",
+        long: "3d",
+        short: "6h",
+        pending: "3h",
+    },
 ];
 
 pub(super) fn groups(options: &Options) -> Vec<Group> {
     let ratios = |windows: &[&str]| windows.iter().map(|window| ratio(options, window)).collect();
-    vec![
+    let mut groups = vec![
         Group { name: "throughline-slo", interval: "30s", rules: ratios(&["5m", "30m", "1h", "2h", "6h"]) },
         Group { name: "throughline-slo-days", interval: "2m", rules: ratios(&["1d", "3d"]) },
         Group { name: "throughline-slo-hours", interval: "30s", rules: hours(options) },
         Group { name: "throughline-slo-month", interval: "5m", rules: month(options) },
-        Group {
-            name: "throughline-slo-alerts",
-            interval: "30s",
-            rules: BURNS.iter().map(|burn| Rule::Alert(burn.alert(options))).collect(),
-        },
-    ]
+    ];
+    groups.extend(BURNS.iter().map(|burn| Group {
+        name: burn.group,
+        interval: "30s",
+        rules: vec![Rule::Alert(burn.alert(options))],
+    }));
+    groups
 }
 
 fn ratio(options: &Options, window: &str) -> Rule {
