@@ -103,7 +103,7 @@ fn fits(pattern: &str, text: &str) -> bool {
 
 /// The script that runs all steps and says of each that it begins, and with what it ends.
 fn script(steps: &[Step]) -> String {
-    let mut script = "trap 'kill $(jobs -p) 2>/dev/null' EXIT\n".to_owned();
+    let mut script = "exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n".to_owned();
     for (at, step) in steps.iter().enumerate() {
         // What is a moment for a person is none for a machine that is busy with other tests.
         let command = step.command.replace("sleep 1", "sleep 3");
@@ -137,21 +137,17 @@ async fn follow(name: &str) {
         .output()
         .await
         .unwrap();
-    let (said, complaints) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
     for (at, step) in steps.iter().enumerate() {
         let of = format!("{name}:{}: `{}`", step.line, step.command);
         let (_, rest) = said
             .split_once(&format!("{MARK}{at}\n"))
-            .unwrap_or_else(|| panic!("{of} was not reached\n{said}\n{complaints}"));
+            .unwrap_or_else(|| panic!("{of} was not reached\n{said}"));
         let printed = rest.split(MARK).next().unwrap();
-        assert!(printed.contains("@@@ ended with 0\n"), "{of} failed\n{printed}\n{complaints}");
+        assert!(printed.contains("@@@ ended with 0\n"), "{of} failed\n{printed}");
         let mut lines = printed.lines();
         for wanted in &step.prints {
-            assert!(
-                lines.any(|line| fits(wanted, line)),
-                "{of} did not print `{wanted}`, but\n{printed}\n{complaints}"
-            );
+            assert!(lines.any(|line| fits(wanted, line)), "{of} did not print `{wanted}`, but\n{printed}");
         }
     }
 }
@@ -170,6 +166,41 @@ fn a_guide_is_read_as_its_readers_do() {
     assert_eq!(found, expected);
     assert!(fits("a…b…c", "a1b2c") && fits("…b…", "abc") && fits("…2 1", "      2 1") && fits("x", " x "));
     assert!(!fits("a…c", "abd") && !fits("…b…a…", "ab") && !fits("x", "xy"));
+}
+
+#[tokio::test]
+async fn the_first_steps_lead_to_a_gateway_that_answers() {
+    follow("getting-started.md").await;
+}
+
+#[tokio::test]
+async fn symptoms_are_seen_where_the_guide_says() {
+    follow("troubleshooting.md").await;
+}
+
+#[tokio::test]
+async fn what_is_deployed_is_in_the_pack() {
+    follow("deployment.md").await;
+}
+
+#[tokio::test]
+async fn the_report_on_cost_has_the_figures_that_the_guide_names() {
+    follow("cost-optimisation.md").await;
+}
+
+#[tokio::test]
+async fn an_incident_is_over_without_a_restart() {
+    follow("incident-response.md").await;
+}
+
+#[tokio::test]
+async fn objectives_are_in_the_rules() {
+    follow("slos.md").await;
+}
+
+#[tokio::test]
+async fn what_the_guide_to_security_calls_refused_is_refused() {
+    follow("security.md").await;
 }
 
 #[tokio::test]
