@@ -16,5 +16,6 @@ mod export;
 mod options;
 mod pack;
 mod prometheus;
+mod runbooks;
 
 pub(crate) use command::{Ended, run};

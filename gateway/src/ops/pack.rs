@@ -1,7 +1,7 @@
 //! The pack: every file that `ops export` writes.
 
 use super::options::Options;
-use super::{alertmanager, dashboards, deployment, prometheus};
+use super::{alertmanager, dashboards, deployment, prometheus, runbooks};
 
 /// A file of the pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub(crate) fn files(options: &Options) -> Vec<File> {
     let mut files = [
         prometheus::files(options),
         alertmanager::files(options),
+        runbooks::files(options),
         dashboards::files(options),
         deployment::files(options),
     ]

@@ -36,7 +36,7 @@ pub(crate) struct Alert {
     /// How long it goes on firing after it has ceased to hold.
     pub(crate) keep: Option<&'static str>,
     pub(crate) severity: Severity,
-    /// Labels beside `severity`, the component first.
+    /// Labels beside `severity`. The component comes first, unless the series name one.
     pub(crate) labels: Vec<(&'static str, &'static str)>,
     /// One sentence, the same for every instance of the alert.
     pub(crate) summary: String,
@@ -116,12 +116,13 @@ impl Record {
 // === impl Alert ===
 
 impl Alert {
-    /// `expr` as in [`Record::rule`]; it holds for `pending` before the alert fires.
+    /// `expr` as in [`Record::rule`]; it holds for `pending` before the alert fires. Series that name a component themselves
+    /// need none here: a label of the alert would hide theirs.
     pub(super) fn new(
         options: &Options,
         name: &'static str,
         severity: Severity,
-        component: &'static str,
+        component: Option<&'static str>,
         (pending, expr): (&'static str, &str),
         words: Words<'_>,
     ) -> Self {
@@ -131,7 +132,7 @@ impl Alert {
             pending,
             keep: None,
             severity,
-            labels: vec![("component", component)],
+            labels: component.map(|name| ("component", name)).into_iter().collect(),
             summary: words.summary,
             description: words.description.to_owned(),
             runbook_url: format!("{}/{name}.md", options.runbook_url),

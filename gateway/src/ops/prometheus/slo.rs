@@ -106,7 +106,7 @@ impl Burn {
             options,
             "GatewayErrorBudgetBurn",
             self.severity,
-            "gateway",
+            Some("gateway"),
             (self.pending, &expr),
             words,
         );

@@ -18,7 +18,7 @@ fn promoted(options: &Options) -> Alert {
         description: "{{ $labels.component }} is in {{ $labels.stage }} since less than an hour.",
         board: Board::Maturity,
     };
-    Alert::new(options, "ComponentPromoted", Severity::Info, "maturity", ("0m", expr), words)
+    Alert::new(options, "ComponentPromoted", Severity::Info, None, ("0m", expr), words)
 }
 
 fn gate_lost(options: &Options) -> Alert {
@@ -29,5 +29,5 @@ fn gate_lost(options: &Options) -> Alert {
         description: "{{ $labels.component }} does not pass {{ $labels.gate }}, which it passed an hour ago.",
         board: Board::Maturity,
     };
-    Alert::new(options, "ComponentGateLost", Severity::Info, "maturity", ("5m", expr), words)
+    Alert::new(options, "ComponentGateLost", Severity::Info, None, ("5m", expr), words)
 }

@@ -22,7 +22,7 @@ fn hit_rate(options: &Options) -> Alert {
         description: "{{ $labels.job }} / {{ $labels.operation }}: {{ $value | humanizePercentage }} of the lookups of the last 30 minutes were hits.",
         board: Board::Overview,
     };
-    Alert::new(options, "CacheHitRateLow", Severity::Warning, "cache", ("15m", &expr), words)
+    Alert::new(options, "CacheHitRateLow", Severity::Warning, Some("cache"), ("15m", &expr), words)
         .keep_firing_for("10m")
 }
 
@@ -38,7 +38,7 @@ fn savings(options: &Options) -> Alert {
         description: "{{ $labels.job }}: answers of the last 6 hours cost {{ $value | humanizePercentage }} less than on the baseline routes; below zero they cost more.",
         board: Board::Llm,
     };
-    Alert::new(options, "RouterSavingsLow", Severity::Warning, "router", ("30m", &expr), words)
+    Alert::new(options, "RouterSavingsLow", Severity::Warning, Some("router"), ("30m", &expr), words)
 }
 
 /// Without a figure of a week ago there is nothing to compare with; a figure of zero is one.
@@ -53,7 +53,7 @@ fn spike(options: &Options) -> Alert {
         description: "{{ $labels.job }}: models cost {{ $value | printf \"%.2f\" }} USD in the last hour.",
         board: Board::Llm,
     };
-    Alert::new(options, "LlmCostSpike", Severity::Warning, "llm", ("15m", &expr), words)
+    Alert::new(options, "LlmCostSpike", Severity::Warning, Some("llm"), ("15m", &expr), words)
 }
 
 fn budget(options: &Options, usd: f64) -> Alert {
@@ -64,5 +64,5 @@ fn budget(options: &Options, usd: f64) -> Alert {
         description: "{{ $labels.job }}: models cost {{ $value | printf \"%.2f\" }} USD in the last 30 days.",
         board: Board::Llm,
     };
-    Alert::new(options, "LlmBudgetNearlySpent", Severity::Warning, "llm", ("5m", &expr), words)
+    Alert::new(options, "LlmBudgetNearlySpent", Severity::Warning, Some("llm"), ("5m", &expr), words)
 }

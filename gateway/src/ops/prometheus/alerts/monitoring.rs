@@ -12,10 +12,10 @@ pub(super) fn alerts(options: &Options) -> Vec<Alert> {
 fn watchdog(options: &Options) -> Alert {
     let words = Words {
         summary: "Alerts of the gateway are evaluated and delivered.".to_owned(),
-        description: "This alert always fires. When {{ $labels.alertname }} no longer arrives, Prometheus, Alertmanager or the way between them is broken.",
+        description: "This alert always fires. When it no longer arrives, Prometheus, Alertmanager or the way between them is broken.",
         board: Board::Overview,
     };
-    Alert::new(options, "Watchdog", Severity::Info, "monitoring", ("0m", "vector(1)"), words)
+    Alert::new(options, "Watchdog", Severity::Info, Some("monitoring"), ("0m", "vector(1)"), words)
 }
 
 fn target_down(options: &Options) -> Alert {
@@ -25,7 +25,7 @@ fn target_down(options: &Options) -> Alert {
         board: Board::Overview,
     };
     let when = ("2m", "up{$job} == 0");
-    Alert::new(options, "GatewayTargetDown", Severity::Critical, "gateway", when, words)
+    Alert::new(options, "GatewayTargetDown", Severity::Critical, Some("gateway"), when, words)
 }
 
 fn target_absent(options: &Options) -> Alert {
@@ -35,7 +35,7 @@ fn target_absent(options: &Options) -> Alert {
         board: Board::Overview,
     };
     let when = ("5m", "absent(up{$job})");
-    Alert::new(options, "GatewayTargetAbsent", Severity::Critical, "gateway", when, words)
+    Alert::new(options, "GatewayTargetAbsent", Severity::Critical, Some("gateway"), when, words)
 }
 
 fn reload_failed(options: &Options) -> Alert {
@@ -44,6 +44,6 @@ fn reload_failed(options: &Options) -> Alert {
         description: "{{ $labels.job }} on {{ $labels.instance }} goes on with the configuration that it had before the last reload.",
         board: Board::Overview,
     };
-    let when = ("1m", "min by (job, instance) (config_last_reload_successful{$job}) == 0");
-    Alert::new(options, "ConfigReloadFailed", Severity::Warning, "gateway", when, words)
+    let when = ("1m", "config_last_reload_successful{$job} == 0");
+    Alert::new(options, "ConfigReloadFailed", Severity::Warning, Some("gateway"), when, words)
 }

@@ -20,7 +20,7 @@ fn timeouts(options: &Options) -> Alert {
         description: "{{ $labels.job }} / {{ $labels.operation }}: {{ $value | humanizePercentage }} of the runs timed out in the last 10 minutes.",
         board: Board::Workflows,
     };
-    Alert::new(options, "TimeoutRateHigh", Severity::Critical, "timeout", ("5m", &expr), words)
+    Alert::new(options, "TimeoutRateHigh", Severity::Critical, Some("timeout"), ("5m", &expr), words)
         .keep_firing_for("5m")
 }
 
@@ -36,7 +36,7 @@ fn circuit_open(options: &Options) -> Alert {
         description: "{{ $labels.job }} on {{ $labels.instance }}: circuit {{ $labels.circuit }} was open for {{ $value | humanizePercentage }} of the last 10 minutes, and calls came.",
         board: Board::Circuits,
     };
-    Alert::new(options, "CircuitOpen", Severity::Warning, "circuit_breaker", ("1m", expr), words)
+    Alert::new(options, "CircuitOpen", Severity::Warning, Some("circuit_breaker"), ("1m", expr), words)
 }
 
 fn store_down(options: &Options) -> Alert {
@@ -45,8 +45,8 @@ fn store_down(options: &Options) -> Alert {
         description: "{{ $labels.job }} on {{ $labels.instance }} does without the store {{ $labels.store }}: every lookup goes to a provider.",
         board: Board::Overview,
     };
-    let when = ("2m", "min by (job, instance, store) (cache_store_up{$job}) == 0");
-    Alert::new(options, "CacheStoreDown", Severity::Warning, "cache", when, words)
+    let when = ("2m", "cache_store_up{$job} == 0");
+    Alert::new(options, "CacheStoreDown", Severity::Warning, Some("cache"), when, words)
 }
 
 fn overhead(options: &Options) -> Alert {
@@ -64,5 +64,5 @@ fn overhead(options: &Options) -> Alert {
         description: "{{ $labels.job }}: one request in a hundred to {{ $labels.route }} spends more than {{ $value | humanizeDuration }} in the gateway, not in a provider.",
         board: Board::Performance,
     };
-    Alert::new(options, "GatewayOverheadHigh", Severity::Warning, "gateway", ("10m", &expr), words)
+    Alert::new(options, "GatewayOverheadHigh", Severity::Warning, Some("gateway"), ("10m", &expr), words)
 }

@@ -10,14 +10,14 @@ pub(super) fn alerts(options: &Options) -> Vec<Alert> {
 
 /// What could not be set up says so, or is not there to say anything while the endpoint answers.
 fn init_failed(options: &Options) -> Alert {
-    let expr = "min by (job, instance, signal) (apm_init_success{$job}) == 0
+    let expr = "apm_init_success{$job} == 0
   or (up{$job} == 1 unless on (job, instance) apm_init_success{$job})";
     let words = Words {
         summary: "Telemetry that was asked for could not be set up.".to_owned(),
         description: "{{ $labels.job }} on {{ $labels.instance }} serves traffic without {{ or $labels.signal `any of its` }} telemetry.",
         board: Board::Overview,
     };
-    Alert::new(options, "ApmInitFailed", Severity::Critical, "telemetry", ("1m", expr), words)
+    Alert::new(options, "ApmInitFailed", Severity::Critical, Some("telemetry"), ("1m", expr), words)
 }
 
 fn export_failing(options: &Options) -> Alert {
@@ -27,7 +27,7 @@ fn export_failing(options: &Options) -> Alert {
         description: "{{ $labels.job }} on {{ $labels.instance }}: {{ $value | printf \"%.0f\" }} deliveries of {{ $labels.signal }} failed in the last 15 minutes.",
         board: Board::Performance,
     };
-    Alert::new(options, "TelemetryExportFailing", Severity::Warning, "telemetry", ("5m", expr), words)
+    Alert::new(options, "TelemetryExportFailing", Severity::Warning, Some("telemetry"), ("5m", expr), words)
 }
 
 /// The series is born with its first event, which `increase` does not see.
@@ -41,5 +41,5 @@ fn overflow(options: &Options) -> Alert {
         description: "{{ $labels.job }}: label sets of {{ $labels.family }} were folded into `other` in the last hour.",
         board: Board::Performance,
     };
-    Alert::new(options, "TelemetrySeriesOverflow", Severity::Warning, "telemetry", ("1m", expr), words)
+    Alert::new(options, "TelemetrySeriesOverflow", Severity::Warning, Some("telemetry"), ("1m", expr), words)
 }
