@@ -21,6 +21,15 @@ pub(crate) struct Needs {
     redis: PathBuf,
 }
 
+/// The programs that the operations pack is for, as Debian has them.
+#[derive(Debug)]
+pub(crate) struct Monitoring {
+    pub(crate) prometheus: PathBuf,
+    pub(crate) promtool: PathBuf,
+    pub(crate) alertmanager: PathBuf,
+    pub(crate) redis: PathBuf,
+}
+
 /// What is here already.
 #[derive(Debug)]
 struct Found {
@@ -86,6 +95,60 @@ pub(crate) fn python(workspace: &Workspace, recipe: Recipe, may_install: bool) -
     let venv = venv::look(workspace, recipe)?;
     venv.ok_or_else(|| Failure::missing("a Python with `venv` is not in the path, though it was installed"))?
         .fill()
+}
+
+/// Finds the programs that the operations pack is for, and the tools of its runbooks, and installs what is missing if
+/// it may.
+///
+/// # Errors
+/// With exit code 2, when something is missing and may not or cannot be installed.
+pub(crate) fn monitoring(may_install: bool) -> Result<Monitoring, Failure> {
+    let mut absent = absent_monitoring()?;
+    match plan(&absent, Installer::look(may_install)) {
+        Plan::Ready => {}
+        Plan::Stop(why) => return Err(Failure::missing(why)),
+        Plan::Install(packages) => {
+            install(&packages)?;
+            absent = absent_monitoring()?;
+        }
+    }
+    let found = |program: Option<PathBuf>, what: &str| {
+        program
+            .ok_or_else(|| Failure::missing(format!("`{what}` is not in the path, though it was installed")))
+    };
+    if !absent.is_empty() {
+        let absent = absent.join(" ");
+        return Err(Failure::missing(format!(
+            "programs of {absent} are not in the path, though it was installed"
+        )));
+    }
+    Ok(Monitoring {
+        prometheus: found(program(PROMETHEUS, "prometheus")?, "prometheus")?,
+        promtool: found(program(PROMTOOL, "promtool")?, "promtool")?,
+        alertmanager: found(alertmanager(), "prometheus-alertmanager")?,
+        redis: found(program(REDIS, "redis-server")?, "redis-server")?,
+    })
+}
+
+/// The Debian packages whose programs are not here.
+fn absent_monitoring() -> Result<Vec<&'static str>, Failure> {
+    let here = [
+        (
+            "prometheus",
+            program(PROMETHEUS, "prometheus")?.is_some() && program(PROMTOOL, "promtool")?.is_some(),
+        ),
+        ("prometheus-alertmanager", alertmanager().is_some() && in_path("amtool").is_some()),
+        ("redis-server", program(REDIS, "redis-server")?.is_some()),
+        ("redis-tools", in_path("redis-cli").is_some()),
+        ("curl", in_path("curl").is_some()),
+        ("jq", in_path("jq").is_some()),
+    ];
+    Ok(here.into_iter().filter(|(_, here)| !here).map(|(package, _)| package).collect())
+}
+
+/// Debian calls it differently than its authors.
+fn alertmanager() -> Option<PathBuf> {
+    in_path("prometheus-alertmanager").or_else(|| in_path("alertmanager"))
 }
 
 /// What to do about missing Debian packages.
