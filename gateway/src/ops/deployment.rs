@@ -75,10 +75,12 @@ mod tests {
         let files = files(&Options::default());
         for plain in prometheus::files(&Options::default()) {
             let Some(name) = plain.path.strip_prefix("prometheus/rules/") else { continue };
-            let wrapped = text(&files, &format!("kubernetes/monitoring/rules-{}", name.replace(".yml", ".yaml")));
+            let wrapped =
+                text(&files, &format!("kubernetes/monitoring/rules-{}", name.replace(".yml", ".yaml")));
             let (head, body) = wrapped.split_once("spec:\n").unwrap();
             assert!(head.contains("kind: PrometheusRule"), "{head}");
-            let body: String = body.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect();
+            let body: String =
+                body.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect();
             assert_eq!(body, plain.text);
         }
     }

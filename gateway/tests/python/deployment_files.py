@@ -66,7 +66,7 @@ def check_compose(path):
 
 def main(ops, rendered=None):
     problems, seen = [], []
-    tasks = [(path, check_compose, [None]) for path in [ops / "compose.yaml"]]
+    tasks = [(path, check_compose, [None]) for path in ops.glob("compose.yaml")]
     manifests = sorted(ops.glob("kubernetes/*/*.yaml")) + ([Path(rendered)] if rendered else [])
     tasks += [(path, check_object, documents(path)) for path in manifests]
     for path, check, given in tasks:
