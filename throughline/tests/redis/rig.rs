@@ -56,6 +56,15 @@ pub(crate) async fn tell<T: redis::FromRedisValue>(
     command.query_async(connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
+/// Asks the server at `url`, which may end its connections at any time; `None` when there is no answer.
+pub(crate) async fn try_tell<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> Option<T> {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let mut command = Cmd::new();
+    command.arg(words);
+    command.query_async(&mut connection).await.ok()
+}
+
 /// Waits until `happened` says so.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut happened: impl FnMut() -> F) {
     let waiting = async {
