@@ -29,6 +29,7 @@
 //! answered.
 
 mod address;
+mod claims;
 mod cluster;
 mod commands;
 mod config;
@@ -41,16 +42,20 @@ mod way;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::Cmd;
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 
+use super::claim::Claim;
 use super::health::{Call, StoreHealth};
 use super::key::{Key, KeyBuilder};
 use super::store::{Lifetime, Lookup, Store};
 use crate::error::{ConfigError, Result};
 use crate::telemetry::Tick;
 use address::{Address, Place};
+use claims::Claims;
 use cluster::{Cluster, Settings};
 use commands::{Answer, Useless};
 pub use config::RedisConfig;
@@ -69,7 +74,9 @@ struct Shared {
     shown: String,
     prefix: String,
     servers: Servers,
+    claims: Option<Claims>,
     health: Arc<StoreHealth>,
+    deadline: Duration,
     largest: usize,
     compress_from: usize,
 }
@@ -98,6 +105,9 @@ impl Redis {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
+        if config.lease.is_some() && config.prefix.contains(['{', '}']) {
+            return Err(ConfigError::new("a redis key prefix with braces in it does not go with claims"));
+        }
         let prefix = format!("{}:{}:", config.prefix, envelope::VERSION);
         let servers = Servers::new(&config, &prefix)?;
         let shared = Shared {
@@ -105,6 +115,8 @@ impl Redis {
             prefix,
             health: servers.health(),
             servers,
+            claims: config.lease.map(Claims::new),
+            deadline: config.deadline,
             largest: config.largest,
             compress_from: config.compress_from,
         };
@@ -116,7 +128,7 @@ impl Redis {
         self.keeper.start(|| {
             let shared = Arc::clone(&self.shared);
             shared.servers.forget();
-            async move { shared.servers.keep(&shared.prefix).await }
+            async move { shared.keep().await }
         });
     }
 }
@@ -137,6 +149,28 @@ impl Store for Redis {
         self.shared.delete(key).await
     }
 
+    fn keeps_claims(&self) -> bool {
+        self.shared.claims.is_some()
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.keep();
+        self.shared.claim(key).await
+    }
+
+    fn release(&self, key: &Key) {
+        let shared = Arc::clone(&self.shared);
+        let Some(command) = shared.claims.as_ref().and_then(|claims| claims.release(key, &shared.name(key)))
+        else {
+            return;
+        };
+        // Without a runtime the lease ends it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let key = *key;
+            runtime.spawn(async move { shared.mind(&key, &command).await });
+        }
+    }
+
     fn health(&self) -> Option<Arc<StoreHealth>> {
         Some(Arc::clone(&self.shared.health))
     }
@@ -152,7 +186,7 @@ impl fmt::Debug for Redis {
 
 impl Shared {
     async fn get(&self, key: &Key) -> Result<Lookup> {
-        let name = commands::name(&self.prefix, key);
+        let name = self.name(key);
         let judge = |answer| commands::got(key, answer);
         self.servers.ask(Call::Read, key, &name, &commands::get(&name), judge).await
     }
@@ -161,16 +195,65 @@ impl Shared {
         if value.len() > self.largest {
             return Ok(false);
         }
-        let name = commands::name(&self.prefix, key);
+        let name = self.name(key);
         let sealed = envelope::seal(key, value, lifetime, commands::wall_clock(), self.compress_from);
+        if let Some(command) =
+            self.claims.as_ref().and_then(|claims| claims.put(key, &name, &sealed, lifetime.kept))
+        {
+            // Whose claim has ended stores nothing: what has been made since stands.
+            return self
+                .servers
+                .ask(Call::Write, key, &name, &command, commands::counted)
+                .await
+                .map(|_| true);
+        }
         let command = commands::set(&name, &sealed, lifetime.kept);
         self.servers.ask(Call::Write, key, &name, &command, commands::was_set).await.map(|()| true)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let name = commands::name(&self.prefix, key);
+        let name = self.name(key);
         let command = commands::delete(&name);
         self.servers.ask(Call::Write, key, &name, &command, commands::counted).await.map(drop)
+    }
+}
+
+impl Shared {
+    fn name(&self, key: &Key) -> String {
+        commands::name(&self.prefix, key)
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        let Some(claims) = &self.claims else { return Ok(Claim::Nobodys) };
+        let name = self.name(key);
+        let Some(command) = claims.claim(key, &name) else { return Ok(Claim::Theirs) };
+        let granted = self.servers.ask(Call::Write, key, &name, &command, claims::granted).await?;
+        if granted {
+            return Ok(Claim::Ours);
+        }
+        claims.forget(key);
+        Ok(Claim::Theirs)
+    }
+
+    /// Asks for what changes a claim. That it fails is seen when the lease ends.
+    async fn mind(&self, key: &Key, command: &Cmd) {
+        let name = self.name(key);
+        let asked = self.servers.ask(Call::Write, key, &name, command, commands::counted);
+        let _ = tokio::time::timeout(self.deadline, asked).await;
+    }
+
+    /// Keeps connections and claims. Ends only by being dropped.
+    async fn keep(&self) {
+        join(self.servers.keep(&self.prefix), self.renew()).await;
+    }
+
+    async fn renew(&self) {
+        let Some(claims) = &self.claims else { return };
+        loop {
+            tokio::time::sleep(claims.pause()).await;
+            let renewals = claims.renewals(|key| self.name(key));
+            join_all(renewals.iter().map(|(key, command)| self.mind(key, command))).await;
+        }
     }
 }
 

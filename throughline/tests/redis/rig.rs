@@ -85,13 +85,27 @@ impl Rig {
         Self::with(config, CacheConfig::new("shout", Duration::from_secs(3600)).unwrap())
     }
 
+    /// As [`Rig::new`], with a workflow that takes this long.
+    pub(crate) fn taking(config: RedisConfig, pause: Duration) -> Self {
+        Self::with_pause(config, CacheConfig::new("shout", Duration::from_secs(3600)).unwrap(), pause)
+    }
+
     pub(crate) fn with(config: RedisConfig, cache: CacheConfig) -> Self {
+        Self::with_pause(config, cache, Duration::ZERO)
+    }
+
+    fn with_pause(config: RedisConfig, cache: CacheConfig, pause: Duration) -> Self {
         let (runs, keeps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
         let store = Arc::new(Redis::new(config).unwrap());
         let (count, keep) = (Arc::clone(&runs), Arc::clone(&keeps));
         let shout = workflow("shout", move |input: String| {
             count.fetch_add(1, Ordering::SeqCst);
-            async move { Ok(input.to_uppercase()) }
+            async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(input.to_uppercase())
+            }
         });
         // The tenant is a part of the key, as it has to be.
         let caching = JsonCaching::keyed(|input: &String, cx: &Context, key: throughline::KeyBuilder| {

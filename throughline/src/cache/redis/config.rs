@@ -26,6 +26,7 @@ pub struct RedisConfig {
     pub(super) deadline: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) connections: usize,
+    pub(super) lease: Option<Duration>,
     pub(super) largest: usize,
     pub(super) compress_from: usize,
 }
@@ -76,6 +77,7 @@ impl RedisConfig {
             deadline: Duration::from_millis(20),
             connect_timeout: Duration::from_secs(1),
             connections: 1,
+            lease: None,
             largest: 8 << 20,
             compress_from: 2 << 10,
         }
@@ -168,6 +170,20 @@ impl RedisConfig {
         Ok(self)
     }
 
+    /// Has one of all replicas compute a value that several want at once: it claims the work on the server, the others
+    /// wait for its answer, and one of them takes over when it has gone for as long as `lease`. Default: each
+    /// replica computes it.
+    ///
+    /// # Errors
+    /// When it is not 100ms to 60s.
+    pub fn claims(mut self, lease: Duration) -> Result<Self, ConfigError> {
+        if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&lease) {
+            return Err(ConfigError::refused("redis claim lease", lease, "100ms to 60s"));
+        }
+        self.lease = Some(lease);
+        Ok(self)
+    }
+
     /// The largest value that is stored, in bytes before compression. Default: 8 MiB.
     ///
     /// # Errors
@@ -232,6 +248,7 @@ impl fmt::Debug for RedisConfig {
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("prefix", &self.prefix)
             .field("deadline", &self.deadline)
+            .field("lease", &self.lease)
             .finish_non_exhaustive()
     }
 }
