@@ -86,7 +86,7 @@ struct Shared {
 
 enum Servers {
     One(Node),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// Tries the one server with a key that nobody stores.
@@ -113,18 +113,12 @@ impl Redis {
         }
         let prefix = format!("{}:{}:", config.prefix, envelope::VERSION);
         let changes = Arc::new(Changes::new(prefix.clone()));
-        let servers = Servers::new(&config, &prefix, &changes)?;
-        let shared = Shared {
-            shown: config.shown(),
-            prefix,
-            health: servers.health(),
-            servers,
-            changes,
-            claims: config.lease.map(Claims::new),
-            deadline: config.deadline,
-            largest: config.largest,
-            compress_from: config.compress_from,
-        };
+        let (shown, claims) = (config.shown(), config.lease.map(Claims::new));
+        let RedisConfig { deadline, largest, compress_from, .. } = config;
+        let servers = Servers::new(config, &prefix, &changes)?;
+        let health = servers.health();
+        let shared =
+            Shared { shown, prefix, servers, changes, claims, health, deadline, largest, compress_from };
         Ok(Self { shared: Arc::new(shared), keeper: Keeper::default() })
     }
 
@@ -269,8 +263,8 @@ impl Shared {
 // === impl Servers ===
 
 impl Servers {
-    fn new(config: &RedisConfig, prefix: &str, changes: &Arc<Changes>) -> Result<Self, ConfigError> {
-        let login = config.login();
+    fn new(config: RedisConfig, prefix: &str, changes: &Arc<Changes>) -> Result<Self, ConfigError> {
+        let (login, to_sentinel) = (config.login(), config.sentinel_login());
         let settings = Settings {
             connections: config.connections,
             connect_timeout: config.connect_timeout,
@@ -281,19 +275,18 @@ impl Servers {
             let health = Arc::new(StoreHealth::found_out_by_the_store(&config.name));
             Self::One(Node::new(way, &settings, health))
         };
-        Ok(match &config.place {
-            Place::Server(Address { host, .. }) => one(Way::At(login.client(host)?)),
+        Ok(match config.place {
+            Place::Server(Address { host, .. }) => one(Way::At(login.client(&host)?)),
             Place::Sentinel(master, sentinels) => {
-                let to_sentinel = config.sentinel_login();
                 let clients = sentinels.iter().map(|sentinel| to_sentinel.client(&sentinel.host));
                 let clients = clients.collect::<Result<_, _>>()?;
-                one(Way::Sentinel(Sentinels::new(master.clone(), clients, login)))
+                one(Way::Sentinel(Sentinels::new(master, clients, login)))
             }
             Place::Cluster(seeds) => {
-                let seeds: Vec<_> = seeds.iter().map(|seed| seed.host.clone()).collect();
+                let seeds: Vec<_> = seeds.into_iter().map(|seed| seed.host).collect();
                 // Whether the certificates are of any use is seen now.
                 login.client(&seeds[0])?;
-                Self::Cluster(Cluster::new(settings, login, prefix, &config.name, seeds))
+                Self::Cluster(Box::new(Cluster::new(settings, login, prefix, &config.name, seeds)))
             }
         })
     }

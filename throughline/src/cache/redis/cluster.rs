@@ -346,7 +346,7 @@ fn probe(n: usize, prefix: &str) -> (Key, String) {
 
 impl Map {
     fn unknown() -> Self {
-        Self { members: Vec::new(), owners: vec![NOBODY; SLOTS].into() }
+        Self { members: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)].into() }
     }
 
     fn is_whole(&self) -> bool {
@@ -362,7 +362,7 @@ impl Map {
         let is_its = |(_, name): &(Key, String)| {
             self.owner(slots::slot(name.as_bytes())).is_some_and(|owner| Arc::ptr_eq(&owner, member))
         };
-        (0..SLOTS).map(|n| probe(n, prefix)).find(is_its).unwrap_or_else(|| probe(0, prefix))
+        (0..usize::from(SLOTS)).map(|n| probe(n, prefix)).find(is_its).unwrap_or_else(|| probe(0, prefix))
     }
 }
 

@@ -33,7 +33,7 @@ const QUEUE: usize = 1024;
 /// One connection, or the attempt to have one.
 pub(super) struct Link {
     way: Arc<Way>,
-    place: Place,
+    share: Share,
     changes: Arc<Changes>,
     connect_timeout: Duration,
     state: watch::Sender<State>,
@@ -45,7 +45,7 @@ pub(super) struct Link {
 
 /// Which of how many connections to a server it is.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Share {
     pub(super) number: usize,
     pub(super) of: usize,
 }
@@ -69,10 +69,10 @@ struct Pending<'a> {
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(way: Arc<Way>, place: Place, changes: Arc<Changes>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(way: Arc<Way>, share: Share, changes: Arc<Changes>, connect_timeout: Duration) -> Self {
         Self {
             way,
-            place,
+            share,
             changes,
             connect_timeout,
             state: watch::Sender::new(State::Connecting),
@@ -195,33 +195,36 @@ impl Link {
     async fn connect(&self) -> Result<(MultiplexedConnection, Arc<Notify>)> {
         let lost = Arc::new(Notify::new());
         let told = Arc::downgrade(&lost);
-        let (place, changes) = (self.place, Arc::clone(&self.changes));
+        let (share, changes) = (self.share, Arc::clone(&self.changes));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             // Every caller has a deadline of its own.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(move |push: PushInfo| {
-                changes.heed(&push, |key| place.has(key));
+                changes.heed(&push, |key| share.has(key));
                 if let (PushKind::Disconnection, Some(lost)) = (push.kind, Weak::upgrade(&told)) {
                     lost.notify_one();
                 }
                 Ok::<_, ::redis::aio::SendError>(())
             });
-        let mut connection = self.way.connect(&config).await?;
+        let mut connection = self.way.connect(&config, self.connect_timeout).await?;
         // A server that does not know how, or may not, tells of nothing: values near live to the end of their time.
-        if let Some(tracking) = self.changes.tracking()
-            && let Ok(Value::Okay) = connection.send_packed_command(&tracking).await
-        {
-            self.changes.unknown();
+        if let Some(tracking) = self.changes.tracking() {
+            let tracked = connection.send_packed_command(&tracking);
+            match tokio::time::timeout(self.connect_timeout, tracked).await {
+                Ok(Ok(Value::Okay)) => self.changes.unknown(),
+                Ok(_) => {}
+                Err(_) => return Err(Error::new(Kind::Store, "redis did not let us connect in time")),
+            }
         }
         Ok((connection, lost))
     }
 }
 
-// === impl Place ===
+// === impl Share ===
 
-impl Place {
+impl Share {
     /// Whether the connection is used for the key.
     pub(super) fn has(self, key: &Key) -> bool {
         usize::from(key.as_bytes()[0]) % self.of == self.number

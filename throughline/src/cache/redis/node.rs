@@ -8,7 +8,7 @@ use futures_util::future::{join, join_all};
 use tokio::task::AbortHandle;
 
 use super::changes::Changes;
-use super::link::{Link, Place};
+use super::link::{Link, Share};
 use super::way::Way;
 use crate::Clock;
 use crate::cache::health::{Call, StoreHealth};
@@ -57,7 +57,7 @@ impl Node {
         let (way, of) = (Arc::new(way), settings.connections);
         let link = |number| {
             let (way, changes) = (Arc::clone(&way), Arc::clone(&settings.changes));
-            Link::new(way, Place { number, of }, changes, settings.connect_timeout)
+            Link::new(way, Share { number, of }, changes, settings.connect_timeout)
         };
         Self { links: (0..of).map(link).collect(), health, deadline: settings.deadline }
     }
