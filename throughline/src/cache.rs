@@ -34,6 +34,7 @@
 //! # Cancellation
 //! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
 
+mod claim;
 mod config;
 mod flight;
 #[cfg(test)]
@@ -68,6 +69,8 @@ use crate::telemetry::{
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
+pub use claim::Claim;
+use claim::Turn;
 pub use config::CacheConfig;
 use flight::Joined;
 use guard::Guarded;
@@ -76,7 +79,7 @@ pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder};
 pub use memory::Memory;
-pub use store::{Found, Lifetime, Lookup, Store};
+pub use store::{Found, Lifetime, Lookup, OnChange, Store};
 pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
 
@@ -368,10 +371,32 @@ where
             }
             Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
             Joined::Leader(lead) => {
+                // Held until the value is stored, or will not be.
+                let _claim =
+                    match self.turn(key, cx, run).await.inspect_err(|_| Self::note(cx, run, outcome))? {
+                        Turn::Run(claim) => claim,
+                        Turn::Made(found) => {
+                            lead.land(Landing::Value(found.value.clone()));
+                            return match self.work.caching.decode(found.value) {
+                                Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
+                                Err(_) => self.pass(outcome, input, cx, run).await,
+                            };
+                        }
+                    };
                 let result = self.pass(outcome, input, cx, run).await;
                 self.lead(lead, key, result, expired, cx, run).await
             }
         }
+    }
+
+    /// Waits for another replica that computes the value, where the store knows of it.
+    async fn turn(&self, key: Key, cx: &Context, run: &mut Run<'_, Self>) -> Result<Turn<P, C, S>> {
+        if !self.work.store.keeps_claims() {
+            return Ok(Turn::Run(None));
+        }
+        let is_usable = |found: &Found| found.age < found.lifetime.fresh;
+        // Boxed, for most runs have no use for the room.
+        run.upstream(cx.while_wanted(Box::pin(self.work.claim(key, is_usable, cx)))).await
     }
 
     /// What is stored cannot be read: it is deleted and made again.
@@ -420,6 +445,10 @@ where
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
             let counts = stores(run);
             tokio::spawn(async move {
+                let (claim, _claim) = Box::pin(work.try_claim(key, &cx)).await;
+                if claim == Claim::Theirs {
+                    return;
+                }
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
                 let Ok(result) = refresh.await else { return };
                 // Nobody waits for a refresh; its failure leaves the old value in place.

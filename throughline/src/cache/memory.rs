@@ -63,6 +63,14 @@ impl Memory {
         Ok(Self { entries, largest: capacity / shards as u64 / 2 })
     }
 
+    /// Forgets the value under `key`, or all.
+    pub(super) fn forget(&self, key: Option<&Key>) {
+        match key {
+            Some(key) => drop(self.entries.remove(key)),
+            None => self.entries.clear(),
+        }
+    }
+
     /// Bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -3,9 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod claims;
+mod cluster;
+mod near;
 mod outages;
 mod proxy;
 mod rig;
+mod runtimes;
+mod sentinel;
 mod server;
 mod sharing;
 mod values;

@@ -10,11 +10,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value};
+use ::redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::failure::failure;
+use super::way::Way;
+use crate::cache::key::Key;
 use crate::error::{Error, Kind, Result};
 
 /// The pause after the first failed attempt to connect, and the longest.
@@ -29,13 +32,22 @@ const QUEUE: usize = 1024;
 
 /// One connection, or the attempt to have one.
 pub(super) struct Link {
-    client: Client,
+    way: Arc<Way>,
+    share: Share,
+    changes: Arc<Changes>,
     connect_timeout: Duration,
     state: watch::Sender<State>,
     begun: Instant,
     /// When the first of the calls since the last answer was given up, in milliseconds since `begun`, and one
     /// more; 0 when the last call was answered.
     unanswered_since: AtomicU64,
+}
+
+/// Which of how many connections to a server it is.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    pub(super) number: usize,
+    pub(super) of: usize,
 }
 
 #[derive(Clone)]
@@ -57,9 +69,11 @@ struct Pending<'a> {
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(client: Client, connect_timeout: Duration) -> Self {
+    pub(super) fn new(way: Arc<Way>, share: Share, changes: Arc<Changes>, connect_timeout: Duration) -> Self {
         Self {
-            client,
+            way,
+            share,
+            changes,
             connect_timeout,
             state: watch::Sender::new(State::Connecting),
             begun: Instant::now(),
@@ -77,9 +91,32 @@ impl Link {
     /// # Errors
     /// When there is no connection, or it is lost.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+        self.send(async |connection| connection.send_packed_command(command).await).await
+    }
+
+    /// As [`Link::ask`], of a node of a cluster that is about to take the key over.
+    ///
+    /// # Errors
+    /// When there is no connection, or it is lost.
+    pub(super) async fn ask_in_advance(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+        let mut both = Pipeline::with_capacity(2);
+        both.add_command(cmd("ASKING")).add_command(command.clone());
+        let answer = self.send(async |connection| {
+            connection
+                .send_packed_commands(&both, 1, 1)
+                .await
+                .map(|mut answers| answers.pop().unwrap_or(Value::Nil))
+        });
+        answer.await
+    }
+
+    async fn send(
+        &self,
+        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<Value, RedisError>,
+    ) -> Result<Result<Value, RedisError>> {
         let (mut connection, lost) = self.connection().await?;
         let mut pending = Pending { link: self, lost: &lost, answered: false };
-        let answer = connection.send_packed_command(command).await;
+        let answer = send(&mut connection).await;
         pending.answered = true;
         if self.unanswered_since.load(Ordering::Relaxed) != 0 {
             self.unanswered_since.store(0, Ordering::Relaxed);
@@ -92,6 +129,13 @@ impl Link {
             }
             Ok(Value::ServerError(error)) => Ok(Err(error.into())),
             answer => Ok(answer),
+        }
+    }
+
+    /// The server takes no writes: where another may have taken its place, the way is looked for again.
+    pub(super) fn is_read_only(&self) {
+        if self.way.leads_elsewhere() {
+            self.distrust();
         }
     }
 
@@ -118,10 +162,14 @@ impl Link {
         ready(&state).expect("it was waited for")
     }
 
+    /// Calls wait for the next connection, whatever has been.
+    pub(super) fn forget(&self) {
+        self.state.send_replace(State::Connecting);
+    }
+
     /// Connects, and connects again whenever the connection is lost. Ends only by being dropped.
     pub(super) async fn keep(&self) {
         let mut pause = FIRST_PAUSE;
-        self.state.send_replace(State::Connecting);
         loop {
             let begun = Instant::now();
             let down = match self.connect().await {
@@ -147,19 +195,39 @@ impl Link {
     async fn connect(&self) -> Result<(MultiplexedConnection, Arc<Notify>)> {
         let lost = Arc::new(Notify::new());
         let told = Arc::downgrade(&lost);
+        let (share, changes) = (self.share, Arc::clone(&self.changes));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             // Every caller has a deadline of its own.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(move |push: PushInfo| {
+                changes.heed(&push, |key| share.has(key));
                 if let (PushKind::Disconnection, Some(lost)) = (push.kind, Weak::upgrade(&told)) {
                     lost.notify_one();
                 }
                 Ok::<_, ::redis::aio::SendError>(())
             });
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        connected.map(|connection| (connection, lost)).map_err(|error| failure(&error))
+        let mut connection = self.way.connect(&config, self.connect_timeout).await?;
+        // A server that does not know how, or may not, tells of nothing: values near live to the end of their time.
+        if let Some(tracking) = self.changes.tracking() {
+            let tracked = connection.send_packed_command(&tracking);
+            match tokio::time::timeout(self.connect_timeout, tracked).await {
+                Ok(Ok(Value::Okay)) => self.changes.unknown(),
+                Ok(_) => {}
+                Err(_) => return Err(Error::new(Kind::Store, "redis did not let us connect in time")),
+            }
+        }
+        Ok((connection, lost))
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Whether the connection is used for the key.
+    pub(super) fn has(self, key: &Key) -> bool {
+        usize::from(key.as_bytes()[0]) % self.of == self.number
     }
 }
 
