@@ -1,5 +1,6 @@
 //! The Throughline gateway.
 
+mod cache_command;
 mod catalogue;
 mod check;
 mod cli;
@@ -56,6 +57,10 @@ fn run(command: &Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Check(args) => check::check(args).map_err(refused),
+        Command::Cache(args) => cache_command::run(args).map_err(|ended| match ended {
+            cache_command::Ended::Refused(message) => refused(message),
+            cache_command::Ended::Failed(message) => failed(message),
+        }),
         Command::Maturity(args) => maturity::run(args).map_err(|ended| match ended {
             maturity::Ended::Refused(message) => refused(message),
             maturity::Ended::Failed(message) => failed(message),

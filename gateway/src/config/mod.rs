@@ -38,7 +38,7 @@ mod trace_context;
 mod fixture;
 
 pub(crate) use cache::{CacheLimits, Place};
-pub(crate) use check::Check;
+pub(crate) use check::{Check, bytes};
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use error::{ConfigErrors, nearest};
 pub(crate) use load::Config;

@@ -33,7 +33,8 @@ impl fmt::Debug for Key {
 // === impl KeyBuilder ===
 
 impl KeyBuilder {
-    pub(super) fn new(namespace: &str, schema: u32) -> Self {
+    /// A key in this namespace, for those who use a store without a cache: a cache begins its keys itself.
+    pub fn new(namespace: &str, schema: u32) -> Self {
         Self::scoped(namespace, schema, "")
     }
 

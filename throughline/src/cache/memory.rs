@@ -36,6 +36,9 @@ struct Bytesize;
 // === impl Memory ===
 
 impl Memory {
+    /// What an entry counts beside its value, in bytes.
+    pub const OVERHEAD: u64 = ENTRY_OVERHEAD;
+
     /// A store of at most `capacity` bytes, keys and bookkeeping included.
     ///
     /// # Errors

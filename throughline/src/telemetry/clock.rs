@@ -54,6 +54,15 @@ impl Tick {
             _ => Duration::ZERO,
         }
     }
+
+    /// The time `wait` after this one, on the same clock: for simulations, which let no time pass.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Tick {
+        Tick(match self.0 {
+            At::Monotonic(now) => At::Monotonic(now + wait),
+            At::Tokio(now) => At::Tokio(now + wait),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +74,15 @@ mod tests {
         let start = Clock::Tokio.now();
         tokio::time::advance(Duration::from_secs(90)).await;
         assert_eq!(Clock::Tokio.now().since(start), Duration::from_secs(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_tick_is_later_by_what_was_asked_for() {
+        let hour = Duration::from_secs(3600);
+        for clock in [Clock::Monotonic, Clock::Tokio] {
+            let start = clock.now();
+            assert_eq!(start.after(hour).since(start), hour);
+        }
     }
 
     #[test]
