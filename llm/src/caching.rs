@@ -73,7 +73,7 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
     fn key(&self, request: &ChatRequest, cx: &Context, key: KeyBuilder) -> Option<Key> {
         let tenant = cx.tag("tenant").unwrap_or_default();
         let form = [u8::from(request.stream()), u8::from(request.stream() && request.wants_stream_usage())];
-        let key = key.text(tenant).part(&form).part(&request.canonical()?);
+        let key = key.tenant(tenant).part(&form).part(&request.canonical()?);
         let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
         let key = self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name)));
         Some(key.build())

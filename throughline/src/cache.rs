@@ -35,6 +35,12 @@
 //! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
 
 mod config;
+#[cfg(feature = "disk")]
+pub mod disk;
+#[cfg(any(feature = "disk", feature = "redis"))]
+mod entries;
+#[cfg(any(feature = "disk", feature = "redis"))]
+mod envelope;
 mod flight;
 #[cfg(test)]
 mod flight_tests;
@@ -69,12 +75,14 @@ use crate::telemetry::{
 use crate::usd::Usd;
 use crate::workflow::Workflow;
 pub use config::CacheConfig;
+#[cfg(any(feature = "disk", feature = "redis"))]
+pub use entries::{Entries, Entry, Stored};
 use flight::Joined;
 use guard::Guarded;
 use health::STORE_UP;
 pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
-pub use key::{Key, KeyBuilder};
+pub use key::{Key, KeyBuilder, Tag, tag};
 pub use memory::Memory;
 pub use store::{Found, Lifetime, Lookup, Store};
 pub use tiered::Tiered;

@@ -29,7 +29,6 @@
 //! answered.
 
 mod config;
-mod envelope;
 mod failure;
 mod link;
 
@@ -42,6 +41,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tokio::task::AbortHandle;
 
+use super::envelope::{self, millis};
 use super::health::{Call, StoreHealth};
 use super::key::{Key, KeyBuilder};
 use super::store::{Lifetime, Lookup, Store};
@@ -49,7 +49,6 @@ use crate::Clock;
 use crate::error::{ConfigError, Error, Kind, Result};
 use crate::telemetry::Tick;
 pub use config::RedisConfig;
-use envelope::millis;
 use failure::failure;
 use link::Link;
 

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::envelope;
+use crate::cache::envelope;
 use crate::error::ConfigError;
 
 /// Data that nobody confirms for this long ends a connection: the other side is gone without a word.

@@ -1,4 +1,4 @@
-//! What stands in Redis under a key: a value with all that a replica must know to trust it.
+//! What stands in a store outside of this process's memory: a value with all that another process must know to trust it.
 //!
 //! ```text
 //!  0   2       3     4        8          16     24    32      36
@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::key::Key;
-use crate::cache::store::{Found, Lifetime};
+use super::entries::Stored;
+use super::key::Key;
+use super::store::{Found, Lifetime};
 
 const MAGIC: [u8; 2] = *b"TL";
 /// Changes with the layout. It is in the names of the keys as well, so that replicas of two versions do not
 /// delete each other's values.
 pub(super) const VERSION: u8 = 1;
-const HEADER: usize = 36;
+pub(super) const HEADER: usize = 36;
 /// The largest value of all, whatever a header says.
 pub(super) const LARGEST: usize = 64 << 20;
 /// LZ4 cannot shrink anything further than to this part.
@@ -83,6 +84,20 @@ pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreada
         value,
         age: Duration::from_millis(now.saturating_sub(stored_at)),
         lifetime: Lifetime { fresh: Duration::from_millis(fresh), kept: Duration::from_millis(kept) },
+    })
+}
+
+/// What an envelope says that begins with `head`, without a look at its value.
+pub(super) fn peek(head: &[u8], now: u64) -> Option<Stored> {
+    let header =
+        head.first_chunk::<HEADER>().filter(|header| header[..2] == MAGIC && header[2] == VERSION)?;
+    let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("it has eight bytes"));
+    let (fresh, kept) = (Duration::from_millis(number(16)), Duration::from_millis(number(24)));
+    let length = u32::from_le_bytes(header[32..].try_into().expect("it has four bytes"));
+    Some(Stored {
+        age: Duration::from_millis(now.saturating_sub(number(8))),
+        lifetime: Lifetime { fresh, kept },
+        length: length.into(),
     })
 }
 
