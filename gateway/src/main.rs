@@ -15,6 +15,7 @@ mod maturity;
 mod routes;
 mod serve;
 mod server;
+mod stores;
 mod workflows;
 
 use std::io::Write as _;

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use throughline::cache::redis::{Redis, RedisConfig};
-use throughline::cache::{StoreHealth, Tiered};
+use throughline::cache::StoreHealth;
 use throughline::circuit_breaker::Window;
 use throughline::router::OnUnknownRoute;
 use throughline::{
     Backoff, Budget, CacheConfig, CircuitBreakerConfig, ConfigError, Context, FallbackConfig, HedgeConfig,
-    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, Store as _, TimeoutConfig, router, weighted,
+    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, TimeoutConfig, router, weighted,
 };
 use throughline_llm::genai::served;
 use throughline_llm::openai::ChatRequest;
@@ -26,6 +25,7 @@ use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, P
 
 use crate::config::{self, Breaker, CacheLimits, Condition, Config, Place, Retries, Route, Rule, TimeLimit};
 use crate::gateway::{Model, Models, header_tag};
+use crate::stores::{Opened, Stores};
 
 /// What is made of a configuration.
 pub(crate) struct Workflows {
@@ -36,9 +36,6 @@ pub(crate) struct Workflows {
 }
 
 type Providers = BTreeMap<String, Arc<Provider>>;
-
-/// The stores by name, each with the deadline of a call.
-type Stores = BTreeMap<String, (Arc<Redis>, Duration)>;
 
 /// Providers share a client, and with it its connections' settings, unless their connect timeouts differ.
 type Clients = BTreeMap<Duration, HttpClient>;
@@ -68,10 +65,8 @@ pub(crate) fn build(config: &Config) -> Result<Workflows, ConfigError> {
             Ok((name.clone(), Arc::new(build_provider(name, provider, forwards_trace, &mut clients)?)))
         })
         .collect::<Result<Providers, ConfigError>>()?;
-    let store = |(name, store): (&String, &RedisConfig)| {
-        Ok((name.clone(), (Arc::new(Redis::new(store.clone())?), store.call_deadline())))
-    };
-    let stores = config.stores.iter().map(store).collect::<Result<Stores, ConfigError>>()?;
+    let stores = config.stores.iter().map(|(name, store)| Ok((name.clone(), Opened::new(store)?)));
+    let stores = stores.collect::<Result<Stores, ConfigError>>()?;
     let model = |(name, model): (&String, &config::Model)| {
         let mut built = build_model(name, model, &providers, &prices)?;
         if let Some(limits) = &model.cache {
@@ -85,7 +80,7 @@ pub(crate) fn build(config: &Config) -> Result<Workflows, ConfigError> {
         Ok((name.clone(), served(name.as_str(), built.named(name)).boxed()))
     };
     let models = config.models.iter().map(model).collect::<Result<_, ConfigError>>()?;
-    Ok(Workflows { models, stores: stores.values().filter_map(|(store, _)| store.health()).collect() })
+    Ok(Workflows { models, stores: stores.values().filter_map(Opened::health).collect() })
 }
 
 /// The model, with its answers kept where the configuration says.
@@ -104,14 +99,9 @@ fn cached(
         .scope(scope);
     Ok(match &limits.place {
         Place::Memory(bytes) => model.cache(config, caching, Memory::new(*bytes as u64)?).boxed(),
-        Place::Store(store) => {
-            let (store, deadline) = &stores[store];
-            model.cache(config.store_deadline(*deadline)?, caching, Arc::clone(store)).boxed()
-        }
+        Place::Store(store) => stores[store].cache(model, config, caching)?,
         Place::Both(bytes, store) => {
-            let (store, deadline) = &stores[store];
-            let store = Tiered::new(Memory::new(*bytes as u64)?, Arc::clone(store), *deadline)?;
-            model.cache(config.store_deadline(*deadline * 2)?, caching, store).boxed()
+            stores[store].cache_behind(Memory::new(*bytes as u64)?, model, config, caching)?
         }
     })
 }

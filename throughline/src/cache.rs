@@ -34,6 +34,7 @@
 //! # Cancellation
 //! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
 
+mod claim;
 mod config;
 #[cfg(feature = "disk")]
 pub mod disk;
@@ -74,6 +75,8 @@ use crate::telemetry::{
 };
 use crate::usd::Usd;
 use crate::workflow::Workflow;
+pub use claim::Claim;
+use claim::Turn;
 pub use config::CacheConfig;
 #[cfg(any(feature = "disk", feature = "redis"))]
 pub use entries::{Entries, Entry, Stored};
@@ -376,10 +379,28 @@ where
             }
             Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
             Joined::Leader(lead) => {
+                // Held until the value is stored, or will not be.
+                let _claim =
+                    match self.turn(key, cx, run).await.inspect_err(|_| Self::note(cx, run, outcome))? {
+                        Turn::Run(claim) => claim,
+                        Turn::Made(found) => {
+                            lead.land(Landing::Value(found.value.clone()));
+                            return match self.work.caching.decode(found.value) {
+                                Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
+                                Err(_) => self.pass(outcome, input, cx, run).await,
+                            };
+                        }
+                    };
                 let result = self.pass(outcome, input, cx, run).await;
                 self.lead(lead, key, result, expired, cx, run).await
             }
         }
+    }
+
+    /// Waits for another replica that computes the value, where the store knows of it.
+    async fn turn(&self, key: Key, cx: &Context, run: &mut Run<'_, Self>) -> Result<Turn<P, C, S>> {
+        let is_usable = |found: &Found| found.age < found.lifetime.fresh;
+        run.upstream(cx.while_wanted(self.work.claim(key, is_usable, cx))).await
     }
 
     /// What is stored cannot be read: it is deleted and made again.
@@ -428,6 +449,10 @@ where
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
             let counts = stores(run);
             tokio::spawn(async move {
+                let (claim, _claim) = work.try_claim(key, &cx).await;
+                if claim == Claim::Theirs {
+                    return;
+                }
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
                 let Ok(result) = refresh.await else { return };
                 // Nobody waits for a refresh; its failure leaves the old value in place.

@@ -4,10 +4,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use throughline::Key;
 
 use crate::config::bytes;
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Stores are those of the configuration: Redis (one server, Sentinel, Cluster) and disk. A running gateway has its disk \
+store's file to itself: stop it first. What gateways hold in their memory is not seen here.
+
+Examples:
+  throughline cache stats --json | jq '.stores[].models'
+  throughline cache purge --tenant acme --dry-run
+  throughline cache purge --model auto --store shared
+  throughline cache get 3f9c…
+  throughline cache flush --store shared --yes
+  throughline cache simulate trace.jsonl.gz
+
+Exits with 0 if all was done, with 1 if a store failed, and with 2 if the configuration or the command line is not good.")]
 pub(crate) struct Cache {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -15,8 +29,103 @@ pub(crate) struct Cache {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Say how many answers the stores hold, of which models and tenants
+    Stats(Stats),
+    /// Show what a store holds under a key
+    Get(Get),
+    /// Remove answers by key, tenant or model
+    Purge(Purge),
+    /// Remove everything that a store holds of ours
+    Flush(Flush),
     /// Say what a cache would have done for the requests of a trace, by size, ttl and policy
     Simulate(Simulate),
+}
+
+/// Which stores.
+#[derive(Args, Debug)]
+pub(crate) struct Where {
+    /// The configuration [default: throughline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Only this store; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store: Vec<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Keys hold marks of models and tenants, not their names. Models of the configuration are named by it; name tenants that \
+you want to see with --tenant. All others are shown by their mark.
+
+Stores that are scanned are slowed down a little: SCAN is used, never KEYS.")]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    pub(crate) stores: Where,
+    /// A tenant to be named in the result; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// The key, or the beginning of one: at least 8 hexadecimal digits
+    #[arg(value_name = "KEY", value_parser = digits)]
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) stores: Where,
+    /// Print the stored answer, and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) value: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+An answer is removed if all that is given applies to it: --tenant acme --model auto is acme's part of auto. \
+Gateways that hold answers in memory in front of a store go on serving those until their ttl is over.")]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    pub(crate) stores: Where,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Which answers. All that is given must apply.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Which {
+    /// The answer under this key; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Vec<Key>,
+    /// Answers under keys that begin with these hexadecimal digits
+    #[arg(long, value_name = "DIGITS", value_parser = digits)]
+    pub(crate) prefix: Option<String>,
+    /// Answers of this tenant; an empty name is those of nobody
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// Answers of this model, as clients name it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+All stores of the configuration are flushed unless --store names some. Also removed is what other versions of \
+throughline have stored under the same key prefix, which this one cannot read.")]
+pub(crate) struct Flush {
+    #[command(flatten)]
+    pub(crate) stores: Where,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -75,6 +184,16 @@ pub(crate) enum Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ttl(pub(crate) Option<Duration>);
 
+/// The fewest digits that a key is named by.
+const FEWEST: usize = 8;
+
+fn digits(text: &str) -> Result<String, String> {
+    if !(FEWEST..=64).contains(&text.len()) || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(format!("write {FEWEST} to 64 hexadecimal digits of a key"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 fn size(text: &str) -> Result<u64, String> {
     let bytes = bytes(text).ok_or("write bytes, or a whole number and KiB, MiB or GiB, such as 64MiB")?;
     if bytes < 64 << 10 {
@@ -113,5 +232,7 @@ mod tests {
         assert!(ttl("soon").unwrap_err().ends_with("or `none`"));
         assert!(rate("0").is_err() && rate("NaN").is_err());
         assert_eq!(rate("2.5"), Ok(2.5));
+        assert_eq!(digits("3F9C0a1b"), Ok("3f9c0a1b".to_owned()));
+        assert!(digits("3f9c").is_err() && digits("zzzzzzzz").is_err());
     }
 }

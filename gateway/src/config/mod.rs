@@ -11,6 +11,7 @@
 mod cache;
 mod check;
 mod circuit_breaker;
+mod disk;
 pub(crate) mod document;
 mod error;
 mod hedge;
@@ -48,5 +49,6 @@ pub(crate) use provider::Provider;
 pub(crate) use retry::Retries;
 pub(crate) use route::{Condition, Route, Rule};
 pub(crate) use server::Server;
+pub(crate) use store::Store;
 pub(crate) use timeout::TimeLimit;
 pub(crate) use trace_context::Inbound;

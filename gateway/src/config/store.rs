@@ -1,66 +1,112 @@
-//! `[stores.NAME.redis]`: where answers can be kept that several gateways share.
+//! `[stores.NAME]`: where answers can be kept. `[stores.NAME.redis]`, where several gateways share them, is read here.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
+use throughline::ConfigError;
+use throughline::cache::disk::DiskConfig;
 use throughline::cache::redis::RedisConfig;
 use toml::{Spanned, Value};
 
 use super::check::Check;
+use super::disk::DiskFile;
 use super::{read, secret};
 
 /// The longest file of certificates, in bytes.
 const LONGEST: u64 = 1024 * 1024;
 
+/// How long a claim of a gateway that is gone is respected.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// A place for answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Store {
+    /// On a server.
+    Redis(RedisConfig),
+    /// In a file.
+    Disk(DiskConfig),
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct StoreFile {
     redis: Option<RedisFile>,
+    disk: Option<DiskFile>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 struct RedisFile {
-    url: Spanned<String>,
+    url: Option<Spanned<String>>,
+    sentinel: Option<SentinelFile>,
+    cluster: Option<Spanned<Vec<Spanned<String>>>>,
     username: Option<Spanned<String>>,
     password: Option<Spanned<Value>>,
     ca_file: Option<Spanned<String>>,
     key_prefix: Option<Spanned<String>>,
     deadline: Option<Spanned<Value>>,
     connections: Option<Spanned<i64>>,
+    lock: Option<Spanned<bool>>,
+    lock_lease: Option<Spanned<Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+struct SentinelFile {
+    master: Spanned<String>,
+    addresses: Spanned<Vec<Spanned<String>>>,
+    username: Option<Spanned<String>>,
+    password: Option<Spanned<Value>>,
 }
 
 // === impl StoreFile ===
 
 impl StoreFile {
-    /// Checks the one kind that there is.
-    pub(super) fn check(self, check: &mut Check<'_>, name: &Spanned<String>) -> RedisConfig {
+    /// Checks the one kind that is written.
+    pub(super) fn check(self, check: &mut Check<'_>, name: &Spanned<String>) -> Store {
         let stand_in = || RedisConfig::new("redis://127.0.0.1").expect("it is an address");
-        let Some(redis) = self.redis else {
-            let problem = format!("store `{0}` has no kind: write [stores.{0}.redis]", name.get_ref());
-            check.refuse(name.span(), problem);
-            return stand_in();
-        };
-        redis.check(check, stand_in()).name(name.get_ref())
+        match (self.redis, self.disk) {
+            (Some(redis), None) => Store::Redis(redis.check(check, name, stand_in()).name(name.get_ref())),
+            (None, Some(disk)) => Store::Disk(disk.check(check).name(name.get_ref())),
+            (redis, _) => {
+                let kinds = if redis.is_some() { "two kinds" } else { "no kind" };
+                let wanted = format!("[stores.{0}.redis] or [stores.{0}.disk]", name.get_ref());
+                check.refuse(name.span(), format!("store `{}` has {kinds}: write {wanted}", name.get_ref()));
+                Store::Redis(stand_in())
+            }
+        }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Where it is, in words.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Redis(config) => format!("{}, keys {}:*", config.shown(), config.prefix()),
+            Self::Disk(config) => {
+                format!("{}, at most {} bytes", config.path().display(), config.max_bytes())
+            }
+        }
     }
 }
 
 // === impl RedisFile ===
 
 impl RedisFile {
-    fn check(self, check: &mut Check<'_>, stand_in: RedisConfig) -> RedisConfig {
-        let address = self.url.get_ref();
-        let mut config = RedisConfig::new(address).unwrap_or_else(|error| {
-            let cure = if address.contains('@') { " in `username` and `password`" } else { "" };
-            check.refuse(self.url.span(), format!("`url`: {error}{cure}"));
-            stand_in
-        });
+    fn check(self, check: &mut Check<'_>, name: &Spanned<String>, stand_in: RedisConfig) -> RedisConfig {
+        let mut config = self.place(check, name).unwrap_or(stand_in);
         if let Some(username) = self.username {
-            config = config.username(user(check, username));
+            config = config.username(user(check, "username", username));
         }
         if let Some(password) = self.password.and_then(|written| secret::read(check, "password", &written)) {
             config = config.password(password);
+        }
+        if let Some(sentinel) = self.sentinel {
+            config = sentinel.login(check, config);
         }
         if let Some(prefix) = self.key_prefix {
             config = config.key_prefix(key_prefix(check, prefix));
@@ -76,18 +122,98 @@ impl RedisFile {
         let deadline = check.timeout("deadline", self.deadline.as_ref(), Duration::from_millis(20));
         let connections = check.whole("connections", self.connections.as_ref(), 1..=4, 1);
         let bounded = config.deadline(deadline).and_then(|config| config.connections(connections));
-        bounded.expect("both have been checked")
+        let config = bounded.expect("both have been checked");
+        match self.lock_lease {
+            _ if self.lock.as_ref().is_some_and(|lock| *lock.get_ref()) => {
+                let lease = check.timeout("lock_lease", self.lock_lease.as_ref(), LEASE);
+                config.clone().claims(lease).unwrap_or_else(|_| {
+                    let written = self.lock_lease.as_ref().expect("the default is within the bounds");
+                    check.refuse(written.span(), format!("`lock_lease` is {lease:?}: write 100ms to 60s"));
+                    config
+                })
+            }
+            Some(lease) => {
+                check.refuse(lease.span(), "`lock_lease` is of no use without `lock = true`");
+                config
+            }
+            None => config,
+        }
     }
 }
 
+impl RedisFile {
+    /// Where the servers are; `None` when that is not said, or wrongly.
+    fn place(&self, check: &mut Check<'_>, name: &Spanned<String>) -> Option<RedisConfig> {
+        match (&self.url, &self.sentinel, &self.cluster) {
+            (Some(url), None, None) => {
+                accepted(check, "url", url.span(), &[url.get_ref()], RedisConfig::new(url.get_ref()))
+            }
+            (None, Some(sentinel), None) => sentinel.place(check),
+            (None, None, Some(nodes)) => {
+                let urls = urls(nodes.get_ref());
+                accepted(check, "cluster", nodes.span(), &urls, RedisConfig::cluster(&urls))
+            }
+            (None, None, None) => {
+                let one = "write one of `url`, `sentinel` and `cluster`";
+                check.refuse(name.span(), format!("store `{}` has no address: {one}", name.get_ref()));
+                None
+            }
+            _ => {
+                let one = "write one of `url`, `sentinel` and `cluster`";
+                check.refuse(
+                    name.span(),
+                    format!("store `{}` has two kinds of address: {one}", name.get_ref()),
+                );
+                None
+            }
+        }
+    }
+}
+
+// === impl SentinelFile ===
+
+impl SentinelFile {
+    fn place(&self, check: &mut Check<'_>) -> Option<RedisConfig> {
+        let urls = urls(self.addresses.get_ref());
+        let config = RedisConfig::sentinel(self.master.get_ref(), &urls);
+        accepted(check, "sentinel", self.addresses.span(), &urls, config)
+    }
+
+    /// The login at the sentinels, which is not that of the server.
+    fn login(self, check: &mut Check<'_>, mut config: RedisConfig) -> RedisConfig {
+        if let Some(username) = self.username {
+            config = config.sentinel_username(user(check, "username", username));
+        }
+        if let Some(password) = self.password.and_then(|written| secret::read(check, "password", &written)) {
+            config = config.sentinel_password(password);
+        }
+        config
+    }
+}
+
+fn urls(written: &[Spanned<String>]) -> Vec<&str> {
+    written.iter().map(|url| url.get_ref().as_str()).collect()
+}
+
+/// What the store makes of addresses, or its refusal.
+fn accepted(
+    check: &mut Check<'_>,
+    key: &str,
+    at: Range<usize>,
+    urls: &[&str],
+    config: Result<RedisConfig, ConfigError>,
+) -> Option<RedisConfig> {
+    let cure = if urls.iter().any(|url| url.contains('@')) { " in `username` and `password`" } else { "" };
+    config.map_err(|error| check.refuse(at, format!("`{key}`: {error}{cure}"))).ok()
+}
+
 /// A name as it is written, or what it refers to.
-fn user(check: &mut Check<'_>, written: Spanned<String>) -> String {
+fn user(check: &mut Check<'_>, key: &str, written: Spanned<String>) -> String {
     if !["env:", "file:"].iter().any(|scheme| written.get_ref().starts_with(scheme)) {
-        return check.text("username", written);
+        return check.text(key, written);
     }
     let reference = Spanned::new(written.span(), Value::String(written.into_inner()));
-    secret::read(check, "username", &reference)
-        .map_or_else(String::new, |name| name.expose_secret().to_owned())
+    secret::read(check, key, &reference).map_or_else(String::new, |name| name.expose_secret().to_owned())
 }
 
 fn certificates(check: &Check<'_>, file: &Spanned<String>) -> Result<Vec<u8>, String> {
@@ -110,7 +236,10 @@ mod tests {
     use crate::config::fixture::{accepted, refused};
 
     fn store(text: &str) -> RedisConfig {
-        accepted(&format!("[stores.shared.redis]\n{text}")).stores["shared"].clone()
+        match &accepted(&format!("[stores.shared.redis]\n{text}")).stores["shared"] {
+            Store::Redis(config) => config.clone(),
+            Store::Disk(config) => panic!("a server was written: {config:?}"),
+        }
     }
 
     /// The first line of what is said about a store.
@@ -124,7 +253,36 @@ mod tests {
         for part in ["name: \"shared\"", "redis://h:6379/0", "prefix: \"throughline\"", "deadline: 20ms"] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
-        assert_eq!(refusal(""), "t.toml:1:1: missing key `url`");
+        let one = "write one of `url`, `sentinel` and `cluster`";
+        assert_eq!(refusal(""), format!("t.toml:1:9: store `shared` has no address: {one}"));
+        let two = refusal("url = \"redis://h\"\ncluster = [\"redis://h\"]");
+        assert_eq!(two, format!("t.toml:1:9: store `shared` has two kinds of address: {one}"));
+    }
+
+    #[test]
+    fn several_addresses_are_those_of_sentinels_or_of_a_cluster() {
+        let cluster = store("cluster = [\"redis://a:7000\", \"redis://b:7000\"]");
+        assert_eq!(cluster.shown(), "redis://a:7000,b:7000 (cluster)");
+        let sentinel = store(
+            "sentinel = { master = \"cache\", addresses = [\"rediss://a:26379/1\"], username = \"watch\", \
+             password = \"env:KEY\" }",
+        );
+        assert_eq!(sentinel.shown(), "rediss://a:26379/1 (sentinels of cache)");
+        assert!(!format!("{sentinel:?}").contains("sk-live"));
+        assert_eq!(
+            refusal("cluster = [\"redis://a/1\"]"),
+            "t.toml:2:11: `cluster`: a redis cluster has no database 1: leave it out of the address"
+        );
+        let said =
+            refused("[stores.s.redis]\nsentinel = { master = \"m\", addresses = [\"redis://me:hush@h\"] }\n");
+        assert!(
+            said.contains("`sentinel`: ") && said.contains("give them apart") && !said.contains("hush"),
+            "{said}"
+        );
+        assert_eq!(
+            refusal("sentinel = { master = \"m\" }").split(" (").next(),
+            Some("t.toml:2:12: missing key `addresses`")
+        );
     }
 
     #[test]
@@ -146,9 +304,11 @@ mod tests {
     fn a_store_without_a_kind_is_refused() {
         let said = refused("[stores.shared]\n");
         assert!(
-            said.starts_with("t.toml:1:9: store `shared` has no kind: write [stores.shared.redis]\n"),
+            said.starts_with("t.toml:1:9: store `shared` has no kind: write [stores.shared.redis] or [stores.shared.disk]\n"),
             "{said}"
         );
+        let both = refused("[stores.s.redis]\nurl = \"redis://h\"\n[stores.s.disk]\npath = \"a\"\n");
+        assert!(both.starts_with("t.toml:1:9: store `s` has two kinds: write [stores.s.redis] or"), "{both}");
     }
 
     #[test]
@@ -173,6 +333,23 @@ mod tests {
             "{said}"
         );
         assert!(!said.contains("hush"), "{said}");
+    }
+
+    #[test]
+    fn a_lock_has_a_lease() {
+        assert!(!format!("{:?}", store("url = \"redis://h\"")).contains("lease: Some"));
+        for (text, lease) in [("lock = true", "3s"), ("lock = true\nlock_lease = \"500ms\"", "500ms")] {
+            let shown = format!("{:?}", store(&format!("url = \"redis://h\"\n{text}")));
+            assert!(shown.contains(&format!("lease: Some({lease})")), "{shown}");
+        }
+        assert_eq!(
+            refusal("url = \"redis://h\"\nlock_lease = \"3s\""),
+            "t.toml:3:14: `lock_lease` is of no use without `lock = true`"
+        );
+        assert_eq!(
+            refusal("url = \"redis://h\"\nlock = true\nlock_lease = \"10ms\""),
+            "t.toml:4:14: `lock_lease` is 10ms: write 100ms to 60s"
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod pending;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -50,7 +50,7 @@ use super::health::StoreHealth;
 use super::key::Key;
 use super::store::{Lifetime, Lookup, Store};
 use crate::error::{Error, Kind, Result};
-use crate::telemetry::Tick;
+use crate::telemetry::{Registry, Tick};
 pub use config::DiskConfig;
 use keeper::{Keeper, Shared};
 pub use listing::DiskEntries;
@@ -59,30 +59,36 @@ use pending::Waiting;
 /// Reads at once. A disk that hangs must not take all threads of the program.
 const READS: usize = 64;
 
-/// A store in a file. It opens the file by itself, in the background.
+/// A store in a file. It opens the file by itself, in the background, when it is first used or its metrics are declared.
 pub struct Disk {
     shared: Arc<Shared>,
-    keeper: Keeper,
+    keeper: OnceLock<Keeper>,
     reads: Arc<Semaphore>,
 }
 
 // === impl Disk ===
 
 impl Disk {
-    /// A store in this file, which is opened now, on a thread of the store's own.
+    /// A store in this file, which is not opened yet.
     #[must_use]
     pub fn new(config: DiskConfig) -> Self {
         let health = Arc::new(StoreHealth::found_out_by_the_store(config.name.clone()));
         let shared = Arc::new(Shared::new(config, health));
-        Self { keeper: Keeper::start(&shared), shared, reads: Arc::new(Semaphore::new(READS)) }
+        Self { shared, keeper: OnceLock::new(), reads: Arc::new(Semaphore::new(READS)) }
     }
 
     /// Completes once all that was put before has been written, or has failed to be, and the file has been tried.
     pub async fn written(&self) {
-        self.keeper.written().await;
+        self.keeper().written().await;
+    }
+
+    /// The thread that has the file, which is started when it is first asked for.
+    fn keeper(&self) -> &Keeper {
+        self.keeper.get_or_init(|| Keeper::start(&self.shared))
     }
 
     async fn read(&self, key: Key) -> Result<Option<Bytes>> {
+        self.keeper();
         let file = self.shared.file()?;
         let gone = |_| Error::new(Kind::Store, "the store is being closed");
         let read = Arc::clone(&file);
@@ -122,17 +128,22 @@ impl Store for Disk {
         }
         self.shared.works()?;
         let sealed = seal(&key, &value, lifetime, wall_clock(), config.compress_from);
-        self.keeper.ask(key, Waiting::Put(sealed.into()))?;
+        self.keeper().ask(key, Waiting::Put(sealed.into()))?;
         Ok(true)
     }
 
     async fn delete(&self, key: &Key, _: Tick) -> Result<()> {
         self.shared.works()?;
-        self.keeper.ask(*key, Waiting::Deleted)
+        self.keeper().ask(*key, Waiting::Deleted)
     }
 
     fn health(&self) -> Option<Arc<StoreHealth>> {
         Some(Arc::clone(&self.shared.health))
+    }
+
+    fn declare(&self, registry: &Registry) {
+        self.keeper();
+        self.shared.health.shows_in(registry);
     }
 }
 

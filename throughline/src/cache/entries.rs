@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::key::Key;
-use super::store::Lifetime;
+use super::store::{Found, Lifetime};
 use crate::error::Result;
 
 /// Something in a store.
@@ -13,6 +13,10 @@ use crate::error::Result;
 pub struct Entry {
     /// Under which key.
     pub key: Key,
+    /// What it is called in the store.
+    pub name: String,
+    /// Which part of the store has it.
+    pub(super) part: usize,
     /// What it takes in the store, in bytes.
     pub bytes: u64,
     /// What its envelope says; `None` if it is of another version, or no envelope at all.
@@ -33,6 +37,12 @@ pub struct Stored {
 
 /// The entries of a store, a page at a time.
 pub trait Entries: Send {
+    /// The value under `key`, however old it is; `None` if there is none that can be read.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn get(&mut self, key: &Key) -> impl Future<Output = Result<Option<Found>>> + Send;
+
     /// How many there are, as far as that is cheaply known: for progress.
     ///
     /// # Errors
@@ -45,9 +55,9 @@ pub trait Entries: Send {
     /// When the store fails.
     fn next(&mut self) -> impl Future<Output = Result<Option<Vec<Entry>>>> + Send;
 
-    /// Removes what is under these keys and says how many there were.
+    /// Removes these entries of this store, and says how many there still were.
     ///
     /// # Errors
     /// When the store fails.
-    fn remove(&mut self, keys: &[Key]) -> impl Future<Output = Result<u64>> + Send;
+    fn remove(&mut self, entries: &[Entry]) -> impl Future<Output = Result<u64>> + Send;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::claim::Claim;
 use super::health::{Call, StoreHealth};
 use super::key::Key;
 use super::store::{Lifetime, Lookup, Store};
@@ -44,6 +45,18 @@ impl<S: Store> Guarded<S> {
 
     pub(super) async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
         self.call(Call::Write, now, self.store.delete(key, now)).await
+    }
+
+    pub(super) fn keeps_claims(&self) -> bool {
+        self.store.keeps_claims()
+    }
+
+    pub(super) async fn claim(&self, key: &Key, now: Tick) -> Result<Claim> {
+        self.call(Call::Write, now, self.store.claim(key)).await
+    }
+
+    pub(super) fn release(&self, key: &Key) {
+        self.store.release(key);
     }
 
     async fn call<T>(&self, kind: Call, now: Tick, call: impl Future<Output = Result<T>>) -> Result<T> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Result};
@@ -26,11 +26,25 @@ pub(super) static STORE_UP: Family = Family::gauge(
 /// store has gone well.
 pub struct StoreHealth {
     name: String,
-    by_itself: bool,
+    learns: Learns,
     reads: Breaker,
     writes: Breaker,
     gauges: Mutex<Vec<Gauge>>,
     closed: Notify,
+}
+
+/// Who finds out how a store is.
+enum Learns {
+    /// The runs; one of them tries a store that was left alone.
+    ByRuns,
+    /// The store itself.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only redis does"))]
+    ByItself,
+    /// The servers that it is made of, each for itself.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only redis is"))]
+    ByParts(Mutex<Vec<Weak<StoreHealth>>>),
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only redis is"))]
+    AsPartOf(Weak<StoreHealth>),
 }
 
 /// Why a store is left alone.
@@ -72,7 +86,7 @@ impl StoreHealth {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            by_itself: false,
+            learns: Learns::ByRuns,
             reads: Breaker::default(),
             writes: Breaker::default(),
             gauges: Mutex::default(),
@@ -83,7 +97,37 @@ impl StoreHealth {
     /// As [`StoreHealth::new`], for a store that finds out by itself when it works again: no run is made to try it.
     #[cfg(any(feature = "disk", feature = "redis"))]
     pub(super) fn found_out_by_the_store(name: impl Into<String>) -> Self {
-        Self { by_itself: true, ..Self::new(name) }
+        Self { learns: Learns::ByItself, ..Self::new(name) }
+    }
+
+    /// The health of a store of several servers: it is as its [parts](StoreHealth::part) are.
+    #[cfg(feature = "redis")]
+    pub(super) fn of_parts(name: impl Into<String>) -> Self {
+        Self { learns: Learns::ByParts(Mutex::default()), ..Self::new(name) }
+    }
+
+    /// A server of a store of several.
+    #[cfg(feature = "redis")]
+    pub(super) fn part(whole: &Arc<Self>, name: &impl fmt::Display) -> Arc<Self> {
+        let learns = Learns::AsPartOf(Arc::downgrade(whole));
+        let part = Arc::new(Self { learns, ..Self::new(format!("{} {name}", whole.name)) });
+        if let Learns::ByParts(parts) = &whole.learns {
+            let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+            parts.push(Arc::downgrade(&part));
+        }
+        part
+    }
+
+    /// A server that is no part of the store any more.
+    #[cfg(feature = "redis")]
+    pub(super) fn leaves(self: &Arc<Self>) {
+        let Learns::AsPartOf(whole) = &self.learns else { return };
+        let Some(whole) = whole.upgrade() else { return };
+        if let Learns::ByParts(parts) = &whole.learns {
+            let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+            parts.retain(|part| part.as_ptr() != Arc::as_ptr(self));
+        }
+        whole.show();
     }
 
     /// Its name in metrics.
@@ -96,7 +140,13 @@ impl StoreHealth {
     #[must_use]
     pub fn down(&self) -> Option<StoreDown> {
         let down = |breaker: &Breaker| Some(breaker.lock().as_ref()?.down.clone());
-        down(&self.reads).or_else(|| down(&self.writes))
+        let itself = down(&self.reads).or_else(|| down(&self.writes));
+        match &self.learns {
+            Learns::ByParts(parts) => {
+                itself.or_else(|| down_of(&parts.lock().unwrap_or_else(PoisonError::into_inner)))
+            }
+            _ => itself,
+        }
     }
 
     /// Shows in `registry` whether the store is left alone.
@@ -112,12 +162,21 @@ impl StoreHealth {
     /// # Errors
     /// Of [`Kind::CircuitOpen`] when the store is left alone.
     pub(super) fn admit(&self, call: Call, now: Tick) -> Result<()> {
+        if matches!(self.learns, Learns::ByParts(_)) { Ok(()) } else { self.admit_itself(call, now) }
+    }
+
+    /// As [`StoreHealth::admit`], also where parts of the store are asked before each call: whether they may be
+    /// looked for.
+    ///
+    /// # Errors
+    /// Of [`Kind::CircuitOpen`] when the store is left alone.
+    pub(super) fn admit_itself(&self, call: Call, now: Tick) -> Result<()> {
         let breaker = self.breaker(call);
         if breaker.failures.load(Ordering::Relaxed) < FAILURES {
             return Ok(());
         }
         match &mut *breaker.lock() {
-            Some(closed) if self.by_itself || now.since(closed.tried) < PAUSE => {
+            Some(closed) if !self.is_tried_by_runs() || now.since(closed.tried) < PAUSE => {
                 Err(Error::new(Kind::CircuitOpen, format!("the store failed {FAILURES} times in a row")))
             }
             // This call is the probe; the others stay away until the store is back, or for another pause.
@@ -131,6 +190,13 @@ impl StoreHealth {
 
     /// Takes note of how a call that began at `now` has ended.
     pub(super) fn learn(&self, call: Call, now: Tick, failure: Option<&Error>) {
+        if !matches!(self.learns, Learns::ByParts(_)) {
+            self.learn_itself(call, now, failure);
+        }
+    }
+
+    /// As [`StoreHealth::learn`], also where the store's parts learn of each call: how looking for them has ended.
+    pub(super) fn learn_itself(&self, call: Call, now: Tick, failure: Option<&Error>) {
         let breaker = self.breaker(call);
         let Some(error) = failure else {
             if breaker.failures.load(Ordering::Relaxed) > 0 {
@@ -178,7 +244,15 @@ impl StoreHealth {
         self.breaker(call).lock().is_some()
     }
 
-    fn show(&self) {
+    fn is_tried_by_runs(&self) -> bool {
+        matches!(self.learns, Learns::ByRuns)
+    }
+
+    /// Shows how it is, as it is now.
+    pub(super) fn show(&self) {
+        if let Learns::AsPartOf(whole) = &self.learns {
+            return whole.upgrade().into_iter().for_each(|whole| whole.show());
+        }
         let gauges = self.gauges();
         let up = i64::from(self.down().is_none());
         gauges.iter().for_each(|gauge| gauge.set(up));
@@ -203,6 +277,15 @@ impl fmt::Debug for StoreHealth {
             Some(down) => write!(f, "StoreHealth({}, down: {})", self.name, down.reason),
         }
     }
+}
+
+/// The first of the parts that are left alone, and how many there are of them.
+fn down_of(parts: &[Weak<StoreHealth>]) -> Option<StoreDown> {
+    let parts: Vec<_> = parts.iter().filter_map(Weak::upgrade).collect();
+    let down: Vec<_> = parts.iter().filter_map(|part| part.down()).collect();
+    let first = down.iter().min_by_key(|down| down.since)?;
+    let reason = format!("{} of {} servers: {}", down.len(), parts.len(), first.reason);
+    Some(StoreDown { since: first.since, reason })
 }
 
 // === impl Breaker ===

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::error::ConfigError;
+
 /// A cache key: 192 bits of BLAKE3, so that nobody can find two inputs with one key, and 32 bits each by which the
 /// keys of a namespace and of a tenant can be told from others in a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +60,31 @@ impl Key {
 #[must_use]
 pub fn tag(name: &str) -> Tag {
     *blake3::hash(name.as_bytes()).as_bytes().first_chunk().expect("the hash has 32 bytes")
+}
+
+/// As hexadecimal digits.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Reads what [`Key`] is displayed as.
+impl std::str::FromStr for Key {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let refused = || ConfigError::new("a key has 64 hexadecimal digits");
+        // `from_str_radix` takes a sign.
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(refused());
+        }
+        let mut key = [0; 32];
+        for (at, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| refused())?;
+        }
+        Ok(Self(key))
+    }
 }
 
 impl fmt::Debug for Key {
@@ -155,6 +182,10 @@ mod tests {
         assert_eq!((key.namespace(), key.tenant()), (tag("answers"), tag("acme")));
         assert_eq!(builder().build().tenant(), tag(""));
         assert_eq!(Key::from_bytes(*key.as_bytes()), key);
+        assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
+        for wrong in ["", "3f", &"+1".repeat(32), &"é".repeat(32)] {
+            assert!(wrong.parse::<Key>().is_err(), "{wrong}");
+        }
         assert_ne!(builder().tenant("a").text("b").build(), builder().tenant("b").text("a").build());
     }
 

@@ -28,50 +28,71 @@
 //! Do not share a prefix with a program whose answers you would not serve: who may write there decides what is
 //! answered.
 
+mod address;
+mod claims;
+mod cluster;
+mod commands;
 mod config;
+mod entries;
 mod failure;
 mod link;
+mod node;
+mod slots;
+mod way;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ::redis::{Cmd, Value, cmd};
+use ::redis::Cmd;
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
-use tokio::task::AbortHandle;
 
-use super::envelope::{self, millis};
+use super::claim::Claim;
+use super::envelope;
 use super::health::{Call, StoreHealth};
 use super::key::{Key, KeyBuilder};
 use super::store::{Lifetime, Lookup, Store};
-use crate::Clock;
-use crate::error::{ConfigError, Error, Kind, Result};
+use crate::error::{ConfigError, Result};
 use crate::telemetry::Tick;
+use address::{Address, Place};
+use claims::Claims;
+use cluster::{Cluster, Settings};
+use commands::{Answer, Useless};
 pub use config::RedisConfig;
-use failure::failure;
-use link::Link;
+pub use entries::RedisEntries;
+use node::{Keeper, Node, Tries};
+use way::{Sentinels, Way};
 
-/// How often a server that is left alone is tried.
-const PROBE: Duration = Duration::from_millis(250);
-/// How long the value lives that is written to see whether writing works.
-const PROBE_KEPT: Duration = Duration::from_secs(1);
-
-/// A store on a Redis or Valkey server. It connects when it is first used.
+/// A store on a Redis or Valkey server, or several. It connects when it is first used, by a task of the runtime
+/// that it is used on; where that has ended, by one of the next.
 pub struct Redis {
     shared: Arc<Shared>,
-    keeper: Mutex<Option<AbortHandle>>,
+    keeper: Keeper,
 }
 
 /// What the store shares with the task that keeps its connections.
 struct Shared {
     shown: String,
     prefix: String,
-    links: Box<[Link]>,
+    servers: Servers,
+    claims: Option<Claims>,
     health: Arc<StoreHealth>,
     deadline: Duration,
     largest: usize,
     compress_from: usize,
+}
+
+enum Servers {
+    One(Node),
+    Cluster(Cluster),
+}
+
+/// Tries the one server with a key that nobody stores.
+struct Trier<'a> {
+    servers: &'a Servers,
+    key: Key,
+    name: String,
 }
 
 // === impl Redis ===
@@ -86,60 +107,74 @@ impl Redis {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
-        let client = config.client()?;
-        let link = || Link::new(client.clone(), config.connect_timeout);
+        if config.lease.is_some() && config.prefix.contains(['{', '}']) {
+            return Err(ConfigError::new("a redis key prefix with braces in it does not go with claims"));
+        }
+        let prefix = format!("{}:{}:", config.prefix, envelope::VERSION);
+        let servers = Servers::new(&config, &prefix)?;
         let shared = Shared {
             shown: config.shown(),
-            prefix: format!("{}:{}:", config.prefix, envelope::VERSION),
-            links: std::iter::repeat_with(link).take(config.connections).collect(),
-            health: Arc::new(StoreHealth::found_out_by_the_store(config.name)),
+            prefix,
+            health: servers.health(),
+            servers,
+            claims: config.lease.map(Claims::new),
             deadline: config.deadline,
             largest: config.largest,
             compress_from: config.compress_from,
         };
-        Ok(Self { shared: Arc::new(shared), keeper: Mutex::default() })
+        Ok(Self { shared: Arc::new(shared), keeper: Keeper::default() })
     }
 
     /// Has the connections kept by a task of the runtime that this is called on, unless one does so already.
-    fn keep(&self, link: &Link) {
-        if link.is_up() {
-            return;
-        }
-        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        // A task is finished when its runtime has ended.
-        if keeper.as_ref().is_none_or(AbortHandle::is_finished) {
+    fn keep(&self) {
+        self.keeper.start(|| {
             let shared = Arc::clone(&self.shared);
-            *keeper = Some(tokio::spawn(async move { shared.keep().await }).abort_handle());
-        }
+            shared.servers.forget();
+            async move { shared.keep().await }
+        });
     }
 }
 
 impl Store for Redis {
     async fn get(&self, key: &Key, _: Tick) -> Result<Lookup> {
-        self.keep(self.shared.link(key));
+        self.keep();
         self.shared.get(key).await
     }
 
     async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, _: Tick) -> Result<bool> {
-        self.keep(self.shared.link(&key));
+        self.keep();
         self.shared.put(&key, &value, lifetime).await
     }
 
     async fn delete(&self, key: &Key, _: Tick) -> Result<()> {
-        self.keep(self.shared.link(key));
+        self.keep();
         self.shared.delete(key).await
+    }
+
+    fn keeps_claims(&self) -> bool {
+        self.shared.claims.is_some()
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.keep();
+        self.shared.claim(key).await
+    }
+
+    fn release(&self, key: &Key) {
+        let shared = Arc::clone(&self.shared);
+        let Some(command) = shared.claims.as_ref().and_then(|claims| claims.release(key, &shared.name(key)))
+        else {
+            return;
+        };
+        // Without a runtime the lease ends it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let key = *key;
+            runtime.spawn(async move { shared.mind(&key, &command).await });
+        }
     }
 
     fn health(&self) -> Option<Arc<StoreHealth>> {
         Some(Arc::clone(&self.shared.health))
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            keeper.abort();
-        }
     }
 }
 
@@ -153,101 +188,169 @@ impl fmt::Debug for Redis {
 
 impl Shared {
     async fn get(&self, key: &Key) -> Result<Lookup> {
-        let link = self.link(key);
-        match link.ask(&self.command("GET", key)).await? {
-            Ok(Value::Nil) => Ok(Lookup::Missing),
-            Ok(Value::BulkString(sealed)) => Ok(match envelope::open(key, &sealed.into(), wall_clock()) {
-                Ok(found) if found.age >= found.lifetime.kept => Lookup::Missing,
-                Ok(found) => Lookup::Found(found),
-                Err(_) => Lookup::Corrupt,
-            }),
-            // Somebody keeps a list or the like under our name.
-            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Lookup::Corrupt),
-            Err(error) => Err(failure(&error)),
-            Ok(_) => Err(confused(link)),
-        }
+        let name = self.name(key);
+        let judge = |answer| commands::got(key, answer);
+        self.servers.ask(Call::Read, key, &name, &commands::get(&name), judge).await
     }
 
     async fn put(&self, key: &Key, value: &Bytes, lifetime: Lifetime) -> Result<bool> {
         if value.len() > self.largest {
             return Ok(false);
         }
-        let link = self.link(key);
-        let mut command = self.command("SET", key);
-        command.arg(envelope::seal(key, value, lifetime, wall_clock(), self.compress_from));
-        command.arg("PX").arg(millis(lifetime.kept));
-        match link.ask(&command).await? {
-            Ok(Value::Okay) => Ok(true),
-            Ok(_) => Err(confused(link)),
-            Err(error) => Err(failure(&error)),
+        let name = self.name(key);
+        let sealed = envelope::seal(key, value, lifetime, commands::wall_clock(), self.compress_from);
+        if let Some(command) =
+            self.claims.as_ref().and_then(|claims| claims.put(key, &name, &sealed, lifetime.kept))
+        {
+            // Whose claim has ended stores nothing: what has been made since stands.
+            return self
+                .servers
+                .ask(Call::Write, key, &name, &command, commands::counted)
+                .await
+                .map(|_| true);
         }
+        let command = commands::set(&name, &sealed, lifetime.kept);
+        self.servers.ask(Call::Write, key, &name, &command, commands::was_set).await.map(|()| true)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let link = self.link(key);
-        match link.ask(&self.command("DEL", key)).await? {
-            Ok(Value::Int(_)) => Ok(()),
-            Ok(_) => Err(confused(link)),
-            Err(error) => Err(failure(&error)),
+        let name = self.name(key);
+        let command = commands::delete(&name);
+        self.servers.ask(Call::Write, key, &name, &command, commands::counted).await.map(drop)
+    }
+}
+
+impl Shared {
+    fn name(&self, key: &Key) -> String {
+        commands::name(&self.prefix, key)
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        let Some(claims) = &self.claims else { return Ok(Claim::Nobodys) };
+        let name = self.name(key);
+        let Some(command) = claims.claim(key, &name) else { return Ok(Claim::Theirs) };
+        let granted = self.servers.ask(Call::Write, key, &name, &command, claims::granted).await?;
+        if granted {
+            return Ok(Claim::Ours);
         }
+        claims.forget(key);
+        Ok(Claim::Theirs)
     }
 
-    fn link(&self, key: &Key) -> &Link {
-        &self.links[usize::from(key.as_bytes()[0]) % self.links.len()]
+    /// Asks for what changes a claim. That it fails is seen when the lease ends.
+    async fn mind(&self, key: &Key, command: &Cmd) {
+        let name = self.name(key);
+        let asked = self.servers.ask(Call::Write, key, &name, command, commands::counted);
+        let _ = tokio::time::timeout(self.deadline, asked).await;
     }
 
-    fn command(&self, name: &str, key: &Key) -> Cmd {
-        let mut full = String::with_capacity(self.prefix.len() + 64);
-        full.push_str(&self.prefix);
-        for byte in key.as_bytes() {
-            full.extend(
-                [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
-            );
-        }
-        let mut command = cmd(name);
-        command.arg(full);
-        command
-    }
-
+    /// Keeps connections and claims. Ends only by being dropped.
     async fn keep(&self) {
-        join(join_all(self.links.iter().map(Link::keep)), self.probe()).await;
+        join(self.servers.keep(&self.prefix), self.renew()).await;
     }
 
-    /// Tries the server while it is left alone, so that no run has to.
-    async fn probe(&self) {
-        let key = KeyBuilder::new("", 0).text("probe").build();
-        let (nothing, lifetime) = (Bytes::new(), Lifetime { fresh: PROBE_KEPT, kept: PROBE_KEPT });
+    async fn renew(&self) {
+        let Some(claims) = &self.claims else { return };
         loop {
-            self.health.closed().await;
-            while self.health.is_closed(Call::Read) || self.health.is_closed(Call::Write) {
-                tokio::time::sleep(PROBE).await;
-                if self.health.is_closed(Call::Read) {
-                    self.learn(Call::Read, tokio::time::timeout(self.deadline, self.get(&key)).await);
-                }
-                if self.health.is_closed(Call::Write) {
-                    let put = self.put(&key, &nothing, lifetime);
-                    self.learn(Call::Write, tokio::time::timeout(self.deadline, put).await);
-                }
+            tokio::time::sleep(claims.pause()).await;
+            let renewals = claims.renewals(|key| self.name(key));
+            join_all(renewals.iter().map(|(key, command)| self.mind(key, command))).await;
+        }
+    }
+}
+
+// === impl Servers ===
+
+impl Servers {
+    fn new(config: &RedisConfig, prefix: &str) -> Result<Self, ConfigError> {
+        let login = config.login();
+        let one = |way| {
+            let health = Arc::new(StoreHealth::found_out_by_the_store(&config.name));
+            Self::One(Node::new(way, config.connections, config.connect_timeout, health, config.deadline))
+        };
+        Ok(match &config.place {
+            Place::Server(Address { host, .. }) => one(Way::At(login.client(host)?)),
+            Place::Sentinel(master, sentinels) => {
+                let to_sentinel = config.sentinel_login();
+                let clients = sentinels.iter().map(|sentinel| to_sentinel.client(&sentinel.host));
+                let clients = clients.collect::<Result<_, _>>()?;
+                one(Way::Sentinel(Sentinels::new(master.clone(), clients, login)))
             }
+            Place::Cluster(seeds) => {
+                let seeds: Vec<_> = seeds.iter().map(|seed| seed.host.clone()).collect();
+                // Whether the certificates are of any use is seen now.
+                login.client(&seeds[0])?;
+                let settings = Settings {
+                    login,
+                    connections: config.connections,
+                    connect_timeout: config.connect_timeout,
+                    deadline: config.deadline,
+                    prefix: prefix.to_owned(),
+                    health: Arc::new(StoreHealth::of_parts(&config.name)),
+                };
+                Self::Cluster(Cluster::new(settings, seeds))
+            }
+        })
+    }
+
+    fn health(&self) -> Arc<StoreHealth> {
+        Arc::clone(match self {
+            Self::One(node) => node.health(),
+            Self::Cluster(cluster) => cluster.health(),
+        })
+    }
+
+    fn forget(&self) {
+        match self {
+            Self::One(node) => node.forget(),
+            Self::Cluster(cluster) => cluster.forget(),
         }
     }
 
-    fn learn<T>(&self, call: Call, answer: Result<Result<T>, tokio::time::error::Elapsed>) {
-        let late =
-            |_| Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline));
-        let answer = answer.map_err(late).and_then(|answer| answer);
-        self.health.learn(call, Clock::Tokio.now(), answer.err().as_ref());
+    /// What `judge` makes of the answer of the server that has the key.
+    async fn ask<T>(
+        &self,
+        call: Call,
+        key: &Key,
+        name: &str,
+        command: &Cmd,
+        judge: impl FnOnce(Answer) -> Result<T, Useless>,
+    ) -> Result<T> {
+        let node = match self {
+            Self::One(node) => node,
+            Self::Cluster(cluster) => return cluster.ask(call, key, name, command, judge).await,
+        };
+        let link = node.link(key);
+        judge(link.ask(command).await?).map_err(|useless| {
+            match useless {
+                Useless::Confused => link.distrust(),
+                _ if useless.is_read_only() => link.is_read_only(),
+                Useless::Failed(_) => {}
+            }
+            useless.error()
+        })
+    }
+
+    /// Keeps the connections. Ends only by being dropped.
+    async fn keep(&self, prefix: &str) {
+        let node = match self {
+            Self::One(node) => node,
+            Self::Cluster(cluster) => return cluster.keep().await,
+        };
+        let key = KeyBuilder::new("", 0).text("probe").build();
+        node.keep(&Trier { servers: self, name: commands::name(prefix, &key), key }).await;
     }
 }
 
-fn confused(link: &Link) -> Error {
-    link.distrust();
-    Error::new(Kind::Store, "redis gave an answer that does not belong to what was asked")
-}
-
-/// The one clock that replicas share, in milliseconds.
-#[expect(clippy::disallowed_methods, reason = "a monotonic clock means nothing to another replica")]
-fn wall_clock() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+impl Tries for Trier<'_> {
+    async fn try_server(&self, call: Call) -> Result<()> {
+        let Self { servers, key, name } = self;
+        match call {
+            Call::Read => {
+                let got = |answer| commands::got(key, answer);
+                servers.ask(call, key, name, &commands::get(name), got).await.map(drop)
+            }
+            Call::Write => servers.ask(call, key, name, &commands::probe(key, name), commands::was_set).await,
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::claim::Claim;
 use super::health::StoreHealth;
 use super::key::Key;
 use crate::error::Result;
@@ -82,6 +83,26 @@ pub trait Store: Send + Sync {
     /// When the store failed.
     fn delete(&self, key: &Key, now: Tick) -> impl Future<Output = Result<()>> + Send;
 
+    /// Whether this store can say who of several replicas computes a value: see [`Store::claim`]. Default: no.
+    fn keeps_claims(&self) -> bool {
+        false
+    }
+
+    /// Claims the computing of the value under `key` for this process. A claim ends when the value is stored, when it
+    /// is released, and a while after its holder has gone. Default: nobody has to ask.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    fn claim(&self, key: &Key) -> impl Future<Output = Result<Claim>> + Send {
+        let _ = key;
+        std::future::ready(Ok(Claim::Nobodys))
+    }
+
+    /// Gives a claim up, without waiting for it. Default: there is none.
+    fn release(&self, key: &Key) {
+        let _ = key;
+    }
+
     /// What all caches on this store know of it together, for a store that can fail. Default: each cache finds
     /// out for itself.
     fn health(&self) -> Option<Arc<StoreHealth>> {
@@ -108,6 +129,18 @@ impl<S: Store> Store for Arc<S> {
 
     async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
         (**self).delete(key, now).await
+    }
+
+    fn keeps_claims(&self) -> bool {
+        (**self).keeps_claims()
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        (**self).claim(key).await
+    }
+
+    fn release(&self, key: &Key) {
+        (**self).release(key);
     }
 
     fn health(&self) -> Option<Arc<StoreHealth>> {

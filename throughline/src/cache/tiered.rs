@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::claim::Claim;
 use super::guard::Guarded;
 use super::key::Key;
 use super::memory::Memory;
 use super::store::{Lifetime, Lookup, Store};
+use crate::Clock;
 use crate::error::{ConfigError, Result};
 use crate::telemetry::{Registry, Tick};
 
@@ -72,6 +74,18 @@ impl<S: Store> Store for Tiered<S> {
         Ok(())
     }
 
+    fn keeps_claims(&self) -> bool {
+        self.far.keeps_claims()
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim> {
+        self.far.claim(key, Clock::Tokio.now()).await
+    }
+
+    fn release(&self, key: &Key) {
+        self.far.release(key);
+    }
+
     fn declare(&self, registry: &Registry) {
         self.far.declare(registry);
     }
@@ -82,7 +96,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::Clock;
     use crate::cache::key::KeyBuilder;
     use crate::error::{Error, Kind};
 

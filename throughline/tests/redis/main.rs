@@ -3,9 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod claims;
+mod cluster;
 mod outages;
 mod proxy;
 mod rig;
+mod runtimes;
+mod sentinel;
 mod server;
 mod sharing;
 mod values;

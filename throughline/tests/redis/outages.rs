@@ -8,18 +8,18 @@ use crate::rig::{Outcomes, Rig, at, raw, seen, tell, until};
 use crate::server::{Server, free_address};
 
 /// Runs that are made while the server is sick.
-const RUNS: u32 = 30;
+pub(crate) const RUNS: u32 = 30;
 /// Failures after which the store is left alone.
 const FAILURES: f64 = 5.0;
 
 /// A value is stored and comes back.
-async fn works(rig: &Rig) {
+pub(crate) async fn works(rig: &Rig) {
     rig.until_it_hits("good").await;
     assert_eq!((rig.up(), rig.down()), (Some(1.0), None));
 }
 
 /// Thirty runs in a row, none of which fails; what was counted.
-async fn goes_on(rig: &Rig) -> Outcomes {
+pub(crate) async fn goes_on(rig: &Rig) -> Outcomes {
     let before = rig.outcomes();
     for n in 0..RUNS {
         rig.ask(&format!("sick {n}")).await;
@@ -28,7 +28,7 @@ async fn goes_on(rig: &Rig) -> Outcomes {
 }
 
 /// No answer from the store: five failures, and then nobody waits for it.
-async fn is_left_alone(rig: &Rig) -> String {
+pub(crate) async fn is_left_alone(rig: &Rig) -> String {
     let counted = goes_on(rig).await;
     assert_eq!(counted, seen(&[("error", FAILURES), ("bypass", f64::from(RUNS) - FAILURES)]));
     assert_eq!(rig.up(), Some(0.0));
@@ -36,7 +36,7 @@ async fn is_left_alone(rig: &Rig) -> String {
 }
 
 /// Nothing is done but to go on asking.
-async fn recovers(rig: &Rig) {
+pub(crate) async fn recovers(rig: &Rig) {
     let begun = Clock::default().now();
     rig.until_it_hits("good").await;
     eprintln!(

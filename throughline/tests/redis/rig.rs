@@ -56,6 +56,15 @@ pub(crate) async fn tell<T: redis::FromRedisValue>(
     command.query_async(connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
+/// Asks the server at `url`, which may end its connections at any time; `None` when there is no answer.
+pub(crate) async fn try_tell<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> Option<T> {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let mut command = Cmd::new();
+    command.arg(words);
+    command.query_async(&mut connection).await.ok()
+}
+
 /// Waits until `happened` says so.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut happened: impl FnMut() -> F) {
     let waiting = async {
@@ -76,13 +85,27 @@ impl Rig {
         Self::with(config, CacheConfig::new("shout", Duration::from_secs(3600)).unwrap())
     }
 
+    /// As [`Rig::new`], with a workflow that takes this long.
+    pub(crate) fn taking(config: RedisConfig, pause: Duration) -> Self {
+        Self::with_pause(config, CacheConfig::new("shout", Duration::from_secs(3600)).unwrap(), pause)
+    }
+
     pub(crate) fn with(config: RedisConfig, cache: CacheConfig) -> Self {
+        Self::with_pause(config, cache, Duration::ZERO)
+    }
+
+    fn with_pause(config: RedisConfig, cache: CacheConfig, pause: Duration) -> Self {
         let (runs, keeps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
         let store = Arc::new(Redis::new(config).unwrap());
         let (count, keep) = (Arc::clone(&runs), Arc::clone(&keeps));
         let shout = workflow("shout", move |input: String| {
             count.fetch_add(1, Ordering::SeqCst);
-            async move { Ok(input.to_uppercase()) }
+            async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(input.to_uppercase())
+            }
         });
         // The tenant is a part of the key, as it has to be.
         let caching = JsonCaching::keyed(|input: &String, cx: &Context, key: throughline::KeyBuilder| {

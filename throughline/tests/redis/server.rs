@@ -18,6 +18,8 @@ pub(crate) struct Server {
     child: Child,
     args: Vec<String>,
     directory: TempDir,
+    /// What it was told in a file.
+    files: Option<TempDir>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
@@ -58,10 +60,28 @@ impl Server {
         Self::launch(address, [&args[..], &files[..]].concat()).await
     }
 
+    /// A sentinel that watches the server at `master` under the name `cache`, as one of three.
+    pub(crate) async fn start_sentinel(master: SocketAddr) -> Self {
+        let (address, files) = (free_address(), tempfile::tempdir().expect("a directory can be made"));
+        let file = files.path().join("sentinel.conf");
+        let (host, port) = (master.ip(), master.port());
+        let content = format!(
+            "sentinel monitor cache {host} {port} 2\nsentinel down-after-milliseconds cache 500\n\
+             sentinel failover-timeout cache 2000\n"
+        );
+        std::fs::write(&file, content).expect("the directory can be written to");
+        let (file, port) = (file.display().to_string(), address.port().to_string());
+        let mut sentinel = Self::launch(address, vec![&file, "--sentinel", "--port", &port]).await;
+        // It writes to its file as long as it runs.
+        sentinel.files = Some(files);
+        sentinel
+    }
+
     async fn launch(address: SocketAddr, args: Vec<&str>) -> Self {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let args: Vec<String> = args.into_iter().map(ToOwned::to_owned).collect();
-        let mut server = Self { child: spawn(&args, directory.path()), args, directory, address };
+        let mut server =
+            Self { child: spawn(&args, directory.path()), args, directory, files: None, address };
         server.listens().await;
         server
     }
@@ -114,7 +134,8 @@ fn spawn(args: &[String], directory: &Path) -> Child {
     let program =
         std::env::var_os("THROUGHLINE_E2E_REDIS").expect("THROUGHLINE_E2E_REDIS names a redis-server");
     let mut command = Command::new(program);
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).args(args);
+    // A file comes first.
+    command.args(args).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     command.current_dir(directory).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("redis-server can be started")

@@ -15,7 +15,7 @@ async fn keys(raw: &mut MultiplexedConnection) -> Vec<String> {
 }
 
 /// Stores the answer to `input` and returns its key.
-async fn stored(rig: &Rig, raw: &mut MultiplexedConnection, input: &str) -> String {
+pub(crate) async fn stored(rig: &Rig, raw: &mut MultiplexedConnection, input: &str) -> String {
     let before = keys(raw).await;
     rig.ask(input).await;
     keys(raw).await.into_iter().find(|key| !before.contains(key)).expect("it was stored")

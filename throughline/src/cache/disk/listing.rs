@@ -43,21 +43,17 @@ impl DiskEntries {
         }
     }
 
-    /// The value under `key`, old or not.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn get(&self, key: &Key) -> Result<Option<Found>> {
-        let sealed = self.file.read(key).map_err(|error| self.failure(&error))?;
-        Ok(sealed.and_then(|sealed: Bytes| open(key, &sealed, wall_clock()).ok()))
-    }
-
     fn failure(&self, error: &redb::Error) -> Error {
         of_use(error).of(&self.config.path)
     }
 }
 
 impl Entries for DiskEntries {
+    async fn get(&mut self, key: &Key) -> Result<Option<Found>> {
+        let sealed = self.file.read(key).map_err(|error| self.failure(&error))?;
+        Ok(sealed.and_then(|sealed: Bytes| open(key, &sealed, wall_clock()).ok()))
+    }
+
     async fn count(&mut self) -> Result<u64> {
         self.file.len().map_err(|error| self.failure(&error))
     }
@@ -67,13 +63,16 @@ impl Entries for DiskEntries {
         let Some((last, _, _)) = page.last() else { return Ok(None) };
         self.last = Some(*last);
         let now = wall_clock();
-        let entry = |(key, head, bytes): (Key, Bytes, u64)| Entry { key, bytes, stored: peek(&head, now) };
+        let entry = |(key, head, bytes): (Key, Bytes, u64)| {
+            let (name, stored) = (key.to_string(), peek(&head, now));
+            Entry { key, name, part: 0, bytes, stored }
+        };
         Ok(Some(page.into_iter().map(entry).collect()))
     }
 
-    async fn remove(&mut self, keys: &[Key]) -> Result<u64> {
+    async fn remove(&mut self, entries: &[Entry]) -> Result<u64> {
         let before = self.count().await?;
-        let changes: Vec<Change> = keys.iter().map(|key| (*key, Waiting::Deleted)).collect();
+        let changes: Vec<Change> = entries.iter().map(|entry| (entry.key, Waiting::Deleted)).collect();
         self.file.write(&changes, &|_| false).map_err(|error| self.failure(&error))?;
         Ok(before - self.count().await?)
     }

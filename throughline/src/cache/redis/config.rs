@@ -3,33 +3,30 @@
 use std::fmt;
 use std::time::Duration;
 
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, TlsCertificates,
-};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::cache::envelope;
+use super::address::{Address, Login, Place};
+use super::envelope;
 use crate::error::ConfigError;
-
-/// Data that nobody confirms for this long ends a connection: the other side is gone without a word.
-const UNCONFIRMED: Duration = Duration::from_secs(2);
 
 /// Where a Redis server is and how it is used. What is secret in it is in no `Debug` output.
 #[derive(Clone)]
 #[must_use = "a configuration does nothing until it is given to `Redis::new`"]
 pub struct RedisConfig {
-    server: ConnectionInfo,
+    pub(super) place: Place,
     username: Option<String>,
     password: Option<SecretString>,
+    sentinel_username: Option<String>,
+    sentinel_password: Option<SecretString>,
     ca: Option<Vec<u8>>,
     pub(super) name: String,
     pub(super) prefix: String,
     pub(super) deadline: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) connections: usize,
+    pub(super) lease: Option<Duration>,
     pub(super) largest: usize,
     pub(super) compress_from: usize,
 }
@@ -43,34 +40,47 @@ impl RedisConfig {
     /// # Errors
     /// When the address is another one, or has a user name or a password in it.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
-        let wanted = "write `redis://HOST:PORT/DATABASE`, or `rediss://…` for tls";
-        if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) || url.contains(['?', '#'])
-        {
-            return Err(ConfigError::new(format!("the address is not one of a redis server: {wanted}")));
-        }
-        // What is wrong with it is not repeated: there may be a password in it.
-        let refused =
-            |_| ConfigError::new(format!("the address of the redis server cannot be read: {wanted}"));
-        let server = url.into_connection_info().map_err(refused)?;
-        let settings = server.redis_settings();
-        if settings.username().is_some() || settings.password().is_some() || url.contains('@') {
-            let message =
-                "the address of the redis server has a user name or a password in it: give them apart";
-            return Err(ConfigError::new(message));
-        }
-        Ok(Self {
-            server,
+        Ok(Self::at(Place::Server(Address::read(url)?)))
+    }
+
+    /// The server that the sentinels at these addresses (`redis://HOST:PORT/DATABASE` or `rediss://…`; say the port,
+    /// it is 26379 as a rule) know as `master`: they are asked for it whenever a connection is made. Scheme and
+    /// database are those of the server as well.
+    ///
+    /// # Errors
+    /// When there is no address, one is another one or has a user name or a password in it, or they differ in
+    /// scheme or database.
+    pub fn sentinel(master: &str, urls: &[&str]) -> Result<Self, ConfigError> {
+        Ok(Self::at(Place::sentinel(master, urls)?))
+    }
+
+    /// The Redis Cluster that the nodes at these addresses (`redis://HOST:PORT` or `rediss://…`) are of. One that
+    /// answers is enough: the others are learned from it.
+    ///
+    /// # Errors
+    /// When there is no address, one is another one, has a user name, a password or a database in it, or they
+    /// differ in scheme.
+    pub fn cluster(urls: &[&str]) -> Result<Self, ConfigError> {
+        Ok(Self::at(Place::cluster(urls)?))
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
             username: None,
             password: None,
+            sentinel_username: None,
+            sentinel_password: None,
             ca: None,
             name: "redis".to_owned(),
             prefix: "throughline".to_owned(),
             deadline: Duration::from_millis(20),
             connect_timeout: Duration::from_secs(1),
             connections: 1,
+            lease: None,
             largest: 8 << 20,
             compress_from: 2 << 10,
-        })
+        }
     }
 
     /// The ACL user to log in as. Default: the server's `default`.
@@ -82,6 +92,18 @@ impl RedisConfig {
     /// The password to log in with. Default: none.
     pub fn password(mut self, password: SecretString) -> Self {
         self.password = Some(password);
+        self
+    }
+
+    /// The ACL user to log in to the sentinels as. Default: their `default`.
+    pub fn sentinel_username(mut self, name: impl Into<String>) -> Self {
+        self.sentinel_username = Some(name.into());
+        self
+    }
+
+    /// The password to log in to the sentinels with. Default: none.
+    pub fn sentinel_password(mut self, password: SecretString) -> Self {
+        self.sentinel_password = Some(password);
         self
     }
 
@@ -98,7 +120,7 @@ impl RedisConfig {
                 "the ca certificates of the redis server cannot be read: give them in pem",
             ));
         }
-        if !matches!(self.server.addr(), ConnectionAddr::TcpTls { .. }) {
+        if !self.place.is_tls() {
             return Err(ConfigError::new("ca certificates are for tls: write the address with `rediss://`"));
         }
         self.ca = Some(pem);
@@ -148,6 +170,20 @@ impl RedisConfig {
         Ok(self)
     }
 
+    /// Has one of all replicas compute a value that several want at once: it claims the work on the server, the others
+    /// wait for its answer, and one of them takes over when it has gone for as long as `lease`. Default: each
+    /// replica computes it.
+    ///
+    /// # Errors
+    /// When it is not 100ms to 60s.
+    pub fn claims(mut self, lease: Duration) -> Result<Self, ConfigError> {
+        if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&lease) {
+            return Err(ConfigError::refused("redis claim lease", lease, "100ms to 60s"));
+        }
+        self.lease = Some(lease);
+        Ok(self)
+    }
+
     /// The largest value that is stored, in bytes before compression. Default: 8 MiB.
     ///
     /// # Errors
@@ -178,38 +214,21 @@ impl RedisConfig {
         self.deadline
     }
 
-    /// Where the server is: the address, written in full.
+    /// Where the servers are: the addresses, written in full.
     #[must_use]
     pub fn shown(&self) -> String {
-        let scheme =
-            if matches!(self.server.addr(), ConnectionAddr::TcpTls { .. }) { "rediss" } else { "redis" };
-        format!("{scheme}://{}/{}", self.server.addr(), self.server.redis_settings().db())
+        self.place.to_string()
     }
 
-    /// What connects. It has the password in it.
-    pub(super) fn client(&self) -> Result<Client, ConfigError> {
-        let mut settings =
-            self.server.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-        if let Some(name) = &self.username {
-            settings = settings.set_username(name);
-        }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password.expose_secret());
-        }
-        let tcp = TcpSettings::default().set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(UNCONFIRMED);
-        let server = self.server.clone().set_redis_settings(settings).set_tcp_settings(tcp);
-        let client = match &self.ca {
-            None => Client::open(server),
-            Some(ca) => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.clone()) };
-                Client::build_with_tls(server, certificates)
-            }
-        };
-        client.map_err(|_| {
-            ConfigError::new("the redis server's address and certificates do not fit each other")
-        })
+    pub(super) fn login(&self) -> Login {
+        let password = self.password.as_ref().map(|password| password.expose_secret());
+        Login::new(&self.place, self.username.as_deref(), password, self.ca.clone())
+    }
+
+    pub(super) fn sentinel_login(&self) -> Login {
+        let password = self.sentinel_password.as_ref().map(|password| password.expose_secret());
+        Login::new(&self.place, self.sentinel_username.as_deref(), password, self.ca.clone())
+            .without_database()
     }
 }
 
@@ -229,6 +248,7 @@ impl fmt::Debug for RedisConfig {
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("prefix", &self.prefix)
             .field("deadline", &self.deadline)
+            .field("lease", &self.lease)
             .finish_non_exhaustive()
     }
 }

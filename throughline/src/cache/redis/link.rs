@@ -10,11 +10,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value};
+use ::redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::failure::failure;
+use super::way::Way;
 use crate::error::{Error, Kind, Result};
 
 /// The pause after the first failed attempt to connect, and the longest.
@@ -29,7 +30,7 @@ const QUEUE: usize = 1024;
 
 /// One connection, or the attempt to have one.
 pub(super) struct Link {
-    client: Client,
+    way: Arc<Way>,
     connect_timeout: Duration,
     state: watch::Sender<State>,
     begun: Instant,
@@ -57,9 +58,9 @@ struct Pending<'a> {
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(client: Client, connect_timeout: Duration) -> Self {
+    pub(super) fn new(way: Arc<Way>, connect_timeout: Duration) -> Self {
         Self {
-            client,
+            way,
             connect_timeout,
             state: watch::Sender::new(State::Connecting),
             begun: Instant::now(),
@@ -77,9 +78,32 @@ impl Link {
     /// # Errors
     /// When there is no connection, or it is lost.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+        self.send(async |connection| connection.send_packed_command(command).await).await
+    }
+
+    /// As [`Link::ask`], of a node of a cluster that is about to take the key over.
+    ///
+    /// # Errors
+    /// When there is no connection, or it is lost.
+    pub(super) async fn ask_in_advance(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+        let mut both = Pipeline::with_capacity(2);
+        both.add_command(cmd("ASKING")).add_command(command.clone());
+        let answer = self.send(async |connection| {
+            connection
+                .send_packed_commands(&both, 1, 1)
+                .await
+                .map(|mut answers| answers.pop().unwrap_or(Value::Nil))
+        });
+        answer.await
+    }
+
+    async fn send(
+        &self,
+        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<Value, RedisError>,
+    ) -> Result<Result<Value, RedisError>> {
         let (mut connection, lost) = self.connection().await?;
         let mut pending = Pending { link: self, lost: &lost, answered: false };
-        let answer = connection.send_packed_command(command).await;
+        let answer = send(&mut connection).await;
         pending.answered = true;
         if self.unanswered_since.load(Ordering::Relaxed) != 0 {
             self.unanswered_since.store(0, Ordering::Relaxed);
@@ -92,6 +116,13 @@ impl Link {
             }
             Ok(Value::ServerError(error)) => Ok(Err(error.into())),
             answer => Ok(answer),
+        }
+    }
+
+    /// The server takes no writes: where another may have taken its place, the way is looked for again.
+    pub(super) fn is_read_only(&self) {
+        if self.way.leads_elsewhere() {
+            self.distrust();
         }
     }
 
@@ -118,10 +149,14 @@ impl Link {
         ready(&state).expect("it was waited for")
     }
 
+    /// Calls wait for the next connection, whatever has been.
+    pub(super) fn forget(&self) {
+        self.state.send_replace(State::Connecting);
+    }
+
     /// Connects, and connects again whenever the connection is lost. Ends only by being dropped.
     pub(super) async fn keep(&self) {
         let mut pause = FIRST_PAUSE;
-        self.state.send_replace(State::Connecting);
         loop {
             let begun = Instant::now();
             let down = match self.connect().await {
@@ -158,8 +193,7 @@ impl Link {
                 }
                 Ok::<_, ::redis::aio::SendError>(())
             });
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        connected.map(|connection| (connection, lost)).map_err(|error| failure(&error))
+        Ok((self.way.connect(&config).await?, lost))
     }
 }
 
