@@ -1,5 +1,6 @@
 //! The Throughline gateway.
 
+mod cache_control;
 mod catalogue;
 mod check;
 mod cli;

@@ -97,11 +97,14 @@ fn cached(
     scope: String,
     stores: &Stores,
 ) -> Result<Model, ConfigError> {
-    let config = CacheConfig::new(name, limits.ttl)?
+    let mut config = CacheConfig::new(name, limits.ttl)?
         .jitter(limits.jitter)?
         .stale_while_revalidate(limits.stale_while_revalidate)
         .stale_if_error(limits.stale_if_error)
         .scope(scope);
+    if !limits.cache_control {
+        config = config.without_caller_policy();
+    }
     Ok(match &limits.place {
         Place::Memory(bytes) => model.cache(config, caching, Memory::new(*bytes as u64)?).boxed(),
         Place::Store(store) => {

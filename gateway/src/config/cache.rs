@@ -20,6 +20,8 @@ pub(crate) struct CacheLimits {
     pub(crate) stale_while_revalidate: Duration,
     /// How long after the ttl an answer is given if no new one can be had. Default: 0 s.
     pub(crate) stale_if_error: Duration,
+    /// Whether a request's `Cache-Control` is followed. Default: true.
+    pub(crate) cache_control: bool,
 }
 
 /// Where answers are kept.
@@ -47,6 +49,7 @@ pub(super) struct CacheFile {
     jitter: Option<Spanned<f64>>,
     stale_while_revalidate: Option<Spanned<Value>>,
     stale_if_error: Option<Spanned<Value>>,
+    cache_control: Option<bool>,
 }
 
 // === impl CacheFile ===
@@ -65,11 +68,10 @@ impl CacheFile {
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
+            cache_control: self.cache_control.unwrap_or(true),
         }
     }
-}
 
-impl CacheFile {
     fn place(&self, check: &mut Check<'_>, stores: &[String]) -> Place {
         let memory = self.max_bytes(check);
         let Some(store) = &self.store else { return Place::Memory(memory) };
@@ -129,6 +131,7 @@ mod tests {
             jitter: 0.1,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            cache_control: true,
         };
         assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
         assert_eq!(
@@ -145,9 +148,10 @@ mod tests {
             jitter: 0.5,
             stale_while_revalidate: Duration::from_secs(30),
             stale_if_error: Duration::from_secs(60),
+            cache_control: false,
         };
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
-                    stale_if_error = \"1m\" }";
+                    stale_if_error = \"1m\", cache_control = false }";
         assert_eq!(cache(text), Some(expected));
     }
 
