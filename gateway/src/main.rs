@@ -15,6 +15,7 @@ mod maturity;
 mod routes;
 mod serve;
 mod server;
+mod tenant;
 mod workflows;
 
 use std::io::Write as _;

@@ -75,8 +75,12 @@ pub(crate) fn build(config: &Config) -> Result<Workflows, ConfigError> {
     let model = |(name, model): (&String, &config::Model)| {
         let mut built = build_model(name, model, &providers, &prices)?;
         if let Some(limits) = &model.cache {
-            let caching =
-                ChatCaching::new(Arc::clone(&prices)).varying_by(tags_of(model), metadata_of(model));
+            let mut caching = ChatCaching::new(Arc::clone(&prices))
+                .varying_by(tags_of(model), metadata_of(model))
+                .max_temperature(limits.max_temperature);
+            if limits.shared {
+                caching = caching.shared_by_all();
+            }
             built = cached(built, name, limits, caching, scope(config, model), &stores)?;
         }
         if let Some(limit) = &model.timeout {
@@ -126,6 +130,10 @@ fn scope(config: &Config, model: &config::Model) -> String {
         "{:?}",
         (&model.default_route, &model.weights, &model.route_header, &model.rules, &model.fallback)
     );
+    // Who says by another header who it is is somebody else.
+    if model.cache.as_ref().is_some_and(|cache| !cache.shared) {
+        write!(scope, "{:?}", config.server.tenant_header).expect("a string takes any text");
+    }
     for (route, target) in &model.routes {
         let provider = match &config.providers[&target.provider] {
             config::Provider::OpenAi(server) => server.base_url.clone(),

@@ -92,3 +92,60 @@ async fn where_the_operator_says_so_clients_do_not_get_past_the_cache() {
     }
     assert_eq!(upstream.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn tenants_never_get_each_others_answers() {
+    let upstream = provider().await;
+    let gateway = gateway(&upstream, "").await;
+    let [ann, bob] = ["ann", "bob"].map(|name| format!("Bearer {name}"));
+    assert_eq!(told(&gateway, &[("authorization", &ann)]).await, is("1", "miss", false));
+    assert_eq!(told(&gateway, &[("authorization", &bob)]).await, is("2", "miss", false));
+    assert_eq!(told(&gateway, &[]).await, is("3", "miss", false), "nor does who says nothing");
+    assert_eq!(told(&gateway, &[("authorization", &ann)]).await, is("1", "hit", true));
+    assert_eq!(told(&gateway, &[("authorization", &bob)]).await, is("2", "hit", true));
+}
+
+#[tokio::test]
+async fn a_header_of_ones_own_names_the_tenant_unless_a_model_is_for_all() {
+    let upstream = provider().await;
+    let config = format!(
+        "[server]\ntenant_header = \"x-team\"\n[providers.up.openai]\nbase_url = \"http://{}/v1\"\n\
+         [models.auto]\ncache = {{ ttl = \"1h\" }}\n[models.auto.routes.only]\nprovider = \"up\"\nmodel = \"gpt-4o-mini\"\n\
+         [models.all]\ncache = {{ ttl = \"1h\", scope = \"all\" }}\n\
+         [models.all.routes.only]\nprovider = \"up\"\nmodel = \"gpt-4o-mini\"\n",
+        upstream.address
+    );
+    let gateway = Launch::serve(&config).start().await;
+    let ask = async |model: &str, team: &str, key: &str| {
+        let headers = [("x-team", team), ("authorization", key)];
+        let answer = gateway.ask_with(&headers, chat(model, "hello")).await;
+        (answer.text(), answer.header("x-throughline-cache").unwrap().to_owned())
+    };
+    let is = |text: &str, cache: &str| (text.to_owned(), cache.to_owned());
+    assert_eq!(ask("auto", "blue", "a").await, is("1", "miss"));
+    assert_eq!(ask("auto", "blue", "b").await, is("1", "hit"));
+    assert_eq!(ask("auto", "red", "a").await, is("2", "miss"));
+    assert_eq!(ask("all", "blue", "a").await, is("3", "miss"));
+    assert_eq!(ask("all", "red", "b").await, is("3", "hit"));
+}
+
+#[tokio::test]
+async fn what_is_drawn_anew_each_time_goes_past_the_cache() {
+    let upstream = provider().await;
+    let gateway = gateway(&upstream, ", max_temperature = 0.5").await;
+    let ask = async |field: &str, value: serde_json::Value| {
+        let mut body = chat("auto", "hello");
+        body["temperature"] = 0.2.into();
+        body[field] = value;
+        gateway.ask(&body).await.header("x-throughline-cache").unwrap().to_owned()
+    };
+    for (field, value) in [("temperature", 0.6.into()), ("n", 2.into()), ("store", false.into())] {
+        assert_eq!(ask(field, value).await, "bypass", "{field}");
+    }
+    let asked = upstream.seen().len();
+    for (field, value) in [("temperature", 0.5.into()), ("seed", 7.into()), ("n", 1.into())] {
+        assert_eq!(ask(field, serde_json::Value::clone(&value)).await, "miss", "{field}");
+        assert_eq!(ask(field, value).await, "hit", "{field}");
+    }
+    assert_eq!(upstream.seen().len(), asked + 3);
+}
