@@ -7,11 +7,13 @@ use axum::http::{HeaderMap, HeaderName};
 use throughline::telemetry::{Sink, Telemetry};
 use throughline::{Boxed, Context, Workflow};
 use throughline_llm::Answer;
+use throughline_llm::caching::TENANT;
 use throughline_llm::openai::{ChatRequest, Limits};
 
 use crate::config::Inbound;
 use crate::inbound;
 use crate::logs::Logs;
+use crate::tenant;
 
 /// A configured model: a workflow of chat requests.
 pub(crate) type Model = Workflow<Boxed<ChatRequest, Answer>>;
@@ -31,6 +33,8 @@ pub(crate) struct Gateway {
     pub(crate) models: Models,
     /// The headers that rules look at.
     pub(crate) rule_headers: Vec<HeaderName>,
+    /// The header that names the tenant.
+    pub(crate) tenant_header: HeaderName,
     /// What a request may contain.
     pub(crate) limits: Limits,
     /// The most bytes of a body.
@@ -61,6 +65,10 @@ impl Gateway {
         cx = inbound::take_over(cx, self.inbound, self.sink().propagators(), headers);
         if !self.sink().traces() {
             cx = cx.new_trace();
+        }
+        // First, for a context does not hold tags without end.
+        if let Some(tenant) = tenant::of(&self.tenant_header, headers) {
+            cx = cx.tag(TENANT, tenant);
         }
         for name in &self.rule_headers {
             if let Some(value) = text(name.as_str()) {

@@ -1,6 +1,7 @@
 //! The Throughline gateway.
 
 mod cache_command;
+mod cache_control;
 mod catalogue;
 mod check;
 mod cli;
@@ -16,6 +17,7 @@ mod routes;
 mod serve;
 mod server;
 mod stores;
+mod tenant;
 mod workflows;
 
 use std::io::Write as _;

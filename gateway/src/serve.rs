@@ -104,6 +104,7 @@ pub(crate) async fn start(
     let gateway = Arc::new(Gateway {
         models,
         rule_headers: workflows::rule_headers(config),
+        tenant_header: config.server.tenant_header.clone(),
         limits,
         max_body: config.server.max_body,
         inbound: config.trace_context.inbound(address),

@@ -70,8 +70,12 @@ pub(crate) fn build(config: &Config) -> Result<Workflows, ConfigError> {
     let model = |(name, model): (&String, &config::Model)| {
         let mut built = build_model(name, model, &providers, &prices)?;
         if let Some(limits) = &model.cache {
-            let caching =
-                ChatCaching::new(Arc::clone(&prices)).varying_by(tags_of(model), metadata_of(model));
+            let mut caching = ChatCaching::new(Arc::clone(&prices))
+                .varying_by(tags_of(model), metadata_of(model))
+                .max_temperature(limits.max_temperature);
+            if limits.shared {
+                caching = caching.shared_by_all();
+            }
             built = cached(built, name, limits, caching, scope(config, model), &stores)?;
         }
         if let Some(limit) = &model.timeout {
@@ -92,11 +96,14 @@ fn cached(
     scope: String,
     stores: &Stores,
 ) -> Result<Model, ConfigError> {
-    let config = CacheConfig::new(name, limits.ttl)?
+    let mut config = CacheConfig::new(name, limits.ttl)?
         .jitter(limits.jitter)?
         .stale_while_revalidate(limits.stale_while_revalidate)
         .stale_if_error(limits.stale_if_error)
         .scope(scope);
+    if !limits.cache_control {
+        config = config.without_caller_policy();
+    }
     Ok(match &limits.place {
         Place::Memory(bytes) => model.cache(config, caching, Memory::new(*bytes as u64)?).boxed(),
         Place::Store(store) => stores[store].cache(model, config, caching)?,
@@ -113,6 +120,10 @@ fn scope(config: &Config, model: &config::Model) -> String {
         "{:?}",
         (&model.default_route, &model.weights, &model.route_header, &model.rules, &model.fallback)
     );
+    // Who says by another header who it is is somebody else.
+    if model.cache.as_ref().is_some_and(|cache| !cache.shared) {
+        write!(scope, "{:?}", config.server.tenant_header).expect("a string takes any text");
+    }
     for (route, target) in &model.routes {
         let provider = match &config.providers[&target.provider] {
             config::Provider::OpenAi(server) => server.base_url.clone(),

@@ -50,6 +50,7 @@ mod health;
 mod json;
 mod key;
 mod memory;
+mod policy;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod store;
@@ -87,6 +88,7 @@ pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
 pub use key::{Key, KeyBuilder, Tag, tag};
 pub use memory::Memory;
+pub use policy::{CachePolicy, CachedAge, NotCached};
 pub use store::{Found, Lifetime, Lookup, Store};
 pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
@@ -140,7 +142,7 @@ labels! {
         Stale = "stale",
         /// Another run's answer was waited for.
         Coalesced = "coalesced",
-        /// There is no key for this input, or the store is being left alone.
+        /// There is no key for this input, the caller wanted no cached answer, or the store is being left alone.
         Bypass = "bypass",
         /// The stored value could not be read: it was deleted and the workflow ran.
         Corrupt = "corrupt",
@@ -221,7 +223,7 @@ pub struct CacheStats {
     pub hits: u64,
     /// Lookups that found nothing to use.
     pub misses: u64,
-    /// Runs without a key, or past a store that is being left alone.
+    /// Runs without a key, of callers that wanted no cached answer, or past a store that is being left alone.
     pub bypassed: u64,
     /// Stored values that could not be read. They count as misses too.
     pub corrupt: u64,
@@ -242,6 +244,7 @@ struct Counts {
 /// What a run of the cache writes down.
 #[derive(Debug, Default)]
 pub struct CacheNote {
+    policy: CachePolicy,
     outcome: Option<CacheOutcome>,
     saved_usd: Option<f64>,
 }
@@ -334,9 +337,26 @@ where
         output
     }
 
-    fn serve_on_error(&self, output: P::Out, cx: &Context, run: &mut Run<'_, Self>) -> P::Out {
+    fn serve_on_error(&self, output: P::Out, age: Duration, cx: &Context, run: &mut Run<'_, Self>) -> P::Out {
         run.event(CacheEvent::ServedOnError);
+        cx.state().insert(CachedAge(age));
         self.serve(output, CacheOutcome::Stale, cx, run)
+    }
+
+    /// What the caller wants, where it is asked.
+    fn policy(&self, cx: &Context) -> CachePolicy {
+        let asked = || cx.state().get::<CachePolicy>().map(|policy| *policy);
+        self.config.caller_policy.then(asked).flatten().unwrap_or_default()
+    }
+
+    /// The caller wants what is stored, and there is nothing for it.
+    fn refuse(cx: &Context, run: &mut Run<'_, Self>, outcome: CacheOutcome) -> Result<()> {
+        if !run.note.policy.is_only_if_cached() {
+            return Ok(());
+        }
+        Self::note(cx, run, outcome);
+        let error = Error::new(Kind::InvalidInput, "no value that the caller would take is cached");
+        Err(error.because(NotCached))
     }
 
     async fn pass(
@@ -346,8 +366,17 @@ where
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
+        Self::refuse(cx, run, outcome)?;
         Self::note(cx, run, outcome);
         run.outside(self.work.inner.execute(input, cx)).await
+    }
+
+    /// The caller wants an answer of its own. Others may wait for it, but it waits for nobody.
+    async fn renew(&self, key: Key, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
+        Self::refuse(cx, run, CacheOutcome::Bypass)?;
+        let lead = self.work.flights.try_lead(key);
+        let result = self.pass(CacheOutcome::Bypass, input, cx, run).await;
+        self.lead(lead, key, result, None, cx, run).await
     }
 
     /// No value can be served as it is: lead the flight, or wait for its leader.
@@ -355,11 +384,12 @@ where
         &self,
         key: Key,
         outcome: CacheOutcome,
-        expired: Option<Bytes>,
+        expired: Option<Found>,
         input: P::In,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
+        Self::refuse(cx, run, outcome)?;
         let joined = run.upstream(cx.while_wanted(self.work.flights.join(key))).await;
         let joined = joined.inspect_err(|_| Self::note(cx, run, outcome))?;
         match joined {
@@ -368,16 +398,20 @@ where
                 // A value that does not survive its encoding: a run of one's own does not fail for it.
                 Err(_) => self.pass(outcome, input, cx, run).await,
             },
-            Joined::Landed(Landing::Expired(value)) => match self.work.caching.decode(value) {
-                Ok(output) => Ok(self.serve_on_error(output, cx, run)),
-                Err(_) => self.pass(outcome, input, cx, run).await,
-            },
+            Joined::Landed(Landing::Expired(found)) if run.note.policy.takes_stale() => {
+                match self.work.caching.decode(found.value) {
+                    Ok(output) => Ok(self.serve_on_error(output, found.age, cx, run)),
+                    Err(_) => self.pass(outcome, input, cx, run).await,
+                }
+            }
             Joined::Landed(Landing::Fatal(error)) => {
                 // An error is no answer: the hit rate must not gain by it.
                 Self::note(cx, run, outcome);
                 Err(error)
             }
-            Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
+            Joined::Landed(Landing::Private | Landing::Expired(_)) => {
+                self.pass(outcome, input, cx, run).await
+            }
             Joined::Leader(lead) => {
                 // Held until the value is stored, or will not be.
                 let _claim =
@@ -392,7 +426,7 @@ where
                         }
                     };
                 let result = self.pass(outcome, input, cx, run).await;
-                self.lead(lead, key, result, expired, cx, run).await
+                self.lead(Some(lead), key, result, expired, cx, run).await
             }
         }
     }
@@ -421,19 +455,22 @@ where
     /// there is.
     async fn lead(
         &self,
-        lead: Lead,
+        lead: Option<Lead>,
         key: Key,
         result: Result<P::Out>,
-        expired: Option<Bytes>,
+        expired: Option<Found>,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
-        if let (Err(error), Some(value)) = (&result, expired)
+        if let (Err(error), Some(found)) = (&result, expired)
             && error.is_retryable()
-            && let Ok(output) = self.work.caching.decode(value.clone())
+            && let Ok(output) = self.work.caching.decode(found.value.clone())
         {
-            lead.land(Landing::Expired(value));
-            return Ok(self.serve_on_error(output, cx, run));
+            let age = found.age;
+            if let Some(lead) = lead {
+                lead.land(Landing::Expired(found));
+            }
+            return Ok(self.serve_on_error(output, age, cx, run));
         }
         let (result, event) = self.work.settle(lead, key, result, stores(run), cx).await;
         if let Some(event) = event {
@@ -456,7 +493,7 @@ where
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
                 let Ok(result) = refresh.await else { return };
                 // Nobody waits for a refresh; its failure leaves the old value in place.
-                if let (Ok(mut output), _) = work.settle(lead, key, result, counts, &cx).await
+                if let (Ok(mut output), _) = work.settle(Some(lead), key, result, counts, &cx).await
                     && let Some(stream) = work.inner.stream(&mut output)
                 {
                     let _ = tokio::time::timeout(REFRESH_LIMIT, rest(stream)).await;
@@ -503,9 +540,15 @@ where
     }
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
-        let Some(key) = self.key(&input, cx, run) else {
+        let policy = self.policy(cx);
+        run.note.policy = policy;
+        let key = if policy.is_no_store() { None } else { self.key(&input, cx, run) };
+        let Some(key) = key else {
             return self.pass(CacheOutcome::Bypass, input, cx, run).await;
         };
+        if policy.is_no_cache() {
+            return self.renew(key, input, cx, run).await;
+        }
         let now = cx.clock().now();
         let found = match self.work.store.get(&key, now).await {
             Ok(Lookup::Found(found)) => found,
@@ -513,20 +556,24 @@ where
             Ok(Lookup::Corrupt) => return self.replace(key, now, input, cx, run).await,
             Err(error) => return self.pass(without_store(&error), input, cx, run).await,
         };
-        let Lifetime { fresh, .. } = found.lifetime;
-        if found.age >= fresh.saturating_add(self.config.stale_while_revalidate) {
+        let (age, Lifetime { fresh, .. }) = (found.age, found.lifetime);
+        let within = |window| policy.takes_stale() && age < fresh.saturating_add(window);
+        let is_fresh = age < fresh && policy.takes(age);
+        if !is_fresh && !within(self.config.stale_while_revalidate) {
             // The store may have kept it for longer than this configuration allows.
-            let usable = found.age < fresh.saturating_add(self.config.stale_if_error);
-            let expired = usable.then_some(found.value);
+            let expired = within(self.config.stale_if_error).then_some(found);
             return self.fetch(key, CacheOutcome::Miss, expired, input, cx, run).await;
         }
         let Ok(output) = self.work.caching.decode(found.value) else {
             return self.replace(key, now, input, cx, run).await;
         };
-        if found.age < fresh {
+        cx.state().insert(CachedAge(age));
+        if is_fresh {
             return Ok(self.serve(output, CacheOutcome::Hit, cx, run));
         }
-        self.refresh(key, input, cx, run);
+        if !policy.is_only_if_cached() {
+            self.refresh(key, input, cx, run);
+        }
         Ok(self.serve(output, CacheOutcome::Stale, cx, run))
     }
 

@@ -34,7 +34,8 @@ pub(super) async fn run(args: &Flush) -> Result<(), Ended> {
 fn agree(stores: &[&str]) -> Result<(), Ended> {
     let stores = stores.join(", ");
     if !std::io::stdin().is_terminal() {
-        let problem = format!("everything in {stores} would be removed: say --yes, or look first with --dry-run");
+        let problem =
+            format!("everything in {stores} would be removed: say --yes, or look first with --dry-run");
         return Err(Ended::Refused(problem));
     }
     // Whoever closes it is asked all the same.

@@ -29,7 +29,7 @@ pub(super) fn configuration(args: &Where) -> std::result::Result<Config, Ended> 
     let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     let config = Config::load(path, &|name| std::env::var(name).ok());
     let config = config.map_err(|errors| Ended::Refused(errors.to_string()))?;
-    let known = || config.stores.keys().map(String::as_str);
+    let known: Vec<_> = config.stores.keys().map(String::as_str).collect();
     if config.stores.is_empty() {
         let problem = format!(
             "{}: there is no store in it: answers are kept in the gateway's memory, and end with it",
@@ -38,9 +38,10 @@ pub(super) fn configuration(args: &Where) -> std::result::Result<Config, Ended> 
         return Err(Ended::Refused(problem));
     }
     if let Some(unknown) = args.store.iter().find(|name| !config.stores.contains_key(*name)) {
-        let hint = nearest(unknown, known()).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-        let all: Vec<_> = known().collect();
-        return Err(Ended::Refused(format!("unknown store `{unknown}`{hint} (configured: {})", all.join(", "))));
+        let hint =
+            nearest(unknown, &known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+        let problem = format!("unknown store `{unknown}`{hint} (configured: {})", known.join(", "));
+        return Err(Ended::Refused(problem));
     }
     Ok(config)
 }
@@ -61,12 +62,13 @@ pub(super) fn in_memory<'a>(config: &'a Config, store: &'a str) -> impl Iterator
 
 /// What a store said, with its name.
 pub(super) fn failed(store: &str, error: &throughline::Error) -> String {
-    let hint = if error.message().starts_with("another process has ") {
+    let message = error.to_string();
+    let hint = if message.starts_with("another process has ") {
         "; stop the gateway that has it, and start it again afterwards"
     } else {
         ""
     };
-    format!("store {store}: {}{hint}", error.message())
+    format!("store {store}: {message}{hint}")
 }
 
 /// All failures of a command as its end.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::check::Check;
+use super::error::unknown;
 
 /// What a model's cache may keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,12 @@ pub(crate) struct CacheLimits {
     pub(crate) stale_while_revalidate: Duration,
     /// How long after the ttl an answer is given if no new one can be had. Default: 0 s.
     pub(crate) stale_if_error: Duration,
+    /// Whether tenants are given each other's answers. Default: false.
+    pub(crate) shared: bool,
+    /// The highest temperature that is cached, 0 to 2. Default: 1.
+    pub(crate) max_temperature: f64,
+    /// Whether a request's `Cache-Control` is followed. Default: true.
+    pub(crate) cache_control: bool,
 }
 
 /// Where answers are kept.
@@ -47,6 +54,9 @@ pub(super) struct CacheFile {
     jitter: Option<Spanned<f64>>,
     stale_while_revalidate: Option<Spanned<Value>>,
     stale_if_error: Option<Spanned<Value>>,
+    scope: Option<Spanned<String>>,
+    max_temperature: Option<Spanned<f64>>,
+    cache_control: Option<bool>,
 }
 
 // === impl CacheFile ===
@@ -65,11 +75,18 @@ impl CacheFile {
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
+            shared: self.scope.as_ref().is_some_and(|scope| is_shared(scope, check)),
+            max_temperature: check.number(
+                "max_temperature",
+                self.max_temperature.as_ref(),
+                0.0..=2.0,
+                "a number from 0 to 2",
+                1.0,
+            ),
+            cache_control: self.cache_control.unwrap_or(true),
         }
     }
-}
 
-impl CacheFile {
     fn place(&self, check: &mut Check<'_>, stores: &[String]) -> Place {
         let memory = self.max_bytes(check);
         let Some(store) = &self.store else { return Place::Memory(memory) };
@@ -89,6 +106,17 @@ impl CacheFile {
             check.refuse(written.span(), format!("`max_bytes` is {bytes} bytes: it must be at least 64KiB"));
         }
         bytes
+    }
+}
+
+fn is_shared(scope: &Spanned<String>, check: &mut Check<'_>) -> bool {
+    match scope.get_ref().as_str() {
+        "tenant" => false,
+        "all" => true,
+        other => {
+            check.refuse(scope.span(), unknown("scope", other, "allowed", ["tenant", "all"]));
+            false
+        }
     }
 }
 
@@ -129,6 +157,9 @@ mod tests {
             jitter: 0.1,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            shared: false,
+            max_temperature: 1.0,
+            cache_control: true,
         };
         assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
         assert_eq!(
@@ -145,9 +176,12 @@ mod tests {
             jitter: 0.5,
             stale_while_revalidate: Duration::from_secs(30),
             stale_if_error: Duration::from_secs(60),
+            shared: true,
+            max_temperature: 0.0,
+            cache_control: false,
         };
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
-                    stale_if_error = \"1m\" }";
+                    stale_if_error = \"1m\", cache_control = false, scope = \"all\", max_temperature = 0 }";
         assert_eq!(cache(text), Some(expected));
     }
 
@@ -186,6 +220,17 @@ mod tests {
         assert_eq!(
             refusal("cache = { ttl = \"0s\" }"),
             "t.toml:2:17: `ttl` is 0s: write 1ms to 24h\n    2 | cache = { ttl = \"0s\" }\n      |                 ^^^^"
+        );
+    }
+
+    #[test]
+    fn a_scope_that_nobody_knows_is_refused() {
+        let said = refusal("cache = { ttl = \"1s\", scope = \"tenants\" }");
+        assert!(
+            said.starts_with(
+                "t.toml:2:31: unknown scope `tenants`, did you mean `tenant`? (allowed: tenant, all)\n"
+            ),
+            "{said}"
         );
     }
 

@@ -17,6 +17,7 @@ pub struct CacheConfig {
     pub(super) store_deadline: Duration,
     pub(super) schema: u32,
     pub(super) scope: String,
+    pub(super) caller_policy: bool,
 }
 
 // === impl CacheConfig ===
@@ -40,6 +41,7 @@ impl CacheConfig {
             store_deadline: Duration::from_millis(20),
             schema: 0,
             scope: String::new(),
+            caller_policy: true,
         })
     }
 
@@ -92,6 +94,13 @@ impl CacheConfig {
     /// Who shares a store shares answers only with the same scope. Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = scope.into();
+        self
+    }
+
+    /// Takes no notice of a [`CachePolicy`](crate::cache::CachePolicy): no caller decides what is served or stored.
+    /// Default: it is followed.
+    pub fn without_caller_policy(mut self) -> Self {
+        self.caller_policy = false;
         self
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::flight;
 use super::guard::Guarded;
 use super::key::Key;
-use super::store::{Lifetime, Store};
+use super::store::{Found, Lifetime, Store};
 use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -23,8 +23,8 @@ pub(super) type Lead = flight::Lead<Key, Landing>;
 pub(super) enum Landing {
     /// The value, encoded.
     Value(Bytes),
-    /// A value past its time, encoded, because there was no new one.
-    Expired(Bytes),
+    /// A value past its time, because there was no new one.
+    Expired(Found),
     /// An error that another try would not cure, or did not.
     Fatal(Error),
     /// A value that is not to be shared: every follower goes its own way.
@@ -54,37 +54,42 @@ where
     S: Store + 'static,
 {
     /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
-    /// get it from the leader.
+    /// get it from the leader. Without a lead nobody is told.
     pub(super) async fn settle(
         self: &Arc<Self>,
-        lead: Lead,
+        lead: Option<Lead>,
         key: Key,
         result: Result<P::Out>,
         counts: Counts,
         cx: &Context,
     ) -> (Result<P::Out>, Option<CacheEvent>) {
+        let land = |landing| {
+            if let Some(lead) = &lead {
+                lead.land(landing);
+            }
+        };
         let mut output = match result {
             Ok(output) => output,
             Err(error) => {
-                match error.kind() {
-                    Kind::Cancelled => drop(lead),
-                    _ if error.is_retryable() => lead.fail(Landing::Fatal(error.clone())),
-                    _ => lead.land(Landing::Fatal(error.clone())),
+                match (lead, error.kind()) {
+                    (None, _) | (_, Kind::Cancelled) => {}
+                    (Some(lead), _) if error.is_retryable() => lead.fail(Landing::Fatal(error.clone())),
+                    (Some(lead), _) => lead.land(Landing::Fatal(error.clone())),
                 }
                 return (Err(error), None);
             }
         };
         if self.inner.stream(&mut output).is_some() {
             // A stream has one reader: whoever waits for it makes one of their own.
-            lead.land(Landing::Private);
+            land(Landing::Private);
             let recorded = self.caching.record(&mut output, self.keep(key, counts, cx));
             return (Ok(output), (!recorded).then_some(CacheEvent::NotCacheable));
         }
         let Some(value) = self.caching.encode(&output) else {
-            lead.land(Landing::Private);
+            land(Landing::Private);
             return (Ok(output), Some(CacheEvent::NotCacheable));
         };
-        lead.land(Landing::Value(value.clone()));
+        land(Landing::Value(value.clone()));
         let event = self.put(key, value, cx.clock().now()).await;
         (Ok(output), Some(event))
     }
