@@ -27,7 +27,15 @@ pub(super) struct Removed<'a> {
     scanned: u64,
     entries: u64,
     bytes: u64,
+    /// Some of the keys, where nothing is removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<String>,
 }
+
+/// The most keys that are named.
+const NAMED: usize = 1_000;
+/// And to people.
+const SHOWN: usize = 10;
 
 /// A choice of entries.
 struct Filter {
@@ -66,7 +74,7 @@ pub(super) async fn remove<'a>(
 ) -> Result<Removed<'a>> {
     let mut store = Opened::new(store).await?;
     let bar = store.bar(&format!("store {name}")).await;
-    let mut removed = Removed { name, scanned: 0, entries: 0, bytes: 0 };
+    let mut removed = Removed { name, scanned: 0, entries: 0, bytes: 0, keys: Vec::new() };
     while let Some(page) = store.next().await? {
         bar.inc(page.len() as u64);
         removed.scanned += page.len() as u64;
@@ -75,7 +83,13 @@ pub(super) async fn remove<'a>(
             continue;
         }
         removed.bytes += chosen.iter().map(|entry| entry.bytes).sum::<u64>();
-        removed.entries += if dry_run { chosen.len() as u64 } else { store.remove(&chosen).await? };
+        if dry_run {
+            let left = NAMED - removed.keys.len();
+            removed.keys.extend(chosen.iter().take(left).map(|entry| entry.key.to_string()));
+            removed.entries += chosen.len() as u64;
+        } else {
+            removed.entries += store.remove(&chosen).await?;
+        }
     }
     bar.finish_and_clear();
     Ok(removed)
@@ -112,8 +126,12 @@ impl Removal<'_> {
             return;
         }
         let done = if self.dry_run { "would be removed" } else { "removed" };
-        for Removed { name, scanned, entries, bytes } in &self.stores {
+        for Removed { name, scanned, entries, bytes, keys } in &self.stores {
             show(&format!("store {name}: {entries} of {scanned} entries {done}, {}\n", size(*bytes)));
+            keys.iter().take(SHOWN).for_each(|key| show(&format!("  {key}\n")));
+            if *entries > SHOWN as u64 && !keys.is_empty() {
+                show(&format!("  … and {} more\n", entries - SHOWN as u64));
+            }
         }
     }
 

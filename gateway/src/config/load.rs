@@ -289,6 +289,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "prices.p",
             "stores.s",
             "stores.s.redis",
+            "stores.s.disk",
             "models.m",
             "models.m.cache",
             "models.m.timeout",

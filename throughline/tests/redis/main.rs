@@ -5,6 +5,7 @@
 
 mod claims;
 mod cluster;
+mod entries;
 mod outages;
 mod proxy;
 mod rig;
