@@ -7,6 +7,7 @@ mod overhead;
 mod primitives;
 mod redaction;
 mod redis;
+mod redis_faults;
 mod results;
 mod scrape;
 

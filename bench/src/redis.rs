@@ -13,6 +13,7 @@ use throughline::cache::redis::{Redis, RedisConfig};
 use throughline::{CacheConfig, Clock, Context, JsonCaching, workflow};
 
 use crate::cpu::median;
+use crate::redis_faults;
 
 /// How many answers a second a cache must give beside the bare client, and in all with the most tasks.
 const SHARE: f64 = 0.85;
@@ -40,6 +41,9 @@ pub(crate) struct RedisBench {
     /// The redis-server to start
     #[arg(long, default_value = "redis-server")]
     server: String,
+    /// Measure instead what a request waits for while the server is sick, and how soon it is found again
+    #[arg(long)]
+    faults: bool,
 }
 
 /// A server that is killed with this.
@@ -48,7 +52,11 @@ struct Server(Child, String);
 /// Measures and prints a table; fails when the cache is too slow.
 pub(crate) fn run(args: &RedisBench) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.expect("a runtime can start").block_on(measure(args)) {
+    let runtime = runtime.expect("a runtime can start");
+    if args.faults {
+        return runtime.block_on(redis_faults::run());
+    }
+    match runtime.block_on(measure(args)) {
         Ok(rows) => report(args, &rows),
         Err(problem) => {
             eprintln!("{problem}");

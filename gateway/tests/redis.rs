@@ -7,11 +7,17 @@ mod process;
 #[path = "../../throughline/tests/redis/server.rs"]
 mod server;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::Method;
 use process::upstream::answer;
-use process::{Gateway, Launch, Upstream, chat, until};
+use process::{Gateway, Launch, Step, Upstream, chat, until};
+use rustix::process::Signal;
 use serde_json::Value;
 use server::{Server, free_address};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 const COMPLETION: &str =
     r#"{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":1000,"completion_tokens":100}}"#;
@@ -120,6 +126,117 @@ async fn memory_in_front_of_a_store_goes_on_without_it() {
     let other = Launch::serve(&config).start().await;
     asks(&other, "before").await;
     assert_eq!(outcome(&other, "hit").await, 1.0, "what stands in the store is found by others");
+}
+
+/// Three gateways of which one asks the provider for all, if the store keeps a deadline that even a busy machine does.
+async fn gateways_with_a_lock(upstream: &Upstream, server: &Server) -> (String, Vec<Arc<Gateway>>) {
+    let config = config(upstream, &server.url(), "");
+    let config = config.replace(STORE, "deadline = \"10s\"\nlock = true\nlock_lease = \"1s\"");
+    let mut gateways = Vec::new();
+    for _ in 0..3 {
+        let gateway = Launch::serve(&config).start().await;
+        // It has a connection to the store.
+        asks(&gateway, "before").await;
+        gateways.push(Arc::new(gateway));
+    }
+    (config, gateways)
+}
+
+/// A provider that answers a question when there is a permit for it, and "before" at once.
+async fn provider_that_waits() -> (Upstream, Arc<Semaphore>) {
+    let permits = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&permits);
+    let upstream = Upstream::start(move |seen| {
+        let mut steps = answer("200 OK", "", COMPLETION);
+        if !String::from_utf8_lossy(&seen.body).contains("before") {
+            steps.insert(0, Step::Wait(Arc::clone(&wait)));
+        }
+        steps
+    });
+    (upstream.await, permits)
+}
+
+/// So many requests, each of which ends whatever becomes of its gateway.
+fn ask_often(gateway: &Arc<Gateway>, prompt: &str, count: usize) -> Vec<JoinHandle<()>> {
+    let ask = || {
+        let (gateway, prompt) = (Arc::clone(gateway), prompt.to_owned());
+        tokio::spawn(async move { asks(&gateway, &prompt).await })
+    };
+    std::iter::repeat_with(ask).take(count).collect()
+}
+
+async fn all_are_answered(asked: Vec<JoinHandle<()>>) {
+    for answered in asked {
+        answered.await.expect("it is answered");
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_thousand_misses_at_once_in_three_gateways_ask_the_provider_once() {
+    let (server, (upstream, permits)) = (Server::start(&[]).await, provider_that_waits().await);
+    let (_, gateways) = gateways_with_a_lock(&upstream, &server).await;
+    assert_eq!(upstream.seen().len(), 1, "\"before\" is shared as well");
+    let asked: Vec<_> = [334, 333, 333]
+        .into_iter()
+        .zip(&gateways)
+        .flat_map(|(count, gateway)| ask_often(gateway, "hello", count))
+        .collect();
+    for (gateway, count) in gateways.iter().zip([334.0, 333.0, 333.0]) {
+        gateway.settles("gateway_in_flight_requests", &[], count).await;
+    }
+    permits.add_permits(1_000);
+    all_are_answered(asked).await;
+    assert_eq!(upstream.seen().len(), 2);
+    let mut coalesced = 0.0;
+    for gateway in &gateways {
+        coalesced += outcome(gateway, "coalesced").await;
+    }
+    assert_eq!(coalesced, 999.0);
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_gateway_that_is_killed_while_others_wait_for_it_is_replaced_by_one_of_them() {
+    let (server, (upstream, permits)) = (Server::start(&[]).await, provider_that_waits().await);
+    let (_, gateways) = gateways_with_a_lock(&upstream, &server).await;
+    let lost = ask_often(&gateways[0], "hello", 5);
+    upstream.sees(2).await;
+    let asked: Vec<_> = gateways[1..].iter().flat_map(|gateway| ask_often(gateway, "hello", 20)).collect();
+    for gateway in &gateways[1..] {
+        gateway.settles("gateway_in_flight_requests", &[], 20.0).await;
+    }
+    gateways[0].signal(Signal::KILL);
+    upstream.sees(3).await;
+    permits.add_permits(100);
+    all_are_answered(asked).await;
+    assert_eq!(upstream.seen().len(), 3, "one has taken over");
+    lost.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_gateway_that_is_killed_at_any_time_leaves_nobody_without_an_answer() {
+    let (server, (upstream, permits)) = (Server::start(&[]).await, provider_that_waits().await);
+    let (config, mut gateways) = gateways_with_a_lock(&upstream, &server).await;
+    let generating = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            permits.add_permits(1);
+        }
+    });
+    for delay in [0, 3, 10, 25, 40, 60] {
+        let prompt = format!("hello after {delay}");
+        let lost = ask_often(&gateways[0], &prompt, 20);
+        let asked: Vec<_> =
+            gateways[1..].iter().flat_map(|gateway| ask_often(gateway, &prompt, 20)).collect();
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        gateways[0].signal(Signal::KILL);
+        all_are_answered(asked).await;
+        lost.iter().for_each(JoinHandle::abort);
+        gateways[0] = Arc::new(Launch::serve(&config).start().await);
+    }
+    generating.abort();
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// How late a slow proxy hands an answer on.
-const LATE: Duration = Duration::from_millis(400);
+const LATE: Duration = Duration::from_millis(200);
 
 /// What it does with the server's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
