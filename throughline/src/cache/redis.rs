@@ -217,7 +217,8 @@ impl Shared {
     /// Tries the server while it is left alone, so that no run has to.
     async fn probe(&self) {
         let key = KeyBuilder::new("", 0).text("probe").build();
-        let (nothing, lifetime) = (Bytes::new(), Lifetime { fresh: PROBE_KEPT, kept: PROBE_KEPT });
+        let (nothing, lifetime) =
+            (Bytes::new(), Lifetime { fresh: PROBE_KEPT, kept: PROBE_KEPT, computed_in: Duration::ZERO });
         loop {
             self.health.closed().await;
             while self.health.is_closed(Call::Read) || self.health.is_closed(Call::Write) {

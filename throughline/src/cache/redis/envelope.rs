@@ -1,8 +1,8 @@
 //! What stands in Redis under a key: a value with all that a replica must know to trust it.
 //!
 //! ```text
-//!  0   2       3     4        8          16     24    32      36
-//!  TL  version codec checksum stored at  fresh  kept  length  body
+//!  0   2       3     4        8          16     24    32      36           40
+//!  TL  version codec checksum stored at  fresh  kept  length  computed in  body
 //! ```
 //! Numbers are little-endian, times are milliseconds, `length` is that of the value before compression. The
 //! checksum is the CRC-32 of the key, of the four bytes before it and of all that follows: a value that was cut,
@@ -18,8 +18,8 @@ use crate::cache::store::{Found, Lifetime};
 const MAGIC: [u8; 2] = *b"TL";
 /// Changes with the layout. It is in the names of the keys as well, so that replicas of two versions do not
 /// delete each other's values.
-pub(super) const VERSION: u8 = 1;
-const HEADER: usize = 36;
+pub(super) const VERSION: u8 = 2;
+const HEADER: usize = 40;
 /// The largest value of all, whatever a header says.
 pub(super) const LARGEST: usize = 64 << 20;
 /// LZ4 cannot shrink anything further than to this part.
@@ -54,6 +54,8 @@ pub(super) fn seal(
     }
     let length = u32::try_from(value.len()).expect("a larger value is not stored");
     sealed.extend_from_slice(&length.to_le_bytes());
+    let computed_in = u32::try_from(lifetime.computed_in.as_millis()).unwrap_or(u32::MAX);
+    sealed.extend_from_slice(&computed_in.to_le_bytes());
     sealed.extend_from_slice(body);
     let sum = checksum(key, &sealed).to_le_bytes();
     sealed[4..8].copy_from_slice(&sum);
@@ -71,7 +73,8 @@ pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreada
     }
     let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("it has eight bytes"));
     let (stored_at, fresh, kept) = (number(8), number(16), number(24));
-    let length = u32::from_le_bytes(header[32..].try_into().expect("it has four bytes")) as usize;
+    let half = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("it has four bytes"));
+    let (length, computed_in) = (half(32) as usize, half(36));
     let codec = header[3];
     let body = sealed.slice(HEADER..);
     let value = match codec {
@@ -82,7 +85,11 @@ pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreada
     Ok(Found {
         value,
         age: Duration::from_millis(now.saturating_sub(stored_at)),
-        lifetime: Lifetime { fresh: Duration::from_millis(fresh), kept: Duration::from_millis(kept) },
+        lifetime: Lifetime {
+            fresh: Duration::from_millis(fresh),
+            kept: Duration::from_millis(kept),
+            computed_in: Duration::from_millis(computed_in.into()),
+        },
     })
 }
 
@@ -114,7 +121,11 @@ mod tests {
     use super::*;
     use crate::cache::key::KeyBuilder;
 
-    const MINUTE: Lifetime = Lifetime { fresh: Duration::from_secs(60), kept: Duration::from_secs(90) };
+    const MINUTE: Lifetime = Lifetime {
+        fresh: Duration::from_secs(60),
+        kept: Duration::from_secs(90),
+        computed_in: Duration::from_millis(1_500),
+    };
 
     fn key(n: u8) -> Key {
         KeyBuilder::new("answers", 0).part(&[n]).build()
