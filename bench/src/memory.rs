@@ -76,7 +76,7 @@ fn measure(args: &MemoryBench, bytes: usize) -> ExitCode {
 
 fn insert(store: &Memory, thread: u64, inserts: u64, bytes: usize) {
     let hour = std::time::Duration::from_secs(3600);
-    let lifetime = Lifetime { fresh: hour, kept: hour };
+    let lifetime = Lifetime { fresh: hour, kept: hour, computed_in: std::time::Duration::ZERO };
     let mut state = thread + 1;
     for n in 0..inserts {
         // A generator of a few instructions: the store is what is measured.

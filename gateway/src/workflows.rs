@@ -100,7 +100,14 @@ fn cached(
         .jitter(limits.jitter)?
         .stale_while_revalidate(limits.stale_while_revalidate)
         .stale_if_error(limits.stale_if_error)
+        .early_refresh(limits.early_refresh)?
         .scope(scope);
+    if let Some(negative) = &limits.negative {
+        config = config.negative(negative.errors.clone(), negative.ttl)?;
+    }
+    if let Some(most) = limits.max_answer {
+        config = config.largest_value(most)?;
+    }
     if !limits.cache_control {
         config = config.without_caller_policy();
     }

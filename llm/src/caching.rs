@@ -125,10 +125,15 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
     fn record(&self, answer: &mut Answer, keep: Keep) -> bool {
         let Answer::Stream(stream) = answer else { return false };
         let model = Arc::clone(stream.model());
-        stream.record(MAX_STREAM_BYTES, move |events, usage| {
+        stream.record(MAX_STREAM_BYTES.min(keep.most()), move |events, usage| {
             let head = Head { model: Cow::Borrowed(&model), usage, stream: true };
-            if let Some(value) = head.with(events) {
-                keep(value);
+            match events {
+                Some(events) => {
+                    if let Some(value) = head.with(events) {
+                        keep.value(value);
+                    }
+                }
+                None => keep.too_large(),
             }
         });
         true

@@ -48,8 +48,10 @@ mod flight_tests;
 mod guard;
 mod health;
 mod json;
+mod keep;
 mod key;
 mod memory;
+mod negative;
 mod policy;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -86,8 +88,10 @@ use guard::Guarded;
 use health::STORE_UP;
 pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
+pub use keep::Keep;
 pub use key::{Key, KeyBuilder, Tag, tag};
 pub use memory::Memory;
+use negative::Negatives;
 pub use policy::{CachePolicy, CachedAge, NotCached};
 pub use store::{Found, Lifetime, Lookup, Store};
 pub use tiered::Tiered;
@@ -148,6 +152,8 @@ labels! {
         Corrupt = "corrupt",
         /// The store failed and the workflow ran.
         Error = "error",
+        /// An error of late was given again.
+        Negative = "negative",
     }
 }
 
@@ -167,6 +173,8 @@ labels! {
         KeyPanicked = "key_panicked",
         /// A value is being refreshed in the background.
         RefreshStarted = "refresh_started",
+        /// A value is being refreshed in the background before its time is over.
+        EarlyRefreshStarted = "early_refresh_started",
         /// An old value was served because the workflow failed.
         ServedOnError = "served_on_error",
     }
@@ -190,7 +198,7 @@ pub trait Caching<In, Out>: Send + Sync {
     /// When the bytes are not what [`Caching::encode`] made.
     fn decode(&self, value: Bytes) -> Result<Out>;
 
-    /// Has `keep` called with the bytes to store once the stream in `output` has been read to its end, so that
+    /// Gives `keep` the bytes to store once the stream in `output` has been read to its end, so that
     /// [`Caching::decode`] can replay it. Default: no stream is stored, which `false` says.
     fn record(&self, output: &mut Out, keep: Keep) -> bool {
         let _ = (output, keep);
@@ -203,9 +211,6 @@ pub trait Caching<In, Out>: Send + Sync {
         None
     }
 }
-
-/// Takes the bytes of a stream that is complete.
-pub type Keep = Box<dyn FnOnce(Bytes) + Send>;
 
 /// Answers from a store. Made by [`Workflow::cache`].
 pub struct Cache<P, C, S> {
@@ -276,6 +281,8 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             ttl: config.ttl,
             jitter: config.jitter,
             kept: config.stale_while_revalidate.max(config.stale_if_error),
+            negatives: config.negative.clone().map(Negatives::new),
+            largest: config.largest,
         };
         let seed = KeyBuilder::scoped(&config.operation, config.schema, &config.scope);
         Workflow::from_stage(Cache { config, seed, work: Arc::new(work), counts: Counts::default() })
@@ -322,6 +329,13 @@ where
             run.event(CacheEvent::KeyPanicked);
             None
         })
+    }
+
+    /// Whether a fresh value is refreshed now, so that not everybody does when its time is over.
+    fn is_due_early(&self, age: Duration, lifetime: Lifetime) -> bool {
+        // 1 minus a value below 1 is never 0, whose logarithm would be infinite.
+        let ahead = || -self.config.early * lifetime.computed_in.as_secs_f64() * (1.0 - fastrand::f64()).ln();
+        self.config.early > 0.0 && age.as_secs_f64() + ahead() >= lifetime.fresh.as_secs_f64()
     }
 
     /// Writes down what the cache did, for the metrics and for whoever holds the context.
@@ -375,8 +389,21 @@ where
     async fn renew(&self, key: Key, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
         Self::refuse(cx, run, CacheOutcome::Bypass)?;
         let lead = self.work.flights.try_lead(key);
+        let since = cx.clock().now();
         let result = self.pass(CacheOutcome::Bypass, input, cx, run).await;
-        self.lead(lead, key, result, None, cx, run).await
+        self.lead(lead, key, (result, since), None, cx, run).await
+    }
+
+    /// The error that this key has come to of late.
+    fn negative(&self, key: &Key, cx: &Context, policy: CachePolicy) -> Option<Error> {
+        let (error, age) = self.work.negatives.as_ref()?.get(key, cx.clock().now())?;
+        policy.takes(age).then_some(error)
+    }
+
+    /// The value past its time in place of an error that may pass.
+    fn in_place_of(&self, error: &Error, expired: &Option<Found>) -> Option<P::Out> {
+        let found = expired.as_ref().filter(|_| error.is_retryable())?;
+        self.work.caching.decode(found.value.clone()).ok()
     }
 
     /// No value can be served as it is: lead the flight, or wait for its leader.
@@ -389,6 +416,13 @@ where
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
+        if let Some(error) = self.negative(&key, cx, run.note.policy) {
+            if let (Some(output), Some(found)) = (self.in_place_of(&error, &expired), &expired) {
+                return Ok(self.serve_on_error(output, found.age, cx, run));
+            }
+            Self::note(cx, run, CacheOutcome::Negative);
+            return Err(error);
+        }
         Self::refuse(cx, run, outcome)?;
         let joined = run.upstream(cx.while_wanted(self.work.flights.join(key))).await;
         let joined = joined.inspect_err(|_| Self::note(cx, run, outcome))?;
@@ -405,6 +439,10 @@ where
                 }
             }
             Joined::Landed(Landing::Fatal(error)) => {
+                // It may be that the leader had nothing to fall back on, and this one has.
+                if let (Some(output), Some(found)) = (self.in_place_of(&error, &expired), &expired) {
+                    return Ok(self.serve_on_error(output, found.age, cx, run));
+                }
                 // An error is no answer: the hit rate must not gain by it.
                 Self::note(cx, run, outcome);
                 Err(error)
@@ -425,8 +463,9 @@ where
                             };
                         }
                     };
+                let since = cx.clock().now();
                 let result = self.pass(outcome, input, cx, run).await;
-                self.lead(Some(lead), key, result, expired, cx, run).await
+                self.lead(Some(lead), key, (result, since), expired, cx, run).await
             }
         }
     }
@@ -457,32 +496,36 @@ where
         &self,
         lead: Option<Lead>,
         key: Key,
-        result: Result<P::Out>,
+        (result, since): (Result<P::Out>, Tick),
         expired: Option<Found>,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
-        if let (Err(error), Some(found)) = (&result, expired)
-            && error.is_retryable()
-            && let Ok(output) = self.work.caching.decode(found.value.clone())
+        if let Err(error) = &result
+            && let Some(output) = self.in_place_of(error, &expired)
+            && let Some(found) = expired
         {
+            self.work.learn(key, error, cx);
             let age = found.age;
             if let Some(lead) = lead {
                 lead.land(Landing::Expired(found));
             }
             return Ok(self.serve_on_error(output, age, cx, run));
         }
-        let (result, event) = self.work.settle(lead, key, result, stores(run), cx).await;
+        let (result, event) = self.work.settle(lead, key, (result, since), stores(run), cx).await;
         if let Some(event) = event {
             run.event(event);
         }
         result
     }
 
-    /// Replaces an old value in the background, unless that is under way already.
-    fn refresh(&self, key: Key, input: P::In, cx: &Context, run: &mut Run<'_, Self>) {
+    /// Replaces a value in the background, unless that is under way already or has failed of late for good.
+    fn refresh(&self, key: Key, event: CacheEvent, input: P::In, cx: &Context, run: &mut Run<'_, Self>) {
+        if self.negative(&key, cx, CachePolicy::new()).is_some() {
+            return;
+        }
         if let Some(lead) = self.work.flights.try_lead(key) {
-            run.event(CacheEvent::RefreshStarted);
+            run.event(event);
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
             let counts = stores(run);
             tokio::spawn(async move {
@@ -490,10 +533,11 @@ where
                 if claim == Claim::Theirs {
                     return;
                 }
+                let since = cx.clock().now();
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
                 let Ok(result) = refresh.await else { return };
                 // Nobody waits for a refresh; its failure leaves the old value in place.
-                if let (Ok(mut output), _) = work.settle(Some(lead), key, result, counts, &cx).await
+                if let (Ok(mut output), _) = work.settle(Some(lead), key, (result, since), counts, &cx).await
                     && let Some(stream) = work.inner.stream(&mut output)
                 {
                     let _ = tokio::time::timeout(REFRESH_LIMIT, rest(stream)).await;
@@ -568,13 +612,14 @@ where
             return self.replace(key, now, input, cx, run).await;
         };
         cx.state().insert(CachedAge(age));
-        if is_fresh {
-            return Ok(self.serve(output, CacheOutcome::Hit, cx, run));
+        let due = match is_fresh {
+            true => self.is_due_early(age, found.lifetime).then_some(CacheEvent::EarlyRefreshStarted),
+            false => Some(CacheEvent::RefreshStarted),
+        };
+        if let Some(event) = due.filter(|_| !policy.is_only_if_cached()) {
+            self.refresh(key, event, input, cx, run);
         }
-        if !policy.is_only_if_cached() {
-            self.refresh(key, input, cx, run);
-        }
-        Ok(self.serve(output, CacheOutcome::Stale, cx, run))
+        Ok(self.serve(output, if is_fresh { CacheOutcome::Hit } else { CacheOutcome::Stale }, cx, run))
     }
 
     fn ended(&self, end: &End<'_, Self>) {
@@ -597,7 +642,7 @@ where
                 signals.hit_rate.record(seen.at, false);
                 signals.latency_miss.observe(seen.own.as_secs_f64(), seen.trace);
             }
-            CacheOutcome::Bypass | CacheOutcome::Error => {}
+            CacheOutcome::Bypass | CacheOutcome::Error | CacheOutcome::Negative => {}
         }
     }
 

@@ -68,7 +68,7 @@ impl Simulated for Real {
     fn store(&mut self, key: Key, bytes: u64, ttl: Duration, at: Duration) {
         let value =
             self.nothing.slice(..usize::try_from(bytes).unwrap_or(usize::MAX).min(self.nothing.len()));
-        let lifetime = Lifetime { fresh: ttl, kept: ttl };
+        let lifetime = Lifetime { fresh: ttl, kept: ttl, computed_in: Duration::ZERO };
         let put = self.store.put(key, value, lifetime, self.begun.after(at)).now_or_never();
         put.expect("memory does not wait").expect("memory does not fail");
     }

@@ -94,12 +94,13 @@ fn has_cache(part: &Node) -> bool {
     part.primitive() == "cache" || part.children().iter().any(has_cache)
 }
 
-/// What a client is told of the cache. That a stored answer could not be read, or that the store has failed, is for
-/// the operator: the metrics and the log say it.
+/// What a client is told of the cache. That a stored answer could not be read, that the store has failed, or that it was
+/// an error that was given again, is for the operator: the metrics and the log say it.
 fn told(outcome: CacheOutcome) -> &'static str {
     match outcome {
         CacheOutcome::Corrupt => CacheOutcome::Miss.as_str(),
         CacheOutcome::Error => CacheOutcome::Bypass.as_str(),
+        CacheOutcome::Negative => CacheOutcome::Hit.as_str(),
         other => other.as_str(),
     }
 }

@@ -124,7 +124,11 @@ mod tests {
     use crate::Clock;
     use crate::cache::key::KeyBuilder;
 
-    const HOUR: Lifetime = Lifetime { fresh: Duration::from_secs(3600), kept: Duration::from_secs(3600) };
+    const HOUR: Lifetime = Lifetime {
+        fresh: Duration::from_secs(3600),
+        kept: Duration::from_secs(3600),
+        computed_in: Duration::ZERO,
+    };
 
     fn key(n: usize) -> Key {
         KeyBuilder::new("test", 0).part(&n.to_le_bytes()).build()

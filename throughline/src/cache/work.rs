@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::flight;
 use super::guard::Guarded;
 use super::key::Key;
+use super::negative::Negatives;
 use super::store::{Found, Lifetime, Store};
 use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
@@ -40,6 +41,8 @@ pub(super) struct Work<P, C, S> {
     pub(super) ttl: Duration,
     pub(super) jitter: f64,
     pub(super) kept: Duration,
+    pub(super) negatives: Option<Negatives>,
+    pub(super) largest: usize,
 }
 
 /// Where to count what becomes of a value after the run; empty when telemetry is off.
@@ -54,12 +57,12 @@ where
     S: Store + 'static,
 {
     /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
-    /// get it from the leader. Without a lead nobody is told.
+    /// get it from the leader. Without a lead nobody is told. The work began at `since`.
     pub(super) async fn settle(
         self: &Arc<Self>,
         lead: Option<Lead>,
         key: Key,
-        result: Result<P::Out>,
+        (result, since): (Result<P::Out>, Tick),
         counts: Counts,
         cx: &Context,
     ) -> (Result<P::Out>, Option<CacheEvent>) {
@@ -71,6 +74,7 @@ where
         let mut output = match result {
             Ok(output) => output,
             Err(error) => {
+                self.learn(key, &error, cx);
                 match (lead, error.kind()) {
                     (None, _) | (_, Kind::Cancelled) => {}
                     (Some(lead), _) if error.is_retryable() => lead.fail(Landing::Fatal(error.clone())),
@@ -79,10 +83,13 @@ where
                 return (Err(error), None);
             }
         };
+        if let Some(negatives) = &self.negatives {
+            negatives.forget(&key);
+        }
         if self.inner.stream(&mut output).is_some() {
             // A stream has one reader: whoever waits for it makes one of their own.
             land(Landing::Private);
-            let recorded = self.caching.record(&mut output, self.keep(key, counts, cx));
+            let recorded = self.caching.record(&mut output, self.keep(key, since, counts, cx));
             return (Ok(output), (!recorded).then_some(CacheEvent::NotCacheable));
         }
         let Some(value) = self.caching.encode(&output) else {
@@ -90,12 +97,22 @@ where
             return (Ok(output), Some(CacheEvent::NotCacheable));
         };
         land(Landing::Value(value.clone()));
-        let event = self.put(key, value, cx.clock().now()).await;
+        let event = self.put(key, value, since, cx.clock().now()).await;
         (Ok(output), Some(event))
     }
 
-    async fn put(&self, key: Key, value: Bytes, now: Tick) -> CacheEvent {
-        match self.store.put(key, value, self.lifetime(), now).await {
+    /// Remembers an error that is to be given again.
+    pub(super) fn learn(&self, key: Key, error: &Error, cx: &Context) {
+        if let Some(negatives) = &self.negatives {
+            negatives.learn(key, error, cx.clock().now());
+        }
+    }
+
+    async fn put(&self, key: Key, value: Bytes, since: Tick, now: Tick) -> CacheEvent {
+        if value.len() > self.largest {
+            return CacheEvent::TooLarge;
+        }
+        match self.store.put(key, value, self.lifetime(now.since(since)), now).await {
             Ok(true) => CacheEvent::Stored,
             Ok(false) => CacheEvent::TooLarge,
             Err(_) => CacheEvent::StoreFailed,
@@ -103,11 +120,14 @@ where
     }
 
     /// Stores in the background, for the end of a stream is no place to wait.
-    fn keep(self: &Arc<Self>, key: Key, counts: Counts, cx: &Context) -> Keep {
+    fn keep(self: &Arc<Self>, key: Key, since: Tick, counts: Counts, cx: &Context) -> Keep {
         let (work, clock) = (Arc::clone(self), cx.clock());
-        Box::new(move |value| {
+        Keep::new(self.largest, move |value| {
             let put = async move {
-                let event = work.put(key, value, clock.now()).await;
+                let event = match value {
+                    Some(value) => work.put(key, value, since, clock.now()).await,
+                    None => CacheEvent::TooLarge,
+                };
                 if let Some((_, count)) = counts.iter().find(|(counted, _)| *counted == event) {
                     count.inc();
                 }
@@ -118,8 +138,8 @@ where
         })
     }
 
-    fn lifetime(&self) -> Lifetime {
+    fn lifetime(&self, computed_in: Duration) -> Lifetime {
         let fresh = self.ttl.saturating_sub(self.ttl.mul_f64(self.jitter * fastrand::f64()));
-        Lifetime { fresh, kept: fresh.saturating_add(self.kept) }
+        Lifetime { fresh, kept: fresh.saturating_add(self.kept), computed_in }
     }
 }

@@ -26,7 +26,7 @@ async fn entries_are_listed_with_what_they_are_and_removed() {
     }
     let mut raw = raw(&server.url()).await;
     let stranger: Key = "ab".repeat(32).parse().unwrap();
-    let () = raw.set(format!("throughline:1:{stranger}"), "rubbish").await.unwrap();
+    let () = raw.set(format!("throughline:2:{stranger}"), "rubbish").await.unwrap();
     let () = tell(&mut raw, &["LPUSH", &format!("throughline:9:{stranger}"), "of another version"]).await;
     let () = raw.set("throughline:other:1:x", "not ours").await.unwrap();
     let () = raw.set("throughlines:1:x", "nor this").await.unwrap();
@@ -45,7 +45,7 @@ async fn entries_are_listed_with_what_they_are_and_removed() {
     assert!(entries.get(&good[0].key).await.unwrap().unwrap().value.len() as u64 == stored.length);
     let mut names: Vec<_> = bad.iter().map(|entry| entry.name.clone()).collect();
     names.sort();
-    assert_eq!(names, [format!("throughline:1:{stranger}"), format!("throughline:9:{stranger}")]);
+    assert_eq!(names, [format!("throughline:2:{stranger}"), format!("throughline:9:{stranger}")]);
 
     assert_eq!(entries.remove(&good[..100]).await.unwrap(), 100);
     assert_eq!(entries.remove(&good[99..101]).await.unwrap(), 1);

@@ -16,8 +16,12 @@ use crate::cache::key::KeyBuilder;
 use crate::cache::tiered::Tiered;
 use crate::{CacheConfig, Clock, Context, JsonCaching, Memory, workflow};
 
-const HOUR: Lifetime = Lifetime { fresh: Duration::from_secs(3600), kept: Duration::from_secs(3600) };
+const HOUR: Lifetime = lasting(Duration::from_secs(3600), Duration::from_secs(3600));
 const MIB: u64 = 1 << 20;
+
+const fn lasting(fresh: Duration, kept: Duration) -> Lifetime {
+    Lifetime { fresh, kept, computed_in: Duration::ZERO }
+}
 
 fn key(n: u64) -> Key {
     KeyBuilder::new("test", 0).part(&n.to_le_bytes()).build()
@@ -86,7 +90,7 @@ async fn values_survive_a_restart_and_are_there_before_they_are_written() {
 async fn a_value_that_is_too_old_is_missing_and_says_its_age_before() {
     let (_folder, path) = folder();
     let disk = opened(&path, 16 * MIB).await;
-    let short = Lifetime { fresh: Duration::ZERO, kept: Duration::from_millis(1) };
+    let short = lasting(Duration::ZERO, Duration::from_millis(1));
     disk.put(key(1), noise(1, 10), short, Clock::Tokio.now()).await.unwrap();
     disk.put(key(2), noise(2, 10), HOUR, Clock::Tokio.now()).await.unwrap();
     disk.written().await;
