@@ -8,7 +8,8 @@
 //! | `about` | name | the version of this layout, what all values take, the next place |
 
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use redb::{
@@ -31,7 +32,9 @@ const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// Changes with the tables. A file of another version is not ours.
 const LAYOUT: u64 = 1;
 /// Of the file, as much as its pages may hold: the rest is for what is being rewritten.
-const FILLED: (u64, u64) = (3, 4);
+const FILLED: (u64, u64) = (5, 8);
+/// Near the bound, the file is filled less than that: what values take is estimated.
+const NEAR: (u64, u64) = (15, 16);
 const PAGE: u64 = 4096;
 /// What an entry takes in the tables beside its value.
 const BESIDE: u64 = 384;
@@ -45,8 +48,12 @@ pub(super) type Change = (Key, Waiting);
 /// An open file.
 pub(super) struct File {
     db: Database,
+    path: PathBuf,
+    max_bytes: u64,
     /// What values may take together.
-    budget: u64,
+    budget: AtomicU64,
+    /// The most that the file has taken of the disk.
+    taken: AtomicU64,
 }
 
 // === impl File ===
@@ -65,7 +72,13 @@ impl File {
             .set_cache_size(cache)
             .create(&config.path)
             .map_err(|error| of_open(&error))?;
-        let mut file = Self { db, budget: config.max_bytes / FILLED.1 * FILLED.0 };
+        let mut file = Self {
+            db,
+            path: config.path.clone(),
+            max_bytes: config.max_bytes,
+            budget: AtomicU64::new(config.max_bytes / FILLED.1 * FILLED.0),
+            taken: AtomicU64::new(0),
+        };
         file.prepare().map_err(|problem| match problem {
             Some(error) => of_use(&error),
             None => Failure::Foreign,
@@ -104,7 +117,7 @@ impl File {
         write.open_table(PLACES)?;
         write.open_table(ORDER)?;
         write.open_table(ABOUT)?.insert("layout", LAYOUT)?;
-        Tables::open(write)?.make_room(self.budget, &|_| false)
+        Tables::open(write)?.make_room(self.budget.load(Ordering::Relaxed), &|_| false)
     }
 
     /// The sealed value under `key`.
@@ -124,9 +137,21 @@ impl File {
                     tables.add(key.as_bytes(), sealed)?;
                 }
             }
-            tables.make_room(self.budget, asked)?;
+            tables.make_room(self.budget.load(Ordering::Relaxed), asked)?;
         }
-        Ok(write.commit()?)
+        write.commit()?;
+        self.watch();
+        Ok(())
+    }
+
+    /// Fills the file less when it comes near its bound: it never becomes smaller by itself.
+    fn watch(&self) {
+        let Some(taken) = taken(&self.path) else { return };
+        if taken > self.taken.fetch_max(taken, Ordering::Relaxed) && taken > self.max_bytes / NEAR.1 * NEAR.0
+        {
+            let less = self.budget.load(Ordering::Relaxed) / NEAR.1 * NEAR.0;
+            self.budget.store(less.max(self.max_bytes / 8), Ordering::Relaxed);
+        }
     }
 
     /// As many entries as fit into a page, after `last`, and the beginning and the length of what each holds.
