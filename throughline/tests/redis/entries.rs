@@ -5,7 +5,7 @@ use throughline::Key;
 use throughline::cache::redis::RedisEntries;
 use throughline::cache::{Entries as _, Entry, tag};
 
-use crate::rig::{Rig, at, raw, tell};
+use crate::rig::{Rig, at, raw, seen, tell};
 use crate::server::Server;
 
 async fn all(entries: &mut RedisEntries) -> Vec<Entry> {
@@ -33,8 +33,8 @@ async fn entries_are_listed_with_what_they_are_and_removed() {
 
     let mut entries = RedisEntries::connect(&at(&server.url())).await.unwrap();
     assert_eq!(entries.count().await.unwrap(), 2_504);
-    let seen = all(&mut entries).await;
-    let (good, bad): (Vec<_>, Vec<_>) = seen.into_iter().partition(|entry| entry.stored.is_some());
+    let (good, bad): (Vec<_>, Vec<_>) =
+        all(&mut entries).await.into_iter().partition(|entry| entry.stored.is_some());
     let mut keys: Vec<_> = good.iter().map(|entry| entry.key.to_string()).collect();
     keys.sort();
     keys.dedup();
@@ -62,4 +62,31 @@ async fn a_server_that_is_away_is_said_to_be() {
     assert!(refused.starts_with("redis refused user or password"), "{refused}");
     let away = at(&format!("redis://{}", crate::server::free_address()));
     assert_eq!(RedisEntries::connect(&away).await.err().unwrap().to_string(), "redis refused the connection");
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn whatever_is_changed_in_an_envelope_it_is_deleted_counted_and_made_again() {
+    let server = Server::start(&[]).await;
+    let rig = Rig::new(at(&server.url()));
+    rig.ask("hello").await;
+    let mut raw = raw(&server.url()).await;
+    let names: Vec<String> = tell(&mut raw, &["KEYS", "*"]).await;
+    let good: Vec<u8> = raw.get(&names[0]).await.unwrap();
+    let before = rig.outcomes();
+    let mut random = fastrand::Rng::with_seed(28);
+    for _ in 0..60 {
+        let mut changed = good.clone();
+        match random.u8(..3) {
+            0 => changed.truncate(random.usize(..good.len())),
+            1 => changed.push(random.u8(..)),
+            _ => changed[random.usize(..good.len())] ^= 1 << random.u8(..8),
+        }
+        let () = raw.set(&names[0], changed).await.unwrap();
+        rig.ask("hello").await;
+    }
+    assert_eq!(rig.outcomes_since(&before), seen(&[("corrupt", 60.0)]));
+    assert_eq!(rig.runs(), 61);
+    rig.ask("hello").await;
+    assert_eq!(rig.outcomes_since(&before), seen(&[("corrupt", 60.0), ("hit", 1.0)]));
 }

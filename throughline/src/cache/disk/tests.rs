@@ -287,7 +287,18 @@ async fn an_envelope_that_is_not_ours_is_deleted_counted_and_made_again() {
     other_version[2] += 1;
     let mut flipped = good.to_vec();
     *flipped.last_mut().unwrap() ^= 1;
-    let bad = [Vec::new(), b"HELLO".to_vec(), good[..good.len() - 1].to_vec(), other_version, flipped];
+    let mut bad =
+        vec![Vec::new(), b"HELLO".to_vec(), good[..good.len() - 1].to_vec(), other_version, flipped];
+    let mut random = fastrand::Rng::with_seed(28);
+    for _ in 0..40 {
+        let mut changed = good.to_vec();
+        match random.u8(..3) {
+            0 => changed.truncate(random.usize(..good.len())),
+            1 => changed.extend_from_slice(&noise(random.u64(..), 1 + usize::from(random.u8(..)))),
+            _ => changed[random.usize(..good.len())] ^= 1 << random.u8(..8),
+        }
+        bad.push(changed);
+    }
     for (n, bad) in bad.iter().enumerate() {
         disk.keeper().ask(*key, Waiting::Put(bad.clone().into())).unwrap();
         disk.written().await;
