@@ -86,11 +86,13 @@ pub(crate) async fn run() -> ExitCode {
             row.failed,
             ms(row.recovered)
         );
-        good &= row.failed == 0 && p99 < AFTERWARDS && row.recovered <= RECOVERY;
+        // Where only writes fail, reads go on as before.
+        let added = p99.saturating_sub(row.well);
+        good &= row.failed == 0 && added < AFTERWARDS && row.recovered <= RECOVERY;
     }
     let verdict = if good { "ok" } else { "MISSED" };
     println!(
-        "\nwanted: no run failed, p99 of the others below {AFTERWARDS:?}, found again within {RECOVERY:?}: {verdict}"
+        "\nwanted: no run failed, p99 of the others at most {AFTERWARDS:?} above that before, found again within {RECOVERY:?}: {verdict}"
     );
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -183,9 +185,10 @@ async fn tell(server: &Server, words: &[&str]) {
     let () = command.query_async(&mut connection).await.expect("it does as it is told");
 }
 
-fn quantile(times: &mut [Duration], share: f64) -> Duration {
+/// The 99th percentile.
+fn p99(times: &mut [Duration]) -> Duration {
     times.sort();
-    times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default()
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default()
 }
 
 // === impl Rig ===
@@ -221,7 +224,7 @@ impl Rig {
         for _ in 0..RUNS {
             times.push(self.ask("good").await.0);
         }
-        quantile(&mut times, 0.99)
+        p99(&mut times)
     }
 
     /// How long each run took, and how many failed, and what was counted. Where only writes fail, every run is a miss.
@@ -270,14 +273,6 @@ impl Rig {
         let most = others.iter().max().copied().unwrap_or_default();
         let slow = others.iter().filter(|time| **time > AFTERWARDS).count();
         let first = first.iter().max().copied().unwrap_or_default();
-        Row {
-            fault,
-            well,
-            first,
-            others: (quantile(&mut others, 0.99), most, slow),
-            failed,
-            recovered,
-            counted,
-        }
+        Row { fault, well, first, others: (p99(&mut others), most, slow), failed, recovered, counted }
     }
 }

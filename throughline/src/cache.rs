@@ -93,7 +93,7 @@ pub use key::{Key, KeyBuilder, Tag, tag};
 pub use memory::Memory;
 use negative::Negatives;
 pub use policy::{CachePolicy, CachedAge, NotCached};
-pub use store::{Found, Lifetime, Lookup, Store};
+pub use store::{Found, Lifetime, Lookup, OnChange, Store};
 pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
 
@@ -472,8 +472,12 @@ where
 
     /// Waits for another replica that computes the value, where the store knows of it.
     async fn turn(&self, key: Key, cx: &Context, run: &mut Run<'_, Self>) -> Result<Turn<P, C, S>> {
+        if !self.work.store.keeps_claims() {
+            return Ok(Turn::Run(None));
+        }
         let is_usable = |found: &Found| found.age < found.lifetime.fresh;
-        run.upstream(cx.while_wanted(self.work.claim(key, is_usable, cx))).await
+        // Boxed, for most runs have no use for the room.
+        run.upstream(cx.while_wanted(Box::pin(self.work.claim(key, is_usable, cx)))).await
     }
 
     /// What is stored cannot be read: it is deleted and made again.
@@ -529,7 +533,7 @@ where
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
             let counts = stores(run);
             tokio::spawn(async move {
-                let (claim, _claim) = work.try_claim(key, &cx).await;
+                let (claim, _claim) = Box::pin(work.try_claim(key, &cx)).await;
                 if claim == Claim::Theirs {
                     return;
                 }

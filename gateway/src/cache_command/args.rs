@@ -84,7 +84,7 @@ pub(crate) struct Get {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 An answer is removed if all that is given applies to it: --tenant acme --model auto is acme's part of auto. \
-Gateways that hold answers in memory in front of a store go on serving those until their ttl is over.")]
+Gateways that hold answers in memory in front of Redis drop them at once, if their user may `client tracking`.")]
 pub(crate) struct Purge {
     #[command(flatten)]
     pub(crate) stores: Where,

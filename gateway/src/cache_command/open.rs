@@ -52,10 +52,12 @@ pub(super) fn chosen<'a>(config: &'a Config, args: &'a Where) -> impl Iterator<I
     config.stores.iter().filter(move |(name, _)| chosen(name)).map(|(name, store)| (name.as_str(), store))
 }
 
-/// The models whose answers stand in memory too, in front of this store.
+/// The models whose answers running gateways hold in memory too, in front of this store. A disk store's gateway has
+/// ended.
 pub(super) fn in_memory<'a>(config: &'a Config, store: &'a str) -> impl Iterator<Item = &'a str> {
+    let shared = matches!(config.stores.get(store), Some(Store::Redis(_)));
     config.models.iter().filter_map(move |(name, model)| match &model.cache.as_ref()?.place {
-        Place::Both(_, behind) if behind == store => Some(name.as_str()),
+        Place::Both(_, behind) if behind == store && shared => Some(name.as_str()),
         _ => None,
     })
 }

@@ -144,7 +144,8 @@ impl Removal<'_> {
             let models: Vec<_> = in_memory(config, removed.name).collect();
             if !models.is_empty() {
                 complain(&format!(
-                    "running gateways may hold answers of {} in memory too, until their ttl is over",
+                    "running gateways drop their copies of {} in memory at once if their user may `client tracking`, \
+                     and else when the ttl is over",
                     models.join(", ")
                 ));
             }

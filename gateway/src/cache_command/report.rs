@@ -136,7 +136,7 @@ impl fmt::Display for Report {
             (Some(_), Some(rate)) => writeln!(f, ", {rate} a second as you say")?,
             (Some(span), None) => writeln!(f, ", in {}", time(span / 1000 * 1000))?,
             (None, _) => {
-                writeln!(f, "; it does not say when they came, so there is no ttl (--rate assumes one)")?
+                writeln!(f, "; it does not say when they came, so there is no ttl (--rate assumes one)")?;
             }
         }
         if self.by_lengths() {
@@ -195,7 +195,7 @@ fn time(ms: u64) -> String {
 pub(super) fn size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) if bytes % unit == 0 => format!("{}{name}", bytes / unit),
+        Some((unit, name)) if bytes.is_multiple_of(*unit) => format!("{}{name}", bytes / unit),
         Some((unit, name)) => format!("{:.1}{name}", bytes as f64 / *unit as f64),
         None => format!("{bytes}B"),
     }

@@ -54,9 +54,6 @@ impl<P, C, S: Store> Work<P, C, S> {
         is_usable: impl Fn(&Found) -> bool,
         cx: &Context,
     ) -> Turn<P, C, S> {
-        if !self.store.keeps_claims() {
-            return Turn::Run(None);
-        }
         let mut pause = FIRST_PAUSE;
         loop {
             let (claim, held) = self.try_claim(key, cx).await;

@@ -57,7 +57,7 @@ pub use listing::DiskEntries;
 use pending::Waiting;
 
 /// Reads at once. A disk that hangs must not take all threads of the program.
-const READS: usize = 64;
+const READS: usize = 8;
 
 /// A store in a file. It opens the file by itself, in the background, when it is first used or its metrics are declared.
 pub struct Disk {

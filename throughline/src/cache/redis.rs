@@ -29,6 +29,7 @@
 //! answered.
 
 mod address;
+mod changes;
 mod claims;
 mod cluster;
 mod commands;
@@ -52,16 +53,17 @@ use super::claim::Claim;
 use super::envelope;
 use super::health::{Call, StoreHealth};
 use super::key::{Key, KeyBuilder};
-use super::store::{Lifetime, Lookup, Store};
+use super::store::{Lifetime, Lookup, OnChange, Store};
 use crate::error::{ConfigError, Result};
 use crate::telemetry::Tick;
 use address::{Address, Place};
+use changes::Changes;
 use claims::Claims;
-use cluster::{Cluster, Settings};
+use cluster::Cluster;
 use commands::{Answer, Useless};
 pub use config::RedisConfig;
 pub use entries::RedisEntries;
-use node::{Keeper, Node, Tries};
+use node::{Keeper, Node, Settings, Tries};
 use way::{Sentinels, Way};
 
 /// A store on a Redis or Valkey server, or several. It connects when it is first used, by a task of the runtime
@@ -76,6 +78,7 @@ struct Shared {
     shown: String,
     prefix: String,
     servers: Servers,
+    changes: Arc<Changes>,
     claims: Option<Claims>,
     health: Arc<StoreHealth>,
     deadline: Duration,
@@ -85,7 +88,7 @@ struct Shared {
 
 enum Servers {
     One(Node),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// Tries the one server with a key that nobody stores.
@@ -111,17 +114,13 @@ impl Redis {
             return Err(ConfigError::new("a redis key prefix with braces in it does not go with claims"));
         }
         let prefix = format!("{}:{}:", config.prefix, envelope::VERSION);
-        let servers = Servers::new(&config, &prefix)?;
-        let shared = Shared {
-            shown: config.shown(),
-            prefix,
-            health: servers.health(),
-            servers,
-            claims: config.lease.map(Claims::new),
-            deadline: config.deadline,
-            largest: config.largest,
-            compress_from: config.compress_from,
-        };
+        let changes = Arc::new(Changes::new(prefix.clone()));
+        let (shown, claims) = (config.shown(), config.lease.map(Claims::new));
+        let RedisConfig { deadline, largest, compress_from, .. } = config;
+        let servers = Servers::new(config, &prefix, &changes)?;
+        let health = servers.health();
+        let shared =
+            Shared { shown, prefix, servers, changes, claims, health, deadline, largest, compress_from };
         Ok(Self { shared: Arc::new(shared), keeper: Keeper::default() })
     }
 
@@ -171,6 +170,10 @@ impl Store for Redis {
             let key = *key;
             runtime.spawn(async move { shared.mind(&key, &command).await });
         }
+    }
+
+    fn on_change(&self, listener: OnChange) {
+        self.shared.changes.tell(listener);
     }
 
     fn health(&self) -> Option<Arc<StoreHealth>> {
@@ -262,33 +265,30 @@ impl Shared {
 // === impl Servers ===
 
 impl Servers {
-    fn new(config: &RedisConfig, prefix: &str) -> Result<Self, ConfigError> {
-        let login = config.login();
+    fn new(config: RedisConfig, prefix: &str, changes: &Arc<Changes>) -> Result<Self, ConfigError> {
+        let (login, to_sentinel) = (config.login(), config.sentinel_login());
+        let settings = Settings {
+            connections: config.connections,
+            connect_timeout: config.connect_timeout,
+            deadline: config.deadline,
+            changes: Arc::clone(changes),
+        };
         let one = |way| {
             let health = Arc::new(StoreHealth::found_out_by_the_store(&config.name));
-            Self::One(Node::new(way, config.connections, config.connect_timeout, health, config.deadline))
+            Self::One(Node::new(way, &settings, health))
         };
-        Ok(match &config.place {
-            Place::Server(Address { host, .. }) => one(Way::At(login.client(host)?)),
+        Ok(match config.place {
+            Place::Server(Address { host, .. }) => one(Way::At(login.client(&host)?)),
             Place::Sentinel(master, sentinels) => {
-                let to_sentinel = config.sentinel_login();
                 let clients = sentinels.iter().map(|sentinel| to_sentinel.client(&sentinel.host));
                 let clients = clients.collect::<Result<_, _>>()?;
-                one(Way::Sentinel(Sentinels::new(master.clone(), clients, login)))
+                one(Way::Sentinel(Sentinels::new(master, clients, login)))
             }
             Place::Cluster(seeds) => {
-                let seeds: Vec<_> = seeds.iter().map(|seed| seed.host.clone()).collect();
+                let seeds: Vec<_> = seeds.into_iter().map(|seed| seed.host).collect();
                 // Whether the certificates are of any use is seen now.
                 login.client(&seeds[0])?;
-                let settings = Settings {
-                    login,
-                    connections: config.connections,
-                    connect_timeout: config.connect_timeout,
-                    deadline: config.deadline,
-                    prefix: prefix.to_owned(),
-                    health: Arc::new(StoreHealth::of_parts(&config.name)),
-                };
-                Self::Cluster(Cluster::new(settings, seeds))
+                Self::Cluster(Box::new(Cluster::new(settings, login, prefix, &config.name, seeds)))
             }
         })
     }
@@ -318,7 +318,10 @@ impl Servers {
     ) -> Result<T> {
         let node = match self {
             Self::One(node) => node,
-            Self::Cluster(cluster) => return cluster.ask(call, key, name, command, judge).await,
+            // Boxed, for a single server has no use for the room.
+            Self::Cluster(cluster) => {
+                return Box::pin(cluster.ask(call, key, name, command, judge)).await;
+            }
         };
         let link = node.link(key);
         judge(link.ask(command).await?).map_err(|useless| {

@@ -55,6 +55,9 @@ impl Lookup {
     }
 }
 
+/// Is told the key of a value that somebody else has changed or removed; `None` when it may be any.
+pub type OnChange = Arc<dyn Fn(Option<&Key>) + Send + Sync>;
+
 /// A place for values under keys. It may lose any of them at any time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
@@ -105,6 +108,12 @@ pub trait Store: Send + Sync {
         let _ = key;
     }
 
+    /// Has `listener` told of values that others have changed or removed, where the store hears of that. It must be
+    /// called before the store is first used. Default: it does not.
+    fn on_change(&self, listener: OnChange) {
+        let _ = listener;
+    }
+
     /// What all caches on this store know of it together, for a store that can fail. Default: each cache finds
     /// out for itself.
     fn health(&self) -> Option<Arc<StoreHealth>> {
@@ -143,6 +152,10 @@ impl<S: Store> Store for Arc<S> {
 
     fn release(&self, key: &Key) {
         (**self).release(key);
+    }
+
+    fn on_change(&self, listener: OnChange) {
+        (**self).on_change(listener);
     }
 
     fn health(&self) -> Option<Arc<StoreHealth>> {

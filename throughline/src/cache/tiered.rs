@@ -1,5 +1,7 @@
 //! A store in this process's memory in front of one that is shared.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +18,19 @@ use crate::telemetry::{Registry, Tick};
 /// Memory in front of a shared store. What is found in memory is not asked for again, and while the shared store is
 /// down memory goes on alone: what it does not have is then a miss.
 ///
-/// A value that was deleted or replaced in the shared store is served from memory until its time there is over.
+/// A value that somebody else deletes or replaces in the shared store is dropped from memory as soon as that store tells of
+/// it, and all are when it may have missed something. From a store that does not tell, it is served until its time is over.
 #[derive(Debug)]
 pub struct Tiered<S> {
-    near: Memory,
+    near: Arc<Near>,
     far: Guarded<S>,
+}
+
+#[derive(Debug)]
+struct Near {
+    memory: Memory,
+    /// How often keys were changed by others, by the first byte of the key: what was found before must not be kept after.
+    changes: [AtomicU64; 256],
 }
 
 // === impl Tiered ===
@@ -35,16 +45,40 @@ impl<S: Store> Tiered<S> {
         if deadline.is_zero() {
             return Err(ConfigError::refused("shared store deadline", format_args!("0s"), "more"));
         }
-        Ok(Self { near: memory, far: Guarded::new(shared, deadline) })
+        let near = Arc::new(Near { memory, changes: [const { AtomicU64::new(0) }; 256] });
+        let told = Arc::downgrade(&near);
+        shared.on_change(Arc::new(move |key| {
+            if let Some(near) = told.upgrade() {
+                near.change(key);
+            }
+        }));
+        Ok(Self { near, far: Guarded::new(shared, deadline) })
+    }
+}
+
+// === impl Near ===
+
+impl Near {
+    fn change(&self, key: Option<&Key>) {
+        let changed = key.map_or(&self.changes[..], |key| std::slice::from_ref(self.changes_of(key)));
+        for changes in changed {
+            changes.fetch_add(1, Ordering::SeqCst);
+        }
+        self.memory.forget(key);
+    }
+
+    fn changes_of(&self, key: &Key) -> &AtomicU64 {
+        &self.changes[usize::from(key.as_bytes()[0])]
     }
 }
 
 impl<S: Store> Store for Tiered<S> {
     async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
-        let near = self.near.get(key, now).await?;
+        let near = self.near.memory.get(key, now).await?;
         if near.is_fresh() {
             return Ok(near);
         }
+        let changes = self.near.changes_of(key).load(Ordering::SeqCst);
         // That the shared store fails is seen in its health; the answer is kept in memory as after any miss.
         let found = self.far.get(key, now).await.unwrap_or(Lookup::Missing);
         if let Lookup::Found(found) = &found
@@ -53,7 +87,10 @@ impl<S: Store> Store for Tiered<S> {
             let Lifetime { fresh, kept, computed_in } = found.lifetime;
             let left =
                 Lifetime { fresh: fresh - found.age, kept: kept.saturating_sub(found.age), computed_in };
-            self.near.put(*key, found.value.clone(), left, now).await?;
+            self.near.memory.put(*key, found.value.clone(), left, now).await?;
+            if self.near.changes_of(key).load(Ordering::SeqCst) != changes {
+                self.near.memory.forget(Some(key));
+            }
         }
         // A stale value at hand is as good as a stale one from afar, and better than none.
         match near {
@@ -63,13 +100,13 @@ impl<S: Store> Store for Tiered<S> {
     }
 
     async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
-        let near = self.near.put(key, value.clone(), lifetime, now).await?;
+        let near = self.near.memory.put(key, value.clone(), lifetime, now).await?;
         let far = self.far.put(key, value, lifetime, now).await.unwrap_or_default();
         Ok(near || far)
     }
 
     async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
-        self.near.delete(key, now).await?;
+        self.near.memory.delete(key, now).await?;
         // A value that stays is replaced by the next one.
         let _ = self.far.delete(key, now).await;
         Ok(())
@@ -94,8 +131,6 @@ impl<S: Store> Store for Tiered<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::cache::key::KeyBuilder;
     use crate::error::{Error, Kind};

@@ -6,6 +6,7 @@
 mod claims;
 mod cluster;
 mod entries;
+mod near;
 mod outages;
 mod proxy;
 mod rig;

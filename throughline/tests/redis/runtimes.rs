@@ -1,5 +1,7 @@
 //! A store that outlives the runtime that it was first used on.
 
+use std::time::Duration;
+
 use throughline::{CacheConfig, Context, JsonCaching, workflow};
 
 use crate::rig::at;
@@ -15,8 +17,9 @@ fn a_store_goes_on_when_its_runtime_has_ended_and_there_is_another() {
     let outer = runtime();
     let server = outer.block_on(Server::start(&[]));
     let store = throughline::cache::redis::Redis::new(at(&server.url())).unwrap();
+    let cache = CacheConfig::new("shout", Duration::from_secs(60)).unwrap();
     let flow = workflow("shout", |input: String| async move { Ok(input.to_uppercase()) }).cache(
-        CacheConfig::new("shout", std::time::Duration::from_secs(60)).unwrap(),
+        cache.store_deadline(Duration::from_secs(10)).unwrap(),
         JsonCaching::keyed(|input: &String, _, key| Some(key.text(input))),
         store,
     );

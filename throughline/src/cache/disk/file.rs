@@ -83,11 +83,19 @@ impl File {
             Some(error) => of_use(&error),
             None => Failure::Foreign,
         })?;
-        if taken(&config.path).is_some_and(|taken| taken > config.max_bytes) {
-            // It was larger once. Nobody reads yet.
-            file.db.compact().map_err(|_| Failure::System("it could not be made smaller"))?;
-        }
+        file.shrink()?;
         Ok(file)
+    }
+
+    /// Makes a file smaller that may not be as large as it was. Nobody reads yet.
+    fn shrink(&mut self) -> std::result::Result<(), Failure> {
+        while taken(&self.path).is_some_and(|taken| taken > self.max_bytes) {
+            let moved = self.db.compact().map_err(|_| Failure::System("it could not be made smaller"))?;
+            if !moved {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the tables, and sees that it is a file of ours and no larger than it may be: `None` if it is not ours.
@@ -97,8 +105,7 @@ impl File {
             write.list_tables().map_err(redb::Error::from)?.map(|table| table.name().to_owned()).collect();
         let layout = if names.iter().any(|name| name == ABOUT.name()) {
             let about = write.open_table(ABOUT).map_err(redb::Error::from)?;
-            let layout = about.get("layout").map_err(redb::Error::from)?.map(|layout| layout.value());
-            layout
+            about.get("layout").map_err(redb::Error::from)?.map(|layout| layout.value())
         } else if names.is_empty() {
             None
         } else {
@@ -160,16 +167,14 @@ impl File {
         let first =
             last.map_or(std::ops::Bound::Unbounded, |last| std::ops::Bound::Excluded(*last.as_bytes()));
         let range = values.range::<[u8; 32]>((first, std::ops::Bound::Unbounded))?;
-        let entry = |entry: std::result::Result<
-            (redb::AccessGuard<'_, [u8; 32]>, redb::AccessGuard<'_, &[u8]>),
-            _,
-        >| {
+        let mut page = Vec::new();
+        for entry in range.take(most) {
             let (key, sealed) = entry?;
             let sealed = sealed.value();
             let head = Bytes::copy_from_slice(&sealed[..head.min(sealed.len())]);
-            Ok((Key::from_bytes(key.value()), head, sealed.len() as u64))
-        };
-        range.take(most).map(entry).collect()
+            page.push((Key::from_bytes(key.value()), head, sealed.len() as u64));
+        }
+        Ok(page)
     }
 
     /// How many values there are.

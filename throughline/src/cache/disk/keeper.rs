@@ -186,7 +186,7 @@ impl Shared {
     }
 
     /// Writes `changes`; they are forgotten if that fails, for a cache may lose what it likes.
-    fn write(&self, changes: Vec<(Key, u64, Waiting)>) {
+    fn write(&self, changes: &[(Key, u64, Waiting)]) {
         if let Some(file) = self.is_open().or_else(|| self.reopen()) {
             let batch: Vec<Change> = changes.iter().map(|(key, _, change)| (*key, change.clone())).collect();
             let asked = |key: &Key| self.take_asked(key);
@@ -317,7 +317,7 @@ impl Batch {
 
     fn write(self, shared: &Shared) {
         if !self.changes.is_empty() {
-            shared.write(self.changes);
+            shared.write(&self.changes);
         }
         for say in self.say {
             // Whoever asked may have gone.

@@ -15,7 +15,7 @@ use super::address::{Host, Login};
 use super::commands::{self, Answer, Useless};
 use super::failure::failure;
 use super::link::Link;
-use super::node::{Keeper, Node, Tries, late};
+use super::node::{Keeper, Node, Settings, Tries, late};
 use super::slots::{self, SLOTS, Shares};
 use super::way::Way;
 use crate::Clock;
@@ -37,22 +37,15 @@ const NOBODY: u16 = u16::MAX;
 /// The servers of a cluster.
 pub(super) struct Cluster {
     settings: Settings,
+    login: Login,
+    prefix: String,
+    health: Arc<StoreHealth>,
     seeds: Vec<Host>,
     map: ArcSwap<Map>,
     /// Servers that have been named, but are in no map yet.
     named: Mutex<Vec<Arc<Member>>>,
     found: watch::Sender<Finding>,
     amiss: Notify,
-}
-
-/// What all servers have in common.
-pub(super) struct Settings {
-    pub(super) login: Login,
-    pub(super) connections: usize,
-    pub(super) connect_timeout: Duration,
-    pub(super) deadline: Duration,
-    pub(super) prefix: String,
-    pub(super) health: Arc<StoreHealth>,
 }
 
 /// Who has which keys.
@@ -91,9 +84,12 @@ struct Trial<'a>(&'a Node, Call, Duration, bool);
 // === impl Cluster ===
 
 impl Cluster {
-    pub(super) fn new(settings: Settings, seeds: Vec<Host>) -> Self {
+    pub(super) fn new(settings: Settings, login: Login, prefix: &str, name: &str, seeds: Vec<Host>) -> Self {
         Self {
             settings,
+            login,
+            prefix: prefix.to_owned(),
+            health: Arc::new(StoreHealth::of_parts(name)),
             seeds,
             map: ArcSwap::from_pointee(Map::unknown()),
             named: Mutex::default(),
@@ -103,7 +99,7 @@ impl Cluster {
     }
 
     pub(super) fn health(&self) -> &Arc<StoreHealth> {
-        &self.settings.health
+        &self.health
     }
 
     /// What `judge` makes of the answer of the server that has the key.
@@ -167,7 +163,7 @@ impl Cluster {
         if !self.map.load().members.is_empty() {
             return Ok(());
         }
-        let (health, now) = (&self.settings.health, Clock::Tokio.now());
+        let (health, now) = (&self.health, Clock::Tokio.now());
         health.admit_itself(Call::Read, now)?;
         let mut finding = self.found.subscribe();
         let wait = finding.wait_for(|finding| !matches!(finding, Finding::UnderWay));
@@ -189,7 +185,7 @@ impl Cluster {
         if let Some(known) = known {
             return Arc::clone(known);
         }
-        let member = Arc::new(self.settings.member(host));
+        let member = Arc::new(self.new_member(host));
         named.push(Arc::clone(&member));
         member
     }
@@ -199,6 +195,19 @@ impl Cluster {
         self.map.store(Arc::new(Map::unknown()));
         self.named().clear();
         self.found.send_replace(Finding::UnderWay);
+    }
+
+    fn new_member(&self, host: &Host) -> Member {
+        let health = StoreHealth::part(&self.health, host);
+        let way = Way::At(self.login.client(host).expect("the certificates have been read before"));
+        let member = Member {
+            host: host.clone(),
+            node: Arc::new(Node::new(way, &self.settings, health)),
+            probe: Arc::new(Mutex::new(probe(0, &self.prefix))),
+            keeper: Keeper::default(),
+        };
+        member.keep();
+        member
     }
 
     /// Learns who the servers are, again and again, and has them kept. Ends only by being dropped.
@@ -235,13 +244,13 @@ impl Cluster {
             }
         }
         for member in &map.members {
-            *lock(&member.probe) = map.key_of(member, &self.settings.prefix);
+            *lock(&member.probe) = map.key_of(member, &self.prefix);
         }
         self.map.store(Arc::new(map));
         self.named().clear();
         self.found.send_replace(Finding::Found);
-        self.settings.health.learn_itself(Call::Read, Clock::Tokio.now(), None);
-        self.settings.health.show();
+        self.health.learn_itself(Call::Read, Clock::Tokio.now(), None);
+        self.health.show();
     }
 
     /// Asks one server after the other who has which keys: first those that are connected.
@@ -271,7 +280,7 @@ impl Cluster {
     }
 
     async fn ask_seed(&self, seed: &Host, question: &Cmd) -> Result<Shares> {
-        let client = self.settings.login.client(seed);
+        let client = self.login.client(seed);
         let client = client.map_err(|error| Error::new(Kind::Store, error.to_string()))?;
         let connected = client.get_multiplexed_async_connection().await;
         let answer = connected.map_err(|error| failure(&error))?.send_packed_command(question).await;
@@ -290,24 +299,6 @@ impl Cluster {
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Settings ===
-
-impl Settings {
-    fn member(&self, host: &Host) -> Member {
-        let health = StoreHealth::part(&self.health, host);
-        let way = Way::At(self.login.client(host).expect("the certificates have been read before"));
-        let node = Node::new(way, self.connections, self.connect_timeout, health, self.deadline);
-        let member = Member {
-            host: host.clone(),
-            node: Arc::new(node),
-            probe: Arc::new(Mutex::new(probe(0, &self.prefix))),
-            keeper: Keeper::default(),
-        };
-        member.keep();
-        member
-    }
 }
 
 // === impl Member ===
@@ -355,7 +346,7 @@ fn probe(n: usize, prefix: &str) -> (Key, String) {
 
 impl Map {
     fn unknown() -> Self {
-        Self { members: Vec::new(), owners: vec![NOBODY; SLOTS].into() }
+        Self { members: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)].into() }
     }
 
     fn is_whole(&self) -> bool {
@@ -371,7 +362,7 @@ impl Map {
         let is_its = |(_, name): &(Key, String)| {
             self.owner(slots::slot(name.as_bytes())).is_some_and(|owner| Arc::ptr_eq(&owner, member))
         };
-        (0..SLOTS).map(|n| probe(n, prefix)).find(is_its).unwrap_or_else(|| probe(0, prefix))
+        (0..usize::from(SLOTS)).map(|n| probe(n, prefix)).find(is_its).unwrap_or_else(|| probe(0, prefix))
     }
 }
 

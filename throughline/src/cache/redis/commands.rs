@@ -44,12 +44,14 @@ impl Useless {
 /// The name that a key has in the database.
 pub(super) fn name(prefix: &str, key: &Key) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut name = String::with_capacity(prefix.len() + 64);
-    name.push_str(prefix);
-    for byte in key.as_bytes() {
-        name.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        name.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut digits = [0; 64];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(key.as_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
+    let mut name = String::with_capacity(prefix.len() + digits.len());
+    name.push_str(prefix);
+    name.push_str(str::from_utf8(&digits).expect("digits are ascii"));
     name
 }
 

@@ -195,7 +195,7 @@ async fn connect(config: &RedisConfig, way: &Way) -> Result<MultiplexedConnectio
         .set_connection_timeout(Some(config.connect_timeout))
         .set_response_timeout(Some(std::time::Duration::from_secs(10)))
         .set_pipeline_buffer_size(2 * PAGE);
-    way.connect(&settings).await
+    way.connect(&settings, config.connect_timeout).await
 }
 
 /// A text as a pattern that only it matches.

@@ -14,8 +14,10 @@ use ::redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisErr
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::failure::failure;
 use super::way::Way;
+use crate::cache::key::Key;
 use crate::error::{Error, Kind, Result};
 
 /// The pause after the first failed attempt to connect, and the longest.
@@ -31,12 +33,21 @@ const QUEUE: usize = 1024;
 /// One connection, or the attempt to have one.
 pub(super) struct Link {
     way: Arc<Way>,
+    share: Share,
+    changes: Arc<Changes>,
     connect_timeout: Duration,
     state: watch::Sender<State>,
     begun: Instant,
     /// When the first of the calls since the last answer was given up, in milliseconds since `begun`, and one
     /// more; 0 when the last call was answered.
     unanswered_since: AtomicU64,
+}
+
+/// Which of how many connections to a server it is.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    pub(super) number: usize,
+    pub(super) of: usize,
 }
 
 #[derive(Clone)]
@@ -58,9 +69,11 @@ struct Pending<'a> {
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(way: Arc<Way>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(way: Arc<Way>, share: Share, changes: Arc<Changes>, connect_timeout: Duration) -> Self {
         Self {
             way,
+            share,
+            changes,
             connect_timeout,
             state: watch::Sender::new(State::Connecting),
             begun: Instant::now(),
@@ -182,18 +195,39 @@ impl Link {
     async fn connect(&self) -> Result<(MultiplexedConnection, Arc<Notify>)> {
         let lost = Arc::new(Notify::new());
         let told = Arc::downgrade(&lost);
+        let (share, changes) = (self.share, Arc::clone(&self.changes));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             // Every caller has a deadline of its own.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(move |push: PushInfo| {
+                changes.heed(&push, |key| share.has(key));
                 if let (PushKind::Disconnection, Some(lost)) = (push.kind, Weak::upgrade(&told)) {
                     lost.notify_one();
                 }
                 Ok::<_, ::redis::aio::SendError>(())
             });
-        Ok((self.way.connect(&config).await?, lost))
+        let mut connection = self.way.connect(&config, self.connect_timeout).await?;
+        // A server that does not know how, or may not, tells of nothing: values near live to the end of their time.
+        if let Some(tracking) = self.changes.tracking() {
+            let tracked = connection.send_packed_command(&tracking);
+            match tokio::time::timeout(self.connect_timeout, tracked).await {
+                Ok(Ok(Value::Okay)) => self.changes.unknown(),
+                Ok(_) => {}
+                Err(_) => return Err(Error::new(Kind::Store, "redis did not let us connect in time")),
+            }
+        }
+        Ok((connection, lost))
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Whether the connection is used for the key.
+    pub(super) fn has(self, key: &Key) -> bool {
+        usize::from(key.as_bytes()[0]) % self.of == self.number
     }
 }
 

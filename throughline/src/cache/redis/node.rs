@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use tokio::task::AbortHandle;
 
-use super::link::Link;
+use super::changes::Changes;
+use super::link::{Link, Share};
 use super::way::Way;
 use crate::Clock;
 use crate::cache::health::{Call, StoreHealth};
@@ -16,6 +17,14 @@ use crate::error::{Error, Kind, Result};
 
 /// How often a server that is left alone is tried.
 const PROBE: Duration = Duration::from_millis(250);
+
+/// What all servers of a store have in common.
+pub(super) struct Settings {
+    pub(super) connections: usize,
+    pub(super) connect_timeout: Duration,
+    pub(super) deadline: Duration,
+    pub(super) changes: Arc<Changes>,
+}
 
 /// Connections to one server, each for a part of the keys.
 pub(super) struct Node {
@@ -44,16 +53,13 @@ struct Running(Arc<AtomicBool>);
 // === impl Node ===
 
 impl Node {
-    pub(super) fn new(
-        way: Way,
-        connections: usize,
-        connect_timeout: Duration,
-        health: Arc<StoreHealth>,
-        deadline: Duration,
-    ) -> Self {
-        let way = Arc::new(way);
-        let link = || Link::new(Arc::clone(&way), connect_timeout);
-        Self { links: std::iter::repeat_with(link).take(connections).collect(), health, deadline }
+    pub(super) fn new(way: Way, settings: &Settings, health: Arc<StoreHealth>) -> Self {
+        let (way, of) = (Arc::new(way), settings.connections);
+        let link = |number| {
+            let (way, changes) = (Arc::clone(&way), Arc::clone(&settings.changes));
+            Link::new(way, Share { number, of }, changes, settings.connect_timeout)
+        };
+        Self { links: (0..of).map(link).collect(), health, deadline: settings.deadline }
     }
 
     pub(super) fn link(&self, key: &Key) -> &Link {

@@ -5,7 +5,7 @@ use ::redis::Value;
 use super::address::Host;
 
 /// How many parts there are.
-pub(super) const SLOTS: usize = 16_384;
+pub(super) const SLOTS: u16 = 16_384;
 
 /// The nodes that take writes, each with its slots from the first to the last.
 pub(super) type Shares = Vec<(Host, std::ops::RangeInclusive<u16>)>;
@@ -16,7 +16,7 @@ pub(super) fn slot(name: &[u8]) -> u16 {
         let rest = &name[open + 1..];
         rest.iter().position(|byte| *byte == b'}').map(|length| &rest[..length])
     });
-    crc16(tag.filter(|tag| !tag.is_empty()).unwrap_or(name)) % SLOTS as u16
+    crc16(tag.filter(|tag| !tag.is_empty()).unwrap_or(name)) % SLOTS
 }
 
 /// CRC-16/XMODEM, as the specification of Redis Cluster has it.
@@ -26,15 +26,16 @@ fn crc16(bytes: &[u8]) -> u16 {
 
 const TABLE: [u16; 256] = {
     let mut table = [0; 256];
-    let mut at = 0;
+    let (mut at, mut high) = (0, 0_u16);
     while at < 256 {
-        let (mut sum, mut bit) = ((at as u16) << 8, 0);
+        let (mut sum, mut bit) = (high, 0);
         while bit < 8 {
             sum = if sum & 0x8000 == 0 { sum << 1 } else { (sum << 1) ^ 0x1021 };
             bit += 1;
         }
         table[at] = sum;
         at += 1;
+        high = high.wrapping_add(0x100);
     }
     table
 };
@@ -49,7 +50,7 @@ fn read_share(share: &Value, asked: &Host) -> Option<(Host, std::ops::RangeInclu
     let Value::Array(parts) = share else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(node), ..] = parts.as_slice() else { return None };
     let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
-    if first > last || usize::from(last) >= SLOTS {
+    if first > last || last >= SLOTS {
         return None;
     }
     let [name, Value::Int(port), ..] = node.as_slice() else { return None };

@@ -31,11 +31,15 @@ pub(super) struct Sentinels {
 // === impl Way ===
 
 impl Way {
-    /// A connection to the server, logged in.
+    /// A connection to the server, logged in. What else is asked for may take as long as `patience`.
     ///
     /// # Errors
     /// When there is none, and why.
-    pub(super) async fn connect(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection> {
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+        patience: Duration,
+    ) -> Result<MultiplexedConnection> {
         let connect = async |client: &Client| {
             client.get_multiplexed_async_connection_with_config(config).await.map_err(|error| failure(&error))
         };
@@ -44,13 +48,15 @@ impl Way {
             Self::Sentinel(sentinels) => {
                 let mut connection = connect(&sentinels.master().await?).await?;
                 // Sentinels that were cut off name a server that has been replaced. Who may not ask is not told.
-                match connection.send_packed_command(&cmd("ROLE")).await {
-                    Ok(Value::Array(role))
+                let role = cmd("ROLE");
+                match tokio::time::timeout(patience, connection.send_packed_command(&role)).await {
+                    Ok(Ok(Value::Array(role)))
                         if role.first() != Some(&Value::BulkString(b"master".to_vec())) =>
                     {
                         Err(Error::new(Kind::Store, "the sentinels name a redis server that is a replica"))
                     }
-                    _ => Ok(connection),
+                    Ok(_) => Ok(connection),
+                    Err(_) => Err(Error::new(Kind::Store, "redis did not let us connect in time")),
                 }
             }
         }
