@@ -1,6 +1,8 @@
 //! Measures what the primitives and the gateway cost. Run with `--release`.
 
 mod cpu;
+mod lookups;
+mod memory;
 mod overhead;
 mod primitives;
 mod redaction;
@@ -42,6 +44,10 @@ enum What {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Answers a second from each kind of cache, and how long one takes
+    Lookups(lookups::Lookups),
+    /// What the memory store takes of the machine's memory after millions of inserts
+    Memory(memory::MemoryBench),
     /// What telemetry costs a proxied request, in processor time and latency; needs the gateway built beside this
     Overhead(overhead::Overhead),
     /// Answers from a Redis cache beside a bare client's; starts a redis-server
@@ -74,6 +80,8 @@ fn main() -> ExitCode {
                 _ => ExitCode::SUCCESS,
             }
         }
+        What::Lookups(args) => lookups::run(&args),
+        What::Memory(args) => memory::run(&args),
         What::Overhead(args) => overhead::run(&args),
         What::Scrape { rounds } => {
             if scrape::run(rounds.max(1)) {

@@ -24,7 +24,7 @@ pub(crate) fn check(args: &Check) -> Result<(), String> {
     let plural = if models.len() == 1 { "" } else { "s" };
     show(&format!("{} is good: {} model{plural}\n", args.config.display(), models.len()));
     for (name, store) in &config.stores {
-        show(&format!("\nstore {name}: {}, keys {}:*\n", store.shown(), store.prefix()));
+        show(&format!("\nstore {name}: {}\n", store.shown()));
         for (model, _) in config.models.iter().filter(|(_, model)| model.store() == Some(name)) {
             show(&format!("  keeps answers of {model}\n"));
         }

@@ -20,6 +20,7 @@ Examples:
   throughline demo --keep                   … and leave it running, to try it with curl
   throughline check throughline.toml        find out what is wrong with a configuration
   throughline serve --config throughline.toml
+  throughline cache stats                   what do the stores hold?
   throughline maturity check                do the parts of a project hold what they claim?
   throughline ops export ops                alerts, dashboards and runbooks, into ./ops
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Check a configuration and show the workflow of each model
     Check(Check),
+    /// Look into the stores of a configuration, purge them, or simulate a cache on a trace
+    Cache(crate::cache_command::args::Cache),
     /// Say how far each part of a project has come, by evidence
     Maturity(crate::maturity::args::Maturity),
     /// Write what operations need, and ask a live Prometheus whether all of it can be seen

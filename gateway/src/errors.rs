@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
+use throughline::cache::NotCached;
 use throughline::redact::Redactor;
 use throughline::telemetry::Sink;
 use throughline::{Error, Kind};
@@ -111,6 +112,12 @@ impl ApiError {
         Self { param: Some("model".into()), ..error }
     }
 
+    /// An answer that the client wants from the cache only, where it is not.
+    pub(crate) fn not_cached() -> Self {
+        let message = "no answer to this request is in the cache, and only-if-cached forbids to ask for one";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, INVALID_REQUEST, "not_cached", message)
+    }
+
     /// The body. What a client or a provider said may hold a key: it is taken out.
     pub(crate) fn body(&self) -> Bytes {
         let clean = |text: &str, most| shortened(redactor().text(text).into_owned(), most);
@@ -158,6 +165,9 @@ impl From<&Error> for ApiError {
     fn from(error: &Error) -> Self {
         if let Some(refusal) = error.cause::<Refusal>() {
             return refusal.into();
+        }
+        if error.cause::<NotCached>().is_some() {
+            return Self::not_cached();
         }
         let (status, kind, code) = match error.kind() {
             Kind::InvalidInput => (StatusCode::BAD_REQUEST, INVALID_REQUEST, "invalid_request"),

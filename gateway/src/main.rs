@@ -1,5 +1,7 @@
 //! The Throughline gateway.
 
+mod cache_command;
+mod cache_control;
 mod catalogue;
 mod check;
 mod cli;
@@ -18,6 +20,8 @@ mod routes;
 mod serve;
 mod served;
 mod server;
+mod stores;
+mod tenant;
 mod workflows;
 
 use std::io::Write as _;
@@ -60,6 +64,10 @@ fn run(command: &Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Check(args) => check::check(args).map_err(refused),
+        Command::Cache(args) => cache_command::run(args).map_err(|ended| match ended {
+            cache_command::Ended::Refused(message) => refused(message),
+            cache_command::Ended::Failed(message) => failed(message),
+        }),
         Command::Maturity(args) => maturity::run(args).map_err(|ended| match ended {
             maturity::Ended::Refused(message) => refused(message),
             maturity::Ended::Failed(message) => failed(message),

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::cache::redis::Redis;
 use throughline::{ConfigError, Memory};
 use throughline_llm::HttpClient;
 use throughline_llm::providers::Provider;
 
 use crate::config::{self, Config, Mark, Place};
 use crate::gateway::Model;
+use crate::stores::Opened;
 
 /// Parts of one kind by name.
 pub(crate) type Named<T> = BTreeMap<String, Part<T>>;
@@ -33,8 +33,7 @@ pub(crate) struct Part<T> {
 pub(crate) struct Parts {
     pub(crate) clients: Clients,
     pub(crate) providers: Named<Arc<Provider>>,
-    /// Each with the deadline of a call.
-    pub(crate) stores: Named<(Arc<Redis>, Duration)>,
+    pub(crate) stores: Named<Opened>,
     pub(crate) models: Named<Model>,
     /// Where models keep answers in this process, by their names, and of what size.
     memories: BTreeMap<String, (usize, Arc<Memory>)>,

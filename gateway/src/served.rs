@@ -10,12 +10,14 @@ use axum::http::{HeaderMap, HeaderName};
 use throughline::Context;
 use throughline::cache::StoreHealth;
 use throughline::telemetry::{Degraded, Sink};
+use throughline_llm::caching::TENANT;
 use throughline_llm::openai::Limits;
 
 use crate::config::{Config, Inbound};
 use crate::gateway::{Models, header_tag};
 use crate::inbound;
 use crate::parts::Parts;
+use crate::tenant;
 use crate::workflows::{self, Workflows};
 
 /// The longest request id that is taken over from a client.
@@ -33,6 +35,8 @@ pub(crate) struct Served {
     pub(crate) parts: Parts,
     /// The headers that rules look at.
     rule_headers: Vec<HeaderName>,
+    /// The header that names the tenant.
+    tenant_header: HeaderName,
     /// What is believed of a client's trace.
     inbound: Inbound,
     stores: Vec<Arc<StoreHealth>>,
@@ -52,6 +56,7 @@ impl Served {
             max_body: config.server.max_body,
             parts,
             rule_headers: workflows::rule_headers(config),
+            tenant_header: config.server.tenant_header.clone(),
             inbound: config.trace_context.inbound(address),
             stores,
         }
@@ -67,6 +72,10 @@ impl Served {
         cx = inbound::take_over(cx, self.inbound, sink.propagators(), headers);
         if !sink.traces() {
             cx = cx.new_trace();
+        }
+        // First, for a context does not hold tags without end.
+        if let Some(tenant) = tenant::of(&self.tenant_header, headers) {
+            cx = cx.tag(TENANT, tenant);
         }
         for name in &self.rule_headers {
             if let Some(value) = text(name.as_str()) {

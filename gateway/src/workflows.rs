@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use throughline::cache::redis::Redis;
-use throughline::cache::{StoreHealth, Tiered};
+use throughline::cache::StoreHealth;
 use throughline::circuit_breaker::Window;
 use throughline::router::OnUnknownRoute;
 use throughline::{
     Backoff, Budget, CacheConfig, CircuitBreakerConfig, ConfigError, Context, FallbackConfig, HedgeConfig,
-    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, Store as _, TimeoutConfig, router, weighted,
+    HedgeDelay, Memory, Result, RetryConfig, RouterConfig, TimeoutConfig, router, weighted,
 };
 use throughline_llm::genai::served;
 use throughline_llm::openai::ChatRequest;
@@ -29,6 +28,7 @@ use crate::config::{
 };
 use crate::gateway::{Model, Models, header_tag};
 use crate::parts::{Clients, Named, Parts, kept_or_made};
+use crate::stores::Opened;
 
 /// What is made of a configuration.
 pub(crate) struct Workflows {
@@ -78,7 +78,7 @@ pub(crate) fn build_beside(config: &Config, before: &Parts) -> Result<Workflows,
         parts.providers.insert(name.clone(), part);
     }
     for (name, store) in &config.stores {
-        let make = || Ok((Arc::new(Redis::new(store.clone())?), store.call_deadline()));
+        let make = || Opened::new(store);
         let part = kept_or_made(&before.stores, name, config.marks.named("stores", name), make)?;
         parts.stores.insert(name.clone(), part);
     }
@@ -90,7 +90,7 @@ pub(crate) fn build_beside(config: &Config, before: &Parts) -> Result<Workflows,
         parts.models.insert(name.clone(), part);
     }
     let models = parts.models.iter().map(|(name, model)| (name.clone(), model.made.clone())).collect();
-    let stores = parts.stores.values().filter_map(|store| store.made.0.health()).collect();
+    let stores = parts.stores.values().filter_map(|store| store.made.health()).collect();
     Ok(Workflows { models, stores, parts })
 }
 
@@ -104,7 +104,12 @@ fn build_served(
 ) -> Result<Model, ConfigError> {
     let mut built = build_model(name, model, &parts.providers, prices)?;
     if let Some(limits) = &model.cache {
-        let caching = ChatCaching::new(Arc::clone(prices)).varying_by(tags_of(model), metadata_of(model));
+        let mut caching = ChatCaching::new(Arc::clone(prices))
+            .varying_by(tags_of(model), metadata_of(model))
+            .max_temperature(limits.max_temperature);
+        if limits.shared {
+            caching = caching.shared_by_all();
+        }
         built = cached(built, name, limits, caching, scope(config, model), parts)?;
     }
     if let Some(limit) = &model.timeout {
@@ -122,21 +127,26 @@ fn cached(
     scope: String,
     parts: &Parts,
 ) -> Result<Model, ConfigError> {
-    let config = CacheConfig::new(name, limits.ttl)?
+    let mut config = CacheConfig::new(name, limits.ttl)?
         .jitter(limits.jitter)?
         .stale_while_revalidate(limits.stale_while_revalidate)
         .stale_if_error(limits.stale_if_error)
+        .early_refresh(limits.early_refresh)?
         .scope(scope);
+    if let Some(negative) = &limits.negative {
+        config = config.negative(negative.errors.clone(), negative.ttl)?;
+    }
+    if let Some(most) = limits.max_answer {
+        config = config.largest_value(most)?;
+    }
+    if !limits.cache_control {
+        config = config.without_caller_policy();
+    }
     Ok(match &limits.place {
         Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed(),
-        Place::Store(store) => {
-            let (store, deadline) = &parts.stores[store].made;
-            model.cache(config.store_deadline(*deadline)?, caching, Arc::clone(store)).boxed()
-        }
+        Place::Store(store) => parts.stores[store].made.cache(model, config, caching)?,
         Place::Both(bytes, store) => {
-            let (store, deadline) = &parts.stores[store].made;
-            let store = Tiered::new(Memory::new(*bytes as u64)?, Arc::clone(store), *deadline)?;
-            model.cache(config.store_deadline(*deadline * 2)?, caching, store).boxed()
+            parts.stores[store].made.cache_behind(Memory::new(*bytes as u64)?, model, config, caching)?
         }
     })
 }
@@ -148,6 +158,10 @@ fn scope(config: &Config, model: &config::Model) -> String {
         "{:?}",
         (&model.default_route, &model.weights, &model.route_header, &model.rules, &model.fallback)
     );
+    // Who says by another header who it is is somebody else.
+    if model.cache.as_ref().is_some_and(|cache| !cache.shared) {
+        write!(scope, "{:?}", config.server.tenant_header).expect("a string takes any text");
+    }
     for (route, target) in &model.routes {
         let provider = match &config.providers[&target.provider] {
             config::Provider::OpenAi(server) => server.base_url.clone(),

@@ -169,9 +169,9 @@ impl ChatStream {
         self.frames.on_item(tap);
     }
 
-    /// Calls `keep` with every event of the stream once it has been read to its proper end, unless they are more
-    /// than `most` bytes.
-    pub fn record(&mut self, most: usize, keep: impl FnOnce(&[u8], Option<Usage>) + Send + 'static) {
+    /// Calls `keep` with every event of the stream once it has been read to its proper end, or with `None` when
+    /// they are more than `most` bytes.
+    pub fn record(&mut self, most: usize, keep: impl FnOnce(Option<&[u8]>, Option<Usage>) + Send + 'static) {
         let tape = Arc::new(Mutex::new(Some(Vec::new())));
         let (write, told) = (Arc::clone(&tape), Arc::clone(&self.told));
         self.frames.on_item(move |frame| {
@@ -183,8 +183,8 @@ impl ChatStream {
             }
         });
         self.frames.on_end(Box::new(move |how| {
-            if let (StreamEnding::Complete, Some(events)) = (how, lock(&tape).take()) {
-                keep(&events, lock(&told).usage);
+            if matches!(how, StreamEnding::Complete) {
+                keep(lock(&tape).take().as_deref(), lock(&told).usage);
             }
         }));
     }

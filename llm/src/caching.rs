@@ -10,17 +10,28 @@ use throughline::cache::Keep;
 use throughline::{Bill, Caching, Context, Error, Key, KeyBuilder, Kind, Pricing, Result};
 
 use crate::answer::{Answer, ChatStream, Completion};
-use crate::openai::{ChatRequest, Usage};
+use crate::openai::{ChatRequest, Sampling, Usage};
 use crate::prices::PriceTable;
 
-/// Caches answers under everything in the request that can change them. A stream that has been read to its end is
-/// kept as it was, and replayed at once to whoever asks for one like it.
+/// Caches answers under everything in the request that can change them, each tenant's for itself. A stream that has
+/// been read to its end is kept as it was, and replayed at once to whoever asks for one like it.
+///
+/// The tenant is the tag [`TENANT`] of the context. A request is not cached that says `store: false`; nor, unless it has
+/// a `seed`, one that asks for several choices, or for a temperature above [`ChatCaching::max_temperature`].
 #[derive(Clone, Debug)]
 pub struct ChatCaching {
     prices: Arc<PriceTable>,
     tags: Vec<String>,
     metadata: Vec<String>,
+    max_temperature: f64,
+    shared: bool,
 }
+
+/// The tag of a context that says whose request it is.
+pub const TENANT: &str = "tenant";
+
+/// What providers take for the temperature of a request that says none.
+const USUAL_TEMPERATURE: f64 = 1.0;
 
 /// Charges answers by their usage, at the price of the model that gave them and of the route to compare with.
 /// Where a fallback inside the route has answered, that is not the route's own model.
@@ -52,7 +63,30 @@ impl ChatCaching {
     /// Values what is saved by `prices`.
     #[must_use]
     pub fn new(prices: Arc<PriceTable>) -> Self {
-        Self { prices, tags: Vec::new(), metadata: Vec::new() }
+        let (tags, metadata) = (Vec::new(), Vec::new());
+        Self { prices, tags, metadata, max_temperature: USUAL_TEMPERATURE, shared: false }
+    }
+
+    /// Caches no request that asks for a higher temperature: who raises it wants another answer each time. A
+    /// request that says nothing counts as 1, which is what providers take. Default: 1.
+    #[must_use]
+    pub fn max_temperature(mut self, most: f64) -> Self {
+        self.max_temperature = most;
+        self
+    }
+
+    /// Gives all tenants the same answers. Default: each has its own.
+    #[must_use]
+    pub fn shared_by_all(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// Whether a request may have the answer that another one like it has got.
+    fn may_repeat(&self, sampling: Sampling) -> bool {
+        let drawn = sampling.choices.is_some_and(|choices| choices > 1.0)
+            || sampling.temperature.unwrap_or(USUAL_TEMPERATURE) > self.max_temperature;
+        !sampling.is_not_to_be_kept && (sampling.is_seeded || !drawn)
     }
 
     /// Keeps answers apart by these tags of the context and entries of the request's metadata: what a
@@ -71,9 +105,13 @@ fn maybe(key: KeyBuilder, value: Option<&str>) -> KeyBuilder {
 
 impl Caching<ChatRequest, Answer> for ChatCaching {
     fn key(&self, request: &ChatRequest, cx: &Context, key: KeyBuilder) -> Option<Key> {
-        let tenant = cx.tag("tenant").unwrap_or_default();
+        if !self.may_repeat(request.sampling()) {
+            return None;
+        }
+        let tenant = if self.shared { None } else { cx.tag(TENANT) };
         let form = [u8::from(request.stream()), u8::from(request.stream() && request.wants_stream_usage())];
-        let key = key.text(tenant).part(&form).part(&request.canonical()?);
+        let key = key.part(&[u8::from(tenant.is_some())]).tenant(tenant.unwrap_or_default());
+        let key = key.part(&form).part(&request.canonical()?);
         let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
         let key = self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name)));
         Some(key.build())
@@ -87,25 +125,23 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
     fn record(&self, answer: &mut Answer, keep: Keep) -> bool {
         let Answer::Stream(stream) = answer else { return false };
         let model = Arc::clone(stream.model());
-        stream.record(MAX_STREAM_BYTES, move |events, usage| {
+        stream.record(MAX_STREAM_BYTES.min(keep.most()), move |events, usage| {
             let head = Head { model: Cow::Borrowed(&model), usage, stream: true };
-            if let Some(value) = head.with(events) {
-                keep(value);
+            match events {
+                Some(events) => {
+                    if let Some(value) = head.with(events) {
+                        keep.value(value);
+                    }
+                }
+                None => keep.too_large(),
             }
         });
         true
     }
 
-    fn decode(&self, mut value: Bytes) -> Result<Answer> {
-        let corrupt = |message| Error::new(Kind::Store, message);
-        let sum = value.split_to(CHECKSUM_BYTES.min(value.len()));
-        if *sum != checksum(&value) {
-            return Err(corrupt("the stored answer is damaged"));
-        }
-        let end = memchr::memchr(b'\n', &value).ok_or_else(|| corrupt("the stored answer has no head"))?;
-        let head: Head<'_> = serde_json::from_slice(&value[..end])
-            .map_err(|error| corrupt("the stored answer has another version's head").because(error))?;
-        let (content, model) = (value.slice(end + 1..), head.model.into());
+    fn decode(&self, value: Bytes) -> Result<Answer> {
+        let (head, content) = parts(value)?;
+        let model = head.model.into();
         Ok(match head.stream {
             true => Answer::Stream(ChatStream::replay(content, model, head.usage)),
             false => Answer::Full(Completion::new(content, model, head.usage)),
@@ -118,6 +154,39 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
             Answer::Stream(stream) => self.prices.cost(stream.model(), &stream.usage()?),
         }
     }
+}
+
+/// An answer as a store has it, for people to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredAnswer {
+    /// The model that has answered.
+    pub model: String,
+    /// Whether it is the events of a stream.
+    pub stream: bool,
+    /// The body, or the events.
+    pub content: Bytes,
+}
+
+/// What [`ChatCaching`] has stored as `value`.
+///
+/// # Errors
+/// When it is not whole, or no answer.
+pub fn stored_answer(value: Bytes) -> Result<StoredAnswer> {
+    let (head, content) = parts(value)?;
+    Ok(StoredAnswer { model: head.model.into_owned(), stream: head.stream, content })
+}
+
+fn parts(mut value: Bytes) -> Result<(Head<'static>, Bytes)> {
+    let corrupt = |message| Error::new(Kind::Store, message);
+    let sum = value.split_to(CHECKSUM_BYTES.min(value.len()));
+    if *sum != checksum(&value) {
+        return Err(corrupt("the stored answer is damaged"));
+    }
+    let end = memchr::memchr(b'\n', &value).ok_or_else(|| corrupt("the stored answer has no head"))?;
+    let head: Head<'static> = serde_json::from_slice(&value[..end])
+        .map_err(|error| corrupt("the stored answer has another version's head").because(error))?;
+    Ok((head, value.slice(end + 1..)))
 }
 
 // === impl Head ===

@@ -19,7 +19,7 @@ pub mod simulated;
 pub mod sse;
 
 pub use answer::{Answer, ChatStream, Completion, Frame, StreamEnd};
-pub use caching::{ChatCaching, ChatPricing};
+pub use caching::{ChatCaching, ChatPricing, StoredAnswer, stored_answer};
 pub use chat::{Attempts, Chat, ChatConfig, ChatNote, ChatSignals, Spent, chat};
 pub use client::{ClientError, ClientErrorKind, HttpClient, MAX_ANSWER_BYTES, collect};
 pub use http_call::{HttpAnswer, HttpCall, HttpRequest, Refusal};

@@ -26,10 +26,12 @@ mod answer;
 mod canonical;
 mod peek;
 mod request;
+mod sampling;
 mod stream_watch;
 mod usage;
 
 pub use answer::{DONE, Delta, chunk, completion, error_body, usage_chunk};
 pub use request::{ChatRequest, Limits, RequestError};
+pub use sampling::Sampling;
 pub use stream_watch::{Chunk, StreamWatch};
 pub use usage::{Usage, usage};

@@ -36,14 +36,23 @@
 
 mod claim;
 mod config;
+#[cfg(feature = "disk")]
+pub mod disk;
+#[cfg(any(feature = "disk", feature = "redis"))]
+mod entries;
+#[cfg(any(feature = "disk", feature = "redis"))]
+mod envelope;
 mod flight;
 #[cfg(test)]
 mod flight_tests;
 mod guard;
 mod health;
 mod json;
+mod keep;
 mod key;
 mod memory;
+mod negative;
+mod policy;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod store;
@@ -72,13 +81,18 @@ use crate::workflow::Workflow;
 pub use claim::Claim;
 use claim::Turn;
 pub use config::CacheConfig;
+#[cfg(any(feature = "disk", feature = "redis"))]
+pub use entries::{Entries, Entry, Stored};
 use flight::Joined;
 use guard::Guarded;
 use health::STORE_UP;
 pub use health::{StoreDown, StoreHealth};
 pub use json::JsonCaching;
-pub use key::{Key, KeyBuilder};
+pub use keep::Keep;
+pub use key::{Key, KeyBuilder, Tag, tag};
 pub use memory::Memory;
+use negative::Negatives;
+pub use policy::{CachePolicy, CachedAge, NotCached};
 pub use store::{Found, Lifetime, Lookup, OnChange, Store};
 pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
@@ -132,12 +146,14 @@ labels! {
         Stale = "stale",
         /// Another run's answer was waited for.
         Coalesced = "coalesced",
-        /// There is no key for this input, or the store is being left alone.
+        /// There is no key for this input, the caller wanted no cached answer, or the store is being left alone.
         Bypass = "bypass",
         /// The stored value could not be read: it was deleted and the workflow ran.
         Corrupt = "corrupt",
         /// The store failed and the workflow ran.
         Error = "error",
+        /// An error of late was given again.
+        Negative = "negative",
     }
 }
 
@@ -157,6 +173,8 @@ labels! {
         KeyPanicked = "key_panicked",
         /// A value is being refreshed in the background.
         RefreshStarted = "refresh_started",
+        /// A value is being refreshed in the background before its time is over.
+        EarlyRefreshStarted = "early_refresh_started",
         /// An old value was served because the workflow failed.
         ServedOnError = "served_on_error",
     }
@@ -180,7 +198,7 @@ pub trait Caching<In, Out>: Send + Sync {
     /// When the bytes are not what [`Caching::encode`] made.
     fn decode(&self, value: Bytes) -> Result<Out>;
 
-    /// Has `keep` called with the bytes to store once the stream in `output` has been read to its end, so that
+    /// Gives `keep` the bytes to store once the stream in `output` has been read to its end, so that
     /// [`Caching::decode`] can replay it. Default: no stream is stored, which `false` says.
     fn record(&self, output: &mut Out, keep: Keep) -> bool {
         let _ = (output, keep);
@@ -193,9 +211,6 @@ pub trait Caching<In, Out>: Send + Sync {
         None
     }
 }
-
-/// Takes the bytes of a stream that is complete.
-pub type Keep = Box<dyn FnOnce(Bytes) + Send>;
 
 /// Answers from a store. Made by [`Workflow::cache`].
 pub struct Cache<P, C, S> {
@@ -213,7 +228,7 @@ pub struct CacheStats {
     pub hits: u64,
     /// Lookups that found nothing to use.
     pub misses: u64,
-    /// Runs without a key, or past a store that is being left alone.
+    /// Runs without a key, of callers that wanted no cached answer, or past a store that is being left alone.
     pub bypassed: u64,
     /// Stored values that could not be read. They count as misses too.
     pub corrupt: u64,
@@ -234,6 +249,7 @@ struct Counts {
 /// What a run of the cache writes down.
 #[derive(Debug, Default)]
 pub struct CacheNote {
+    policy: CachePolicy,
     outcome: Option<CacheOutcome>,
     saved_usd: Option<f64>,
 }
@@ -265,6 +281,8 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             ttl: config.ttl,
             jitter: config.jitter,
             kept: config.stale_while_revalidate.max(config.stale_if_error),
+            negatives: config.negative.clone().map(Negatives::new),
+            largest: config.largest,
         };
         let seed = KeyBuilder::scoped(&config.operation, config.schema, &config.scope);
         Workflow::from_stage(Cache { config, seed, work: Arc::new(work), counts: Counts::default() })
@@ -313,6 +331,13 @@ where
         })
     }
 
+    /// Whether a fresh value is refreshed now, so that not everybody does when its time is over.
+    fn is_due_early(&self, age: Duration, lifetime: Lifetime) -> bool {
+        // 1 minus a value below 1 is never 0, whose logarithm would be infinite.
+        let ahead = || -self.config.early * lifetime.computed_in.as_secs_f64() * (1.0 - fastrand::f64()).ln();
+        self.config.early > 0.0 && age.as_secs_f64() + ahead() >= lifetime.fresh.as_secs_f64()
+    }
+
     /// Writes down what the cache did, for the metrics and for whoever holds the context.
     fn note(cx: &Context, run: &mut Run<'_, Self>, outcome: CacheOutcome) {
         run.note.outcome = Some(outcome);
@@ -326,9 +351,26 @@ where
         output
     }
 
-    fn serve_on_error(&self, output: P::Out, cx: &Context, run: &mut Run<'_, Self>) -> P::Out {
+    fn serve_on_error(&self, output: P::Out, age: Duration, cx: &Context, run: &mut Run<'_, Self>) -> P::Out {
         run.event(CacheEvent::ServedOnError);
+        cx.state().insert(CachedAge(age));
         self.serve(output, CacheOutcome::Stale, cx, run)
+    }
+
+    /// What the caller wants, where it is asked.
+    fn policy(&self, cx: &Context) -> CachePolicy {
+        let asked = || cx.state().get::<CachePolicy>().map(|policy| *policy);
+        self.config.caller_policy.then(asked).flatten().unwrap_or_default()
+    }
+
+    /// The caller wants what is stored, and there is nothing for it.
+    fn refuse(cx: &Context, run: &mut Run<'_, Self>, outcome: CacheOutcome) -> Result<()> {
+        if !run.note.policy.is_only_if_cached() {
+            return Ok(());
+        }
+        Self::note(cx, run, outcome);
+        let error = Error::new(Kind::InvalidInput, "no value that the caller would take is cached");
+        Err(error.because(NotCached))
     }
 
     async fn pass(
@@ -338,8 +380,30 @@ where
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
+        Self::refuse(cx, run, outcome)?;
         Self::note(cx, run, outcome);
         run.outside(self.work.inner.execute(input, cx)).await
+    }
+
+    /// The caller wants an answer of its own. Others may wait for it, but it waits for nobody.
+    async fn renew(&self, key: Key, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
+        Self::refuse(cx, run, CacheOutcome::Bypass)?;
+        let lead = self.work.flights.try_lead(key);
+        let since = cx.clock().now();
+        let result = self.pass(CacheOutcome::Bypass, input, cx, run).await;
+        self.lead(lead, key, (result, since), None, cx, run).await
+    }
+
+    /// The error that this key has come to of late.
+    fn negative(&self, key: &Key, cx: &Context, policy: CachePolicy) -> Option<Error> {
+        let (error, age) = self.work.negatives.as_ref()?.get(key, cx.clock().now())?;
+        policy.takes(age).then_some(error)
+    }
+
+    /// The value past its time in place of an error that may pass.
+    fn in_place_of(&self, error: &Error, expired: &Option<Found>) -> Option<P::Out> {
+        let found = expired.as_ref().filter(|_| error.is_retryable())?;
+        self.work.caching.decode(found.value.clone()).ok()
     }
 
     /// No value can be served as it is: lead the flight, or wait for its leader.
@@ -347,11 +411,19 @@ where
         &self,
         key: Key,
         outcome: CacheOutcome,
-        expired: Option<Bytes>,
+        expired: Option<Found>,
         input: P::In,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
+        if let Some(error) = self.negative(&key, cx, run.note.policy) {
+            if let (Some(output), Some(found)) = (self.in_place_of(&error, &expired), &expired) {
+                return Ok(self.serve_on_error(output, found.age, cx, run));
+            }
+            Self::note(cx, run, CacheOutcome::Negative);
+            return Err(error);
+        }
+        Self::refuse(cx, run, outcome)?;
         let joined = run.upstream(cx.while_wanted(self.work.flights.join(key))).await;
         let joined = joined.inspect_err(|_| Self::note(cx, run, outcome))?;
         match joined {
@@ -360,16 +432,24 @@ where
                 // A value that does not survive its encoding: a run of one's own does not fail for it.
                 Err(_) => self.pass(outcome, input, cx, run).await,
             },
-            Joined::Landed(Landing::Expired(value)) => match self.work.caching.decode(value) {
-                Ok(output) => Ok(self.serve_on_error(output, cx, run)),
-                Err(_) => self.pass(outcome, input, cx, run).await,
-            },
+            Joined::Landed(Landing::Expired(found)) if run.note.policy.takes_stale() => {
+                match self.work.caching.decode(found.value) {
+                    Ok(output) => Ok(self.serve_on_error(output, found.age, cx, run)),
+                    Err(_) => self.pass(outcome, input, cx, run).await,
+                }
+            }
             Joined::Landed(Landing::Fatal(error)) => {
+                // It may be that the leader had nothing to fall back on, and this one has.
+                if let (Some(output), Some(found)) = (self.in_place_of(&error, &expired), &expired) {
+                    return Ok(self.serve_on_error(output, found.age, cx, run));
+                }
                 // An error is no answer: the hit rate must not gain by it.
                 Self::note(cx, run, outcome);
                 Err(error)
             }
-            Joined::Landed(Landing::Private) => self.pass(outcome, input, cx, run).await,
+            Joined::Landed(Landing::Private | Landing::Expired(_)) => {
+                self.pass(outcome, input, cx, run).await
+            }
             Joined::Leader(lead) => {
                 // Held until the value is stored, or will not be.
                 let _claim =
@@ -383,8 +463,9 @@ where
                             };
                         }
                     };
+                let since = cx.clock().now();
                 let result = self.pass(outcome, input, cx, run).await;
-                self.lead(lead, key, result, expired, cx, run).await
+                self.lead(Some(lead), key, (result, since), expired, cx, run).await
             }
         }
     }
@@ -417,31 +498,38 @@ where
     /// there is.
     async fn lead(
         &self,
-        lead: Lead,
+        lead: Option<Lead>,
         key: Key,
-        result: Result<P::Out>,
-        expired: Option<Bytes>,
+        (result, since): (Result<P::Out>, Tick),
+        expired: Option<Found>,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
-        if let (Err(error), Some(value)) = (&result, expired)
-            && error.is_retryable()
-            && let Ok(output) = self.work.caching.decode(value.clone())
+        if let Err(error) = &result
+            && let Some(output) = self.in_place_of(error, &expired)
+            && let Some(found) = expired
         {
-            lead.land(Landing::Expired(value));
-            return Ok(self.serve_on_error(output, cx, run));
+            self.work.learn(key, error, cx);
+            let age = found.age;
+            if let Some(lead) = lead {
+                lead.land(Landing::Expired(found));
+            }
+            return Ok(self.serve_on_error(output, age, cx, run));
         }
-        let (result, event) = self.work.settle(lead, key, result, stores(run), cx).await;
+        let (result, event) = self.work.settle(lead, key, (result, since), stores(run), cx).await;
         if let Some(event) = event {
             run.event(event);
         }
         result
     }
 
-    /// Replaces an old value in the background, unless that is under way already.
-    fn refresh(&self, key: Key, input: P::In, cx: &Context, run: &mut Run<'_, Self>) {
+    /// Replaces a value in the background, unless that is under way already or has failed of late for good.
+    fn refresh(&self, key: Key, event: CacheEvent, input: P::In, cx: &Context, run: &mut Run<'_, Self>) {
+        if self.negative(&key, cx, CachePolicy::new()).is_some() {
+            return;
+        }
         if let Some(lead) = self.work.flights.try_lead(key) {
-            run.event(CacheEvent::RefreshStarted);
+            run.event(event);
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
             let counts = stores(run);
             tokio::spawn(async move {
@@ -449,10 +537,11 @@ where
                 if claim == Claim::Theirs {
                     return;
                 }
+                let since = cx.clock().now();
                 let refresh = tokio::time::timeout(REFRESH_LIMIT, work.inner.execute(input, &cx));
                 let Ok(result) = refresh.await else { return };
                 // Nobody waits for a refresh; its failure leaves the old value in place.
-                if let (Ok(mut output), _) = work.settle(lead, key, result, counts, &cx).await
+                if let (Ok(mut output), _) = work.settle(Some(lead), key, (result, since), counts, &cx).await
                     && let Some(stream) = work.inner.stream(&mut output)
                 {
                     let _ = tokio::time::timeout(REFRESH_LIMIT, rest(stream)).await;
@@ -499,9 +588,15 @@ where
     }
 
     async fn run(&self, input: P::In, cx: &Context, run: &mut Run<'_, Self>) -> Result<P::Out> {
-        let Some(key) = self.key(&input, cx, run) else {
+        let policy = self.policy(cx);
+        run.note.policy = policy;
+        let key = if policy.is_no_store() { None } else { self.key(&input, cx, run) };
+        let Some(key) = key else {
             return self.pass(CacheOutcome::Bypass, input, cx, run).await;
         };
+        if policy.is_no_cache() {
+            return self.renew(key, input, cx, run).await;
+        }
         let now = cx.clock().now();
         let found = match self.work.store.get(&key, now).await {
             Ok(Lookup::Found(found)) => found,
@@ -509,21 +604,26 @@ where
             Ok(Lookup::Corrupt) => return self.replace(key, now, input, cx, run).await,
             Err(error) => return self.pass(without_store(&error), input, cx, run).await,
         };
-        let Lifetime { fresh, .. } = found.lifetime;
-        if found.age >= fresh.saturating_add(self.config.stale_while_revalidate) {
+        let (age, Lifetime { fresh, .. }) = (found.age, found.lifetime);
+        let within = |window| policy.takes_stale() && age < fresh.saturating_add(window);
+        let is_fresh = age < fresh && policy.takes(age);
+        if !is_fresh && !within(self.config.stale_while_revalidate) {
             // The store may have kept it for longer than this configuration allows.
-            let usable = found.age < fresh.saturating_add(self.config.stale_if_error);
-            let expired = usable.then_some(found.value);
+            let expired = within(self.config.stale_if_error).then_some(found);
             return self.fetch(key, CacheOutcome::Miss, expired, input, cx, run).await;
         }
         let Ok(output) = self.work.caching.decode(found.value) else {
             return self.replace(key, now, input, cx, run).await;
         };
-        if found.age < fresh {
-            return Ok(self.serve(output, CacheOutcome::Hit, cx, run));
+        cx.state().insert(CachedAge(age));
+        let due = match is_fresh {
+            true => self.is_due_early(age, found.lifetime).then_some(CacheEvent::EarlyRefreshStarted),
+            false => Some(CacheEvent::RefreshStarted),
+        };
+        if let Some(event) = due.filter(|_| !policy.is_only_if_cached()) {
+            self.refresh(key, event, input, cx, run);
         }
-        self.refresh(key, input, cx, run);
-        Ok(self.serve(output, CacheOutcome::Stale, cx, run))
+        Ok(self.serve(output, if is_fresh { CacheOutcome::Hit } else { CacheOutcome::Stale }, cx, run))
     }
 
     fn ended(&self, end: &End<'_, Self>) {
@@ -546,7 +646,7 @@ where
                 signals.hit_rate.record(seen.at, false);
                 signals.latency_miss.observe(seen.own.as_secs_f64(), seen.trace);
             }
-            CacheOutcome::Bypass | CacheOutcome::Error => {}
+            CacheOutcome::Bypass | CacheOutcome::Error | CacheOutcome::Negative => {}
         }
     }
 

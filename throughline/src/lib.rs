@@ -99,6 +99,7 @@
 //! |---|---|
 //! | `endpoint` | metrics on 127.0.0.1:9464, from a thread of its own |
 //! | `otlp` | traces to an OTLP receiver |
+//! | `disk` | a cache store in a file: [`cache::disk`] |
 //! | `redis` | a cache store on a Redis or Valkey server: [`cache::redis`] |
 //! | `testing` | scripted work, recorded telemetry, faults by chance: the module `testing` |
 //! | `tower` | tower services of workflows and workflows of tower services: the module `tower` |

@@ -322,7 +322,7 @@ async fn without_jitter_the_store_is_told_the_exact_time() {
         flow.run(input.into(), &recorder.context()).await.unwrap();
         let (_, lifetime) = *store.put.lock().unwrap().last().unwrap();
         let exact = Duration::from_millis(millis);
-        assert_eq!(lifetime, Lifetime { fresh: exact, kept: exact });
+        assert_eq!((lifetime.fresh, lifetime.kept), (exact, exact));
     }
 }
 

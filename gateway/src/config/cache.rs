@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use throughline::Kind;
 use toml::{Spanned, Value};
 
 use super::check::Check;
+use super::error::unknown;
 
 /// What a model's cache may keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +22,38 @@ pub(crate) struct CacheLimits {
     pub(crate) stale_while_revalidate: Duration,
     /// How long after the ttl an answer is given if no new one can be had. Default: 0 s.
     pub(crate) stale_if_error: Duration,
+    /// How eagerly answers are refreshed before their time, 0 to 10; not at 0. Default: 0.
+    pub(crate) early_refresh: f64,
+    /// Which errors are given again. Default: none.
+    pub(crate) negative: Option<Negative>,
+    /// The largest answer that is kept, in bytes. Default: what the store takes.
+    pub(crate) max_answer: Option<usize>,
+    /// Whether tenants are given each other's answers. Default: false.
+    pub(crate) shared: bool,
+    /// The highest temperature that is cached, 0 to 2. Default: 1.
+    pub(crate) max_temperature: f64,
+    /// Whether a request's `Cache-Control` is followed. Default: true.
+    pub(crate) cache_control: bool,
 }
+
+/// Errors that are given again without asking anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Negative {
+    /// Which, at least one.
+    pub(crate) errors: Vec<Kind>,
+    /// For how long. Above zero, at most 24 h.
+    pub(crate) ttl: Duration,
+}
+
+/// What can be given again: what says something of the request or of a provider that lasts.
+const REPEATABLE: [Kind; 6] = [
+    Kind::InvalidInput,
+    Kind::RateLimited,
+    Kind::Rejected,
+    Kind::CircuitOpen,
+    Kind::Upstream,
+    Kind::Internal,
+];
 
 /// Where answers are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +80,19 @@ pub(super) struct CacheFile {
     jitter: Option<Spanned<f64>>,
     stale_while_revalidate: Option<Spanned<Value>>,
     stale_if_error: Option<Spanned<Value>>,
+    early_refresh: Option<Spanned<f64>>,
+    negative: Option<NegativeFile>,
+    max_answer: Option<Spanned<Value>>,
+    scope: Option<Spanned<String>>,
+    max_temperature: Option<Spanned<f64>>,
+    cache_control: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+struct NegativeFile {
+    errors: Spanned<Vec<Spanned<String>>>,
+    ttl: Spanned<Value>,
 }
 
 // === impl CacheFile ===
@@ -65,11 +111,27 @@ impl CacheFile {
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
+            early_refresh: check.number(
+                "early_refresh",
+                self.early_refresh.as_ref(),
+                0.0..=10.0,
+                "a number from 0 to 10",
+                0.0,
+            ),
+            negative: self.negative.as_ref().map(|negative| negative.check(check)),
+            max_answer: self.max_answer.as_ref().map(|size| check.size("max_answer", Some(size), 1)),
+            shared: self.scope.as_ref().is_some_and(|scope| is_shared(scope, check)),
+            max_temperature: check.number(
+                "max_temperature",
+                self.max_temperature.as_ref(),
+                0.0..=2.0,
+                "a number from 0 to 2",
+                1.0,
+            ),
+            cache_control: self.cache_control.unwrap_or(true),
         }
     }
-}
 
-impl CacheFile {
     fn place(&self, check: &mut Check<'_>, stores: &[String]) -> Place {
         let memory = self.max_bytes(check);
         let Some(store) = &self.store else { return Place::Memory(memory) };
@@ -89,6 +151,40 @@ impl CacheFile {
             check.refuse(written.span(), format!("`max_bytes` is {bytes} bytes: it must be at least 64KiB"));
         }
         bytes
+    }
+}
+
+// === impl NegativeFile ===
+
+impl NegativeFile {
+    fn check(&self, check: &mut Check<'_>) -> Negative {
+        if self.errors.get_ref().is_empty() {
+            check.refuse(
+                self.errors.span(),
+                "`errors` is empty: name at least one, such as \"invalid_input\"",
+            );
+        }
+        let errors = self.errors.get_ref().iter().filter_map(|written| {
+            let found = REPEATABLE.iter().find(|kind| kind.as_str() == written.get_ref()).copied();
+            if found.is_none() {
+                let allowed = REPEATABLE.iter().map(|kind| kind.as_str());
+                check.refuse(written.span(), unknown("error", written.get_ref(), "allowed", allowed));
+            }
+            found
+        });
+        let errors = errors.collect();
+        Negative { errors, ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO) }
+    }
+}
+
+fn is_shared(scope: &Spanned<String>, check: &mut Check<'_>) -> bool {
+    match scope.get_ref().as_str() {
+        "tenant" => false,
+        "all" => true,
+        other => {
+            check.refuse(scope.span(), unknown("scope", other, "allowed", ["tenant", "all"]));
+            false
+        }
     }
 }
 
@@ -129,6 +225,12 @@ mod tests {
             jitter: 0.1,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            early_refresh: 0.0,
+            negative: None,
+            max_answer: None,
+            shared: false,
+            max_temperature: 1.0,
+            cache_control: true,
         };
         assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
         assert_eq!(
@@ -145,9 +247,16 @@ mod tests {
             jitter: 0.5,
             stale_while_revalidate: Duration::from_secs(30),
             stale_if_error: Duration::from_secs(60),
+            early_refresh: 1.0,
+            negative: Some(Negative { errors: vec![Kind::InvalidInput], ttl: Duration::from_secs(5) }),
+            max_answer: Some(2048),
+            shared: true,
+            max_temperature: 0.0,
+            cache_control: false,
         };
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
-                    stale_if_error = \"1m\" }";
+                    stale_if_error = \"1m\", cache_control = false, scope = \"all\", max_temperature = 0, early_refresh = 1, \
+                    max_answer = \"2KiB\", negative = { errors = [\"invalid_input\"], ttl = \"5s\" } }";
         assert_eq!(cache(text), Some(expected));
     }
 
@@ -186,6 +295,26 @@ mod tests {
         assert_eq!(
             refusal("cache = { ttl = \"0s\" }"),
             "t.toml:2:17: `ttl` is 0s: write 1ms to 24h\n    2 | cache = { ttl = \"0s\" }\n      |                 ^^^^"
+        );
+    }
+
+    #[test]
+    fn an_error_that_is_not_to_be_given_again_is_refused() {
+        let said = refusal("cache = { ttl = \"1s\", negative = { errors = [\"timeout\"], ttl = \"1s\" } }");
+        let allowed = "(allowed: invalid_input, rate_limited, rejected, circuit_open, upstream, internal)";
+        assert!(said.starts_with(&format!("t.toml:2:46: unknown error `timeout` {allowed}\n")), "{said}");
+        let said = refusal("cache = { ttl = \"1s\", negative = { errors = [], ttl = \"1s\" } }");
+        assert!(said.starts_with("t.toml:2:45: `errors` is empty: name at least one"), "{said}");
+    }
+
+    #[test]
+    fn a_scope_that_nobody_knows_is_refused() {
+        let said = refusal("cache = { ttl = \"1s\", scope = \"tenants\" }");
+        assert!(
+            said.starts_with(
+                "t.toml:2:31: unknown scope `tenants`, did you mean `tenant`? (allowed: tenant, all)\n"
+            ),
+            "{said}"
         );
     }
 

@@ -288,6 +288,12 @@ impl<'a> Check<'a> {
     }
 }
 
+/// A number of bytes as sizes are written: `1000`, `64MiB`.
+pub(crate) fn bytes(text: &str) -> Option<u64> {
+    let found = text.parse().ok().or_else(|| amount(text, SIZE_UNITS));
+    found.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| (1..=LARGEST).contains(bytes))
+}
+
 /// Reads a whole number and its unit. Negative numbers and those too large for any use are read too, so that
 /// they can be refused as what they are.
 fn amount(text: &str, units: &[(&str, u64)]) -> Option<i128> {

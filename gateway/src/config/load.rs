@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use throughline::cache::redis::RedisConfig;
 use toml::Spanned;
 
 use super::check::Check;
@@ -17,7 +16,7 @@ use super::model::{Model, ModelFile, Named};
 use super::price::{self, Price, PriceFile};
 use super::provider::{Provider, ProviderFile};
 use super::server::{Server, ServerFile, Telemetry, TelemetryFile};
-use super::store::StoreFile;
+use super::store::{Store, StoreFile};
 use super::trace_context::{Kind, TraceContext, TraceContextFile};
 
 /// Everything that the configuration file says, defaults filled in.
@@ -38,7 +37,7 @@ pub(crate) struct Config {
     /// Prices that replace or add to the built-in ones, by the model's name at its provider.
     pub(crate) prices: BTreeMap<String, Price>,
     /// The stores that models can keep answers in, by name.
-    pub(crate) stores: BTreeMap<String, RedisConfig>,
+    pub(crate) stores: BTreeMap<String, Store>,
     /// The models that clients can ask for, by name; at least one.
     pub(crate) models: BTreeMap<String, Model>,
     /// What tells its parts from those of another configuration.
@@ -294,6 +293,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "prices.p",
             "stores.s",
             "stores.s.redis",
+            "stores.s.disk",
             "models.m",
             "models.m.cache",
             "models.m.timeout",

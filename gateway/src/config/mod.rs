@@ -11,6 +11,7 @@
 mod cache;
 mod check;
 mod circuit_breaker;
+mod disk;
 pub(crate) mod document;
 mod error;
 mod hedge;
@@ -39,7 +40,7 @@ mod trace_context;
 mod fixture;
 
 pub(crate) use cache::{CacheLimits, Place};
-pub(crate) use check::Check;
+pub(crate) use check::{Check, bytes};
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use error::{ConfigErrors, nearest};
 pub(crate) use load::Config;
@@ -50,5 +51,6 @@ pub(crate) use provider::Provider;
 pub(crate) use retry::Retries;
 pub(crate) use route::{Condition, Route, Rule};
 pub(crate) use server::Server;
+pub(crate) use store::Store;
 pub(crate) use timeout::TimeLimit;
 pub(crate) use trace_context::Inbound;

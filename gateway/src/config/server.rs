@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use http::HeaderName;
+use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use throughline::telemetry::EndpointSecurity;
 use toml::{Spanned, Value};
@@ -29,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) header_timeout: Duration,
     /// How long a shutdown waits for requests under way. Above zero. Default: 10 s.
     pub(crate) drain_timeout: Duration,
+    /// The request header that says whose request it is. Default: authorization.
+    pub(crate) tenant_header: HeaderName,
 }
 
 /// What the telemetry is called and where it is served.
@@ -59,6 +63,7 @@ pub(super) struct ServerFile {
     max_connections: Option<Spanned<i64>>,
     header_timeout: Option<Spanned<Value>>,
     drain_timeout: Option<Spanned<Value>>,
+    tenant_header: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -150,6 +155,7 @@ impl ServerFile {
             ),
             header_timeout: check.timeout("header_timeout", self.header_timeout.as_ref(), seconds(10)),
             drain_timeout: check.timeout("drain_timeout", self.drain_timeout.as_ref(), seconds(10)),
+            tenant_header: self.tenant_header.map_or(AUTHORIZATION, |header| check.header(&header)),
         }
     }
 }
@@ -200,6 +206,7 @@ mod tests {
                 max_connections: 4096,
                 header_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(10),
+                tenant_header: AUTHORIZATION,
             }
         );
         let telemetry = config.telemetry;
@@ -214,6 +221,7 @@ mod tests {
         let config = accepted(
             "[server]\nlisten = \"[::1]:1\"\nmax_body = \"1KiB\"\nmax_json_depth = 3\nmax_messages = 4\n\
              max_connections = 5\n             header_timeout = \"5s\"\ndrain_timeout = \"6ms\"\n\
+             tenant_header = \"X-Team\"\n\
              [telemetry]\nservice_name = \"a b\"\nmetrics_listen = \"127.0.0.2:0\"\n\
              keep_errors = true\nkeep_slower_than = \"2s\"\n",
         );
@@ -228,6 +236,7 @@ mod tests {
                 max_connections: 5,
                 header_timeout: Duration::from_secs(5),
                 drain_timeout: Duration::from_millis(6),
+                tenant_header: HeaderName::from_static("x-team"),
             }
         );
         assert_eq!(config.telemetry.service_name, "a b");

@@ -1,4 +1,4 @@
-//! `[stores.NAME.redis]`: where answers can be kept that several gateways share.
+//! `[stores.NAME]`: where answers can be kept. `[stores.NAME.redis]`, where several gateways share them, is read here.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,10 +6,12 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use throughline::ConfigError;
+use throughline::cache::disk::DiskConfig;
 use throughline::cache::redis::RedisConfig;
 use toml::{Spanned, Value};
 
 use super::check::Check;
+use super::disk::DiskFile;
 use super::{read, secret};
 
 /// The longest file of certificates, in bytes.
@@ -18,10 +20,20 @@ const LONGEST: u64 = 1024 * 1024;
 /// How long a claim of a gateway that is gone is respected.
 const LEASE: Duration = Duration::from_secs(3);
 
+/// A place for answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Store {
+    /// On a server.
+    Redis(RedisConfig),
+    /// In a file.
+    Disk(DiskConfig),
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct StoreFile {
     redis: Option<RedisFile>,
+    disk: Option<DiskFile>,
 }
 
 #[derive(Deserialize)]
@@ -52,15 +64,33 @@ struct SentinelFile {
 // === impl StoreFile ===
 
 impl StoreFile {
-    /// Checks the one kind that there is.
-    pub(super) fn check(self, check: &mut Check<'_>, name: &Spanned<String>) -> RedisConfig {
+    /// Checks the one kind that is written.
+    pub(super) fn check(self, check: &mut Check<'_>, name: &Spanned<String>) -> Store {
         let stand_in = || RedisConfig::new("redis://127.0.0.1").expect("it is an address");
-        let Some(redis) = self.redis else {
-            let problem = format!("store `{0}` has no kind: write [stores.{0}.redis]", name.get_ref());
-            check.refuse(name.span(), problem);
-            return stand_in();
-        };
-        redis.check(check, name, stand_in()).name(name.get_ref())
+        match (self.redis, self.disk) {
+            (Some(redis), None) => Store::Redis(redis.check(check, name, stand_in()).name(name.get_ref())),
+            (None, Some(disk)) => Store::Disk(disk.check(check).name(name.get_ref())),
+            (redis, _) => {
+                let kinds = if redis.is_some() { "two kinds" } else { "no kind" };
+                let wanted = format!("[stores.{0}.redis] or [stores.{0}.disk]", name.get_ref());
+                check.refuse(name.span(), format!("store `{}` has {kinds}: write {wanted}", name.get_ref()));
+                Store::Redis(stand_in())
+            }
+        }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Where it is, in words.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Redis(config) => format!("{}, keys {}:*", config.shown(), config.prefix()),
+            Self::Disk(config) => {
+                format!("{}, at most {} bytes", config.path().display(), config.max_bytes())
+            }
+        }
     }
 }
 
@@ -209,7 +239,10 @@ mod tests {
     use crate::config::fixture::{accepted, refused};
 
     fn store(text: &str) -> RedisConfig {
-        accepted(&format!("[stores.shared.redis]\n{text}")).stores["shared"].clone()
+        match &accepted(&format!("[stores.shared.redis]\n{text}")).stores["shared"] {
+            Store::Redis(config) => config.clone(),
+            Store::Disk(config) => panic!("a server was written: {config:?}"),
+        }
     }
 
     /// The first line of what is said about a store.
@@ -274,9 +307,11 @@ mod tests {
     fn a_store_without_a_kind_is_refused() {
         let said = refused("[stores.shared]\n");
         assert!(
-            said.starts_with("t.toml:1:9: store `shared` has no kind: write [stores.shared.redis]\n"),
+            said.starts_with("t.toml:1:9: store `shared` has no kind: write [stores.shared.redis] or [stores.shared.disk]\n"),
             "{said}"
         );
+        let both = refused("[stores.s.redis]\nurl = \"redis://h\"\n[stores.s.disk]\npath = \"a\"\n");
+        assert!(both.starts_with("t.toml:1:9: store `s` has two kinds: write [stores.s.redis] or"), "{both}");
     }
 
     #[test]

@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(
             refused("[server]\nlisen = \"127.0.0.1:80\"\n"),
             "t.toml:2:1: unknown key `lisen`, did you mean `listen`? (allowed: listen, \
-             allow_public_without_auth, max_body, max_json_depth, max_messages, max_connections, header_timeout, drain_timeout)\n    \
+             allow_public_without_auth, max_body, max_json_depth, max_messages, max_connections, header_timeout, drain_timeout, tenant_header)\n    \
              2 | lisen = **************\n      | ^^^^^"
         );
         assert_eq!(

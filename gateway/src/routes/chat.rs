@@ -4,17 +4,19 @@
 //! fallbacks, attempts, provider) -> answer whole or streamed, and say in headers what happened.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use throughline::cache::{CachePolicy, CachedAge};
 use throughline::fallback::AnsweredBy;
 use throughline::telemetry::Label as _;
-use throughline::{CacheOutcome, Context, RouteTaken};
+use throughline::{CacheOutcome, Context, Node, RouteTaken};
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::{Answer, Attempts, Spent};
 
+use crate::cache_control;
 use crate::config::PRIMARY;
 use crate::errors::ApiError;
 use crate::exchange::Reply;
@@ -66,6 +68,7 @@ async fn converse(
     request: Request<Body>,
     cx: &Context,
 ) -> Result<Answer, ApiError> {
+    let wanted = cache_control::policy(request.headers());
     let body = cx.elsewhere(receive(request.into_body(), served.max_body)).await?;
     let request = ChatRequest::parse(body, &served.limits)?;
     let model = served
@@ -74,6 +77,12 @@ async fn converse(
         .ok_or_else(|| ApiError::unknown_model(request.model(), served.models.keys().map(String::as_str)))?;
     if gateway.logs.access {
         cx.state().insert(Asked(request.model().into()));
+    }
+    if wanted != CachePolicy::new() {
+        if wanted.is_only_if_cached() && !has_cache(&model.describe()) {
+            return Err(ApiError::not_cached());
+        }
+        cx.state().insert(wanted);
     }
     // There before anything is tried, so that attempts side by side count together.
     cx.state().insert(Attempts::default());
@@ -89,6 +98,22 @@ async fn converse(
         requests::failed(&error, cx);
         ApiError::from(&error)
     })
+}
+
+/// Whether answers of this workflow are kept anywhere.
+fn has_cache(part: &Node) -> bool {
+    part.primitive() == "cache" || part.children().iter().any(has_cache)
+}
+
+/// What a client is told of the cache. That a stored answer could not be read, that the store has failed, or that it was
+/// an error that was given again, is for the operator: the metrics and the log say it.
+fn told(outcome: CacheOutcome) -> &'static str {
+    match outcome {
+        CacheOutcome::Corrupt => CacheOutcome::Miss.as_str(),
+        CacheOutcome::Error => CacheOutcome::Bypass.as_str(),
+        CacheOutcome::Negative => CacheOutcome::Hit.as_str(),
+        other => other.as_str(),
+    }
 }
 
 /// Leaves the tokens of an answer for the line about the request.
@@ -143,7 +168,10 @@ fn tell(headers: &mut HeaderMap, cx: &Context) {
     }
     if let Some(outcome) = state.get::<CacheOutcome>() {
         requests::cached(*outcome, cx);
-        put(CACHE, outcome.as_str());
+        put(CACHE, told(*outcome));
+        if let (CacheOutcome::Hit | CacheOutcome::Stale, Some(age)) = (*outcome, state.get::<CachedAge>()) {
+            put(AGE, &age.0.as_secs().to_string());
+        }
     }
     let attempts = state.get::<Attempts>().map_or(0, |attempts| attempts.count());
     put(ATTEMPTS, &attempts.to_string());

@@ -100,6 +100,17 @@ impl Launch {
         self
     }
 
+    /// Lets it write no file beyond so many bytes, as a full disk does.
+    pub(crate) fn with_largest_file(mut self, bytes: u64) -> Self {
+        let script = format!("ulimit -f {}; trap '' XFSZ; exec \"$0\" \"$@\"", bytes / 512);
+        let mut limited = Command::new("/bin/sh");
+        limited.args(["-c", &script]).arg(self.command.as_std().get_program());
+        limited.args(self.command.as_std().get_args()).env_clear().current_dir(self.directory.path());
+        limited.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command = limited;
+        self
+    }
+
     /// Gives it another standard error than one that is read.
     pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.command.stderr(stderr);

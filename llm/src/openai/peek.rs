@@ -12,6 +12,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::request::{Limits, RequestError};
+use super::sampling::Sampling;
 
 const MAX_MODEL_BYTES: usize = 256;
 
@@ -28,6 +29,7 @@ pub(super) struct Peek {
     pub(super) user: Option<String>,
     pub(super) metadata: Vec<(String, String)>,
     pub(super) stream_usage: StreamUsage,
+    pub(super) sampling: Sampling,
 }
 
 /// Where `stream_options.include_usage` stands, or where it would have to be put.
@@ -52,6 +54,9 @@ enum Field {
     MaxCompletionTokens,
     User,
     Metadata,
+    Temperature,
+    Seed,
+    Store,
     StreamOptions,
     Messages,
     #[serde(other)]
@@ -121,6 +126,12 @@ impl Peek {
             user: lenient(fields.get(Field::User)),
             metadata: read_metadata(fields.get(Field::Metadata)),
             stream_usage,
+            sampling: Sampling::read(
+                fields.get(Field::Temperature),
+                fields.get(Field::N),
+                fields.get(Field::Seed),
+                fields.get(Field::Store),
+            ),
         })
     }
 }
@@ -213,6 +224,9 @@ impl Field {
             Self::MaxCompletionTokens => "max_completion_tokens",
             Self::User => "user",
             Self::Metadata => "metadata",
+            Self::Temperature => "temperature",
+            Self::Seed => "seed",
+            Self::Store => "store",
             Self::StreamOptions => "stream_options",
             Self::Messages => "messages",
             Self::Other => "other",

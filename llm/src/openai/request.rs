@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::canonical;
 use super::peek::{Peek, StreamUsage};
+use super::sampling::Sampling;
 
 /// Bounds on what a request body may hold; its size in bytes is bounded where it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +174,12 @@ impl ChatRequest {
     #[must_use]
     pub fn max_tokens(&self) -> Option<u64> {
         self.peek.max_tokens
+    }
+
+    /// What it says of chance, and of being kept.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        self.peek.sampling
     }
 
     /// The end user that the client named.

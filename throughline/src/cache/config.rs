@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::error::ConfigError;
+use super::negative::NegativeRule;
+use crate::error::{ConfigError, Kind};
 
 /// How values are cached.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,10 @@ pub struct CacheConfig {
     pub(super) store_deadline: Duration,
     pub(super) schema: u32,
     pub(super) scope: String,
+    pub(super) caller_policy: bool,
+    pub(super) early: f64,
+    pub(super) negative: Option<NegativeRule>,
+    pub(super) largest: usize,
 }
 
 // === impl CacheConfig ===
@@ -40,6 +45,10 @@ impl CacheConfig {
             store_deadline: Duration::from_millis(20),
             schema: 0,
             scope: String::new(),
+            caller_policy: true,
+            early: 0.0,
+            negative: None,
+            largest: usize::MAX,
         })
     }
 
@@ -70,6 +79,48 @@ impl CacheConfig {
         self
     }
 
+    /// Refreshes a value in the background before its time is over, by chance: the dearer it was to compute and the
+    /// nearer its end, the more likely. Many processes then do not refresh it at the same moment. `eagerness` is the β of
+    /// XFetch (Vattani, Chierichetti and Lowenstein, 2015): 1 is what the paper finds best, more is earlier.
+    /// Default: 0, which is never.
+    ///
+    /// # Errors
+    /// When it is not between 0 and 10.
+    pub fn early_refresh(mut self, eagerness: f64) -> Result<Self, ConfigError> {
+        if !(0.0..=10.0).contains(&eagerness) {
+            return Err(ConfigError::refused("early refresh", format_args!("{eagerness}"), "from 0 to 10"));
+        }
+        self.early = eagerness;
+        Ok(self)
+    }
+
+    /// Gives an error of one of `kinds` again for `ttl`, without doing the work. It is held in this process's memory, of
+    /// which the last few thousand are; a value that is there is served all the same. Default: no error is.
+    ///
+    /// # Errors
+    /// When `ttl` is below a millisecond, there is no kind, or it is one that says nothing of the input:
+    /// [`Kind::Timeout`], [`Kind::Cancelled`] or [`Kind::Store`].
+    pub fn negative(
+        mut self,
+        kinds: impl IntoIterator<Item = Kind>,
+        ttl: Duration,
+    ) -> Result<Self, ConfigError> {
+        self.negative = Some(NegativeRule::new(kinds.into_iter().collect(), ttl)?);
+        Ok(self)
+    }
+
+    /// Stores no value of more bytes than this; it is counted as `too_large`. Default: what the store takes.
+    ///
+    /// # Errors
+    /// When it is zero.
+    pub fn largest_value(mut self, bytes: usize) -> Result<Self, ConfigError> {
+        if bytes == 0 {
+            return Err(ConfigError::refused("largest cached value", format_args!("0 bytes"), "more"));
+        }
+        self.largest = bytes;
+        Ok(self)
+    }
+
     /// How long one call to the store may take. Default: 20ms.
     ///
     /// # Errors
@@ -92,6 +143,13 @@ impl CacheConfig {
     /// Who shares a store shares answers only with the same scope. Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = scope.into();
+        self
+    }
+
+    /// Takes no notice of a [`CachePolicy`](crate::cache::CachePolicy): no caller decides what is served or stored.
+    /// Default: it is followed.
+    pub fn without_caller_policy(mut self) -> Self {
+        self.caller_policy = false;
         self
     }
 }

@@ -95,7 +95,7 @@ impl StoreHealth {
     }
 
     /// As [`StoreHealth::new`], for a store that finds out by itself when it works again: no run is made to try it.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(super) fn found_out_by_the_store(name: impl Into<String>) -> Self {
         Self { learns: Learns::ByItself, ..Self::new(name) }
     }
@@ -233,13 +233,13 @@ impl StoreHealth {
     }
 
     /// Completes once the store is to be left alone.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(super) async fn closed(&self) {
         self.closed.notified().await;
     }
 
     /// Whether there are no calls of this kind for now.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(super) fn is_closed(&self, call: Call) -> bool {
         self.breaker(call).lock().is_some()
     }

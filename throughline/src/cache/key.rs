@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// A cache key: 256 bits of BLAKE3, so that nobody can find two inputs with one key.
+use crate::error::ConfigError;
+
+/// A cache key: 192 bits of BLAKE3, so that nobody can find two inputs with one key, and 32 bits each by which the
+/// keys of a namespace and of a tenant can be told from others in a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
@@ -12,7 +15,18 @@ pub struct Key([u8; 32]);
 ///
 /// The name and the schema version of the cache are in it already.
 #[must_use = "call `build` to get the key"]
-pub struct KeyBuilder(blake3::Hasher);
+pub struct KeyBuilder {
+    hash: blake3::Hasher,
+    namespace: Tag,
+    tenant: Tag,
+}
+
+/// What keys of one namespace, or of one tenant, have in common. It stands for the name and does not tell it.
+pub type Tag = [u8; 4];
+
+/// Where the hash ends, and after it the namespace.
+const HASH: usize = 24;
+const NAMESPACE: usize = 28;
 
 // === impl Key ===
 
@@ -28,6 +42,49 @@ impl Key {
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// What it has in common with all keys of its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> Tag {
+        self.0[HASH..NAMESPACE].try_into().expect("it has four bytes")
+    }
+
+    /// What it has in common with all keys of its tenant; that of the empty name where none was given.
+    #[must_use]
+    pub fn tenant(&self) -> Tag {
+        self.0[NAMESPACE..].try_into().expect("it has four bytes")
+    }
+}
+
+/// The tag that keys of the namespace or the tenant of this name have.
+#[must_use]
+pub fn tag(name: &str) -> Tag {
+    *blake3::hash(name.as_bytes()).as_bytes().first_chunk().expect("the hash has 32 bytes")
+}
+
+/// As hexadecimal digits.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Reads what [`Key`] is displayed as.
+impl std::str::FromStr for Key {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let refused = || ConfigError::new("a key has 64 hexadecimal digits");
+        // `from_str_radix` takes a sign.
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(refused());
+        }
+        let mut key = [0; 32];
+        for (at, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| refused())?;
+        }
+        Ok(Self(key))
+    }
 }
 
 impl fmt::Debug for Key {
@@ -39,23 +96,31 @@ impl fmt::Debug for Key {
 // === impl KeyBuilder ===
 
 impl KeyBuilder {
-    pub(super) fn new(namespace: &str, schema: u32) -> Self {
+    /// A key in this namespace, for those who use a store without a cache: a cache begins its keys itself.
+    pub fn new(namespace: &str, schema: u32) -> Self {
         Self::scoped(namespace, schema, "")
     }
 
     pub(super) fn scoped(namespace: &str, schema: u32, scope: &str) -> Self {
         let version = [&schema.to_le_bytes(), scope.as_bytes()].concat();
-        Self(blake3::Hasher::new()).part(namespace.as_bytes()).part(&version)
+        let builder = Self { hash: blake3::Hasher::new(), namespace: tag(namespace), tenant: tag("") };
+        builder.part(namespace.as_bytes()).part(&version)
     }
 
     pub(super) fn copy(&self) -> Self {
-        Self(self.0.clone())
+        Self { hash: self.hash.clone(), namespace: self.namespace, tenant: self.tenant }
+    }
+
+    /// Adds whose value it is, by which it can be found in a store. Without it, it is nobody's.
+    pub fn tenant(mut self, tenant: &str) -> Self {
+        self.tenant = tag(tenant);
+        self.text(tenant)
     }
 
     /// Adds bytes.
     pub fn part(mut self, part: &[u8]) -> Self {
-        self.0.update(&(part.len() as u64).to_le_bytes());
-        self.0.update(part);
+        self.hash.update(&(part.len() as u64).to_le_bytes());
+        self.hash.update(part);
         self
     }
 
@@ -77,7 +142,10 @@ impl KeyBuilder {
     /// The key.
     #[must_use]
     pub fn build(self) -> Key {
-        Key(*self.0.finalize().as_bytes())
+        let mut key = *self.hash.finalize().as_bytes();
+        key[HASH..NAMESPACE].copy_from_slice(&self.namespace);
+        key[NAMESPACE..].copy_from_slice(&self.tenant);
+        Key(key)
     }
 }
 
@@ -108,7 +176,29 @@ mod tests {
         assert_eq!(builder().json(&forth).unwrap().build(), builder().json(&back).unwrap().build());
     }
 
+    #[test]
+    fn a_key_says_of_which_namespace_and_tenant_it_is_and_not_their_names() {
+        let key = builder().tenant("acme").text("question").build();
+        assert_eq!((key.namespace(), key.tenant()), (tag("answers"), tag("acme")));
+        assert_eq!(builder().build().tenant(), tag(""));
+        assert_eq!(Key::from_bytes(*key.as_bytes()), key);
+        assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
+        for wrong in ["", "3f", &"+1".repeat(32), &"é".repeat(32)] {
+            assert!(wrong.parse::<Key>().is_err(), "{wrong}");
+        }
+        assert_ne!(builder().tenant("a").text("b").build(), builder().tenant("b").text("a").build());
+    }
+
     proptest! {
+        #[test]
+        fn tenants_never_share_a_key(a: String, b: String, question: String) {
+            let hash = |tenant: &str| {
+                let key = builder().tenant(tenant).text(&question).build();
+                *key.as_bytes().first_chunk::<HASH>().unwrap()
+            };
+            prop_assert_eq!(a == b, hash(&a) == hash(&b));
+        }
+
         #[test]
         fn different_parts_give_different_keys(a: Vec<Vec<u8>>, b: Vec<Vec<u8>>) {
             let key = |parts: &[Vec<u8>]| parts.iter().fold(builder(), |key, part| key.part(part)).build();

@@ -34,7 +34,7 @@ mod claims;
 mod cluster;
 mod commands;
 mod config;
-mod envelope;
+mod entries;
 mod failure;
 mod link;
 mod node;
@@ -50,6 +50,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 
 use super::claim::Claim;
+use super::envelope;
 use super::health::{Call, StoreHealth};
 use super::key::{Key, KeyBuilder};
 use super::store::{Lifetime, Lookup, OnChange, Store};
@@ -61,6 +62,7 @@ use claims::Claims;
 use cluster::Cluster;
 use commands::{Answer, Useless};
 pub use config::RedisConfig;
+pub use entries::RedisEntries;
 use node::{Keeper, Node, Settings, Tries};
 use way::{Sentinels, Way};
 

@@ -20,6 +20,8 @@ pub struct Lifetime {
     pub fresh: Duration,
     /// Until this age it is kept, to be served stale.
     pub kept: Duration,
+    /// How long it took to compute: what is dear is refreshed earlier. Zero where that is not known.
+    pub computed_in: Duration,
 }
 
 /// A stored value.

@@ -84,8 +84,9 @@ impl<S: Store> Store for Tiered<S> {
         if let Lookup::Found(found) = &found
             && found.age < found.lifetime.fresh
         {
-            let Lifetime { fresh, kept } = found.lifetime;
-            let left = Lifetime { fresh: fresh - found.age, kept: kept.saturating_sub(found.age) };
+            let Lifetime { fresh, kept, computed_in } = found.lifetime;
+            let left =
+                Lifetime { fresh: fresh - found.age, kept: kept.saturating_sub(found.age), computed_in };
             self.near.memory.put(*key, found.value.clone(), left, now).await?;
             if self.near.changes_of(key).load(Ordering::SeqCst) != changes {
                 self.near.memory.forget(Some(key));
@@ -134,7 +135,11 @@ mod tests {
     use crate::cache::key::KeyBuilder;
     use crate::error::{Error, Kind};
 
-    const MINUTE: Lifetime = Lifetime { fresh: Duration::from_secs(60), kept: Duration::from_secs(60) };
+    const MINUTE: Lifetime = Lifetime {
+        fresh: Duration::from_secs(60),
+        kept: Duration::from_secs(60),
+        computed_in: Duration::ZERO,
+    };
     const DEADLINE: Duration = Duration::from_millis(20);
 
     struct Down;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::flight;
 use super::guard::Guarded;
 use super::key::Key;
-use super::store::{Lifetime, Store};
+use super::negative::Negatives;
+use super::store::{Found, Lifetime, Store};
 use super::{CacheEvent, Caching, Keep};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -23,8 +24,8 @@ pub(super) type Lead = flight::Lead<Key, Landing>;
 pub(super) enum Landing {
     /// The value, encoded.
     Value(Bytes),
-    /// A value past its time, encoded, because there was no new one.
-    Expired(Bytes),
+    /// A value past its time, because there was no new one.
+    Expired(Found),
     /// An error that another try would not cure, or did not.
     Fatal(Error),
     /// A value that is not to be shared: every follower goes its own way.
@@ -40,6 +41,8 @@ pub(super) struct Work<P, C, S> {
     pub(super) ttl: Duration,
     pub(super) jitter: f64,
     pub(super) kept: Duration,
+    pub(super) negatives: Option<Negatives>,
+    pub(super) largest: usize,
 }
 
 /// Where to count what becomes of a value after the run; empty when telemetry is off.
@@ -54,43 +57,62 @@ where
     S: Store + 'static,
 {
     /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
-    /// get it from the leader.
+    /// get it from the leader. Without a lead nobody is told. The work began at `since`.
     pub(super) async fn settle(
         self: &Arc<Self>,
-        lead: Lead,
+        lead: Option<Lead>,
         key: Key,
-        result: Result<P::Out>,
+        (result, since): (Result<P::Out>, Tick),
         counts: Counts,
         cx: &Context,
     ) -> (Result<P::Out>, Option<CacheEvent>) {
+        let land = |landing| {
+            if let Some(lead) = &lead {
+                lead.land(landing);
+            }
+        };
         let mut output = match result {
             Ok(output) => output,
             Err(error) => {
-                match error.kind() {
-                    Kind::Cancelled => drop(lead),
-                    _ if error.is_retryable() => lead.fail(Landing::Fatal(error.clone())),
-                    _ => lead.land(Landing::Fatal(error.clone())),
+                self.learn(key, &error, cx);
+                match (lead, error.kind()) {
+                    (None, _) | (_, Kind::Cancelled) => {}
+                    (Some(lead), _) if error.is_retryable() => lead.fail(Landing::Fatal(error.clone())),
+                    (Some(lead), _) => lead.land(Landing::Fatal(error.clone())),
                 }
                 return (Err(error), None);
             }
         };
+        if let Some(negatives) = &self.negatives {
+            negatives.forget(&key);
+        }
         if self.inner.stream(&mut output).is_some() {
             // A stream has one reader: whoever waits for it makes one of their own.
-            lead.land(Landing::Private);
-            let recorded = self.caching.record(&mut output, self.keep(key, counts, cx));
+            land(Landing::Private);
+            let recorded = self.caching.record(&mut output, self.keep(key, since, counts, cx));
             return (Ok(output), (!recorded).then_some(CacheEvent::NotCacheable));
         }
         let Some(value) = self.caching.encode(&output) else {
-            lead.land(Landing::Private);
+            land(Landing::Private);
             return (Ok(output), Some(CacheEvent::NotCacheable));
         };
-        lead.land(Landing::Value(value.clone()));
-        let event = self.put(key, value, cx.clock().now()).await;
+        land(Landing::Value(value.clone()));
+        let event = self.put(key, value, since, cx.clock().now()).await;
         (Ok(output), Some(event))
     }
 
-    async fn put(&self, key: Key, value: Bytes, now: Tick) -> CacheEvent {
-        match self.store.put(key, value, self.lifetime(), now).await {
+    /// Remembers an error that is to be given again.
+    pub(super) fn learn(&self, key: Key, error: &Error, cx: &Context) {
+        if let Some(negatives) = &self.negatives {
+            negatives.learn(key, error, cx.clock().now());
+        }
+    }
+
+    async fn put(&self, key: Key, value: Bytes, since: Tick, now: Tick) -> CacheEvent {
+        if value.len() > self.largest {
+            return CacheEvent::TooLarge;
+        }
+        match self.store.put(key, value, self.lifetime(now.since(since)), now).await {
             Ok(true) => CacheEvent::Stored,
             Ok(false) => CacheEvent::TooLarge,
             Err(_) => CacheEvent::StoreFailed,
@@ -98,11 +120,14 @@ where
     }
 
     /// Stores in the background, for the end of a stream is no place to wait.
-    fn keep(self: &Arc<Self>, key: Key, counts: Counts, cx: &Context) -> Keep {
+    fn keep(self: &Arc<Self>, key: Key, since: Tick, counts: Counts, cx: &Context) -> Keep {
         let (work, clock) = (Arc::clone(self), cx.clock());
-        Box::new(move |value| {
+        Keep::new(self.largest, move |value| {
             let put = async move {
-                let event = work.put(key, value, clock.now()).await;
+                let event = match value {
+                    Some(value) => work.put(key, value, since, clock.now()).await,
+                    None => CacheEvent::TooLarge,
+                };
                 if let Some((_, count)) = counts.iter().find(|(counted, _)| *counted == event) {
                     count.inc();
                 }
@@ -113,8 +138,8 @@ where
         })
     }
 
-    fn lifetime(&self) -> Lifetime {
+    fn lifetime(&self, computed_in: Duration) -> Lifetime {
         let fresh = self.ttl.saturating_sub(self.ttl.mul_f64(self.jitter * fastrand::f64()));
-        Lifetime { fresh, kept: fresh.saturating_add(self.kept) }
+        Lifetime { fresh, kept: fresh.saturating_add(self.kept), computed_in }
     }
 }

@@ -59,6 +59,23 @@ impl Tick {
             _ => Duration::ZERO,
         }
     }
+
+    /// The time `wait` after this one, on the same clock: for simulations, which let no time pass. On the processor's counter
+    /// it is exact to a millionth.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Tick {
+        Tick(match self.0 {
+            At::Monotonic(now) => At::Monotonic(now.saturating_add(counts(wait))),
+            At::Tokio(now) => At::Tokio(now + wait),
+        })
+    }
+}
+
+/// How far [`COUNTER`] gets in `time`.
+fn counts(time: Duration) -> u64 {
+    const MANY: u64 = 1 << 40;
+    let counts = time.as_nanos() * u128::from(MANY) / u128::from(COUNTER.delta_as_nanos(0, MANY).max(1));
+    u64::try_from(counts).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -70,6 +87,16 @@ mod tests {
         let start = Clock::Tokio.now();
         tokio::time::advance(Duration::from_secs(90)).await;
         assert_eq!(Clock::Tokio.now().since(start), Duration::from_secs(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_tick_is_later_by_what_was_asked_for() {
+        let hour = Duration::from_secs(3600);
+        for clock in [Clock::Monotonic, Clock::Tokio] {
+            let start = clock.now();
+            let later = start.after(hour).since(start);
+            assert!(later.abs_diff(hour) <= hour / 1_000_000, "{clock:?}: {later:?}");
+        }
     }
 
     #[test]

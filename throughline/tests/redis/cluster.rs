@@ -1,7 +1,8 @@
 //! A Redis Cluster: of three servers, one that hangs, one that is replaced, keys that move.
 
 use redis::aio::MultiplexedConnection;
-use throughline::cache::redis::RedisConfig;
+use throughline::cache::Entries as _;
+use throughline::cache::redis::{RedisConfig, RedisEntries};
 
 use crate::outages::{RUNS, goes_on, is_left_alone, recovers, works};
 use crate::rig::{DEADLINE, Rig, raw, seen, tell, try_tell, until};
@@ -103,6 +104,15 @@ async fn answers_are_spread_over_all_servers_and_shared() {
     assert_eq!((one.outcomes(), other.outcomes()), (seen(&[("miss", 60.0)]), seen(&[("hit", 60.0)])));
     let counts = [nodes.keys(0).await, nodes.keys(1).await, nodes.keys(2).await];
     assert!(counts.iter().all(|count| *count > 0) && counts.iter().sum::<usize>() == 60, "{counts:?}");
+    let mut entries = RedisEntries::connect(&nodes.config()).await.unwrap();
+    assert_eq!(entries.count().await.unwrap(), 60);
+    let mut removed = 0;
+    while let Some(page) = entries.next().await.unwrap() {
+        let found = entries.get(&page[0].key).await.unwrap();
+        assert!(found.is_some(), "it is on one of the servers");
+        removed += entries.remove(&page).await.unwrap();
+    }
+    assert_eq!((removed, nodes.keys(0).await + nodes.keys(1).await + nodes.keys(2).await), (60, 0));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod claims;
 mod cluster;
+mod entries;
 mod near;
 mod outages;
 mod proxy;

@@ -69,7 +69,7 @@ pub(super) fn set(name: &str, sealed: &[u8], kept: Duration) -> Cmd {
 
 /// Writes a value that is gone after a moment, to see whether writing works.
 pub(super) fn probe(key: &Key, name: &str) -> Cmd {
-    let lifetime = Lifetime { fresh: PROBE_KEPT, kept: PROBE_KEPT };
+    let lifetime = Lifetime { fresh: PROBE_KEPT, kept: PROBE_KEPT, computed_in: Duration::ZERO };
     set(name, &envelope::seal(key, &[], lifetime, wall_clock(), usize::MAX), PROBE_KEPT)
 }
 

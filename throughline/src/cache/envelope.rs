@@ -1,8 +1,8 @@
-//! What stands in Redis under a key: a value with all that a replica must know to trust it.
+//! What stands in a store outside of this process's memory: a value with all that another process must know to trust it.
 //!
 //! ```text
-//!  0   2       3     4        8          16     24    32      36
-//!  TL  version codec checksum stored at  fresh  kept  length  body
+//!  0   2       3     4        8          16     24    32      36           40
+//!  TL  version codec checksum stored at  fresh  kept  length  computed in  body
 //! ```
 //! Numbers are little-endian, times are milliseconds, `length` is that of the value before compression. The
 //! checksum is the CRC-32 of the key, of the four bytes before it and of all that follows: a value that was cut,
@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::key::Key;
-use crate::cache::store::{Found, Lifetime};
+use super::entries::Stored;
+use super::key::Key;
+use super::store::{Found, Lifetime};
 
 const MAGIC: [u8; 2] = *b"TL";
 /// Changes with the layout. It is in the names of the keys as well, so that replicas of two versions do not
 /// delete each other's values.
-pub(super) const VERSION: u8 = 1;
-const HEADER: usize = 36;
+pub(super) const VERSION: u8 = 2;
+pub(super) const HEADER: usize = 40;
 /// The largest value of all, whatever a header says.
 pub(super) const LARGEST: usize = 64 << 20;
 /// LZ4 cannot shrink anything further than to this part.
@@ -54,6 +55,8 @@ pub(super) fn seal(
     }
     let length = u32::try_from(value.len()).expect("a larger value is not stored");
     sealed.extend_from_slice(&length.to_le_bytes());
+    let computed_in = u32::try_from(lifetime.computed_in.as_millis()).unwrap_or(u32::MAX);
+    sealed.extend_from_slice(&computed_in.to_le_bytes());
     sealed.extend_from_slice(body);
     let sum = checksum(key, &sealed).to_le_bytes();
     sealed[4..8].copy_from_slice(&sum);
@@ -69,9 +72,8 @@ pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreada
     if !fits {
         return Err(Unreadable);
     }
-    let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("it has eight bytes"));
-    let (stored_at, fresh, kept) = (number(8), number(16), number(24));
-    let length = u32::from_le_bytes(header[32..].try_into().expect("it has four bytes")) as usize;
+    let Stored { age, lifetime, length } = said(header, now);
+    let length = usize::try_from(length).map_err(|_| Unreadable)?;
     let codec = header[3];
     let body = sealed.slice(HEADER..);
     let value = match codec {
@@ -79,11 +81,28 @@ pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreada
         LZ4 if length <= LARGEST.min(body.len().saturating_mul(SHRINKS_TO)) => unpack(&body, length)?,
         _ => return Err(Unreadable),
     };
-    Ok(Found {
-        value,
-        age: Duration::from_millis(now.saturating_sub(stored_at)),
-        lifetime: Lifetime { fresh: Duration::from_millis(fresh), kept: Duration::from_millis(kept) },
-    })
+    Ok(Found { value, age, lifetime })
+}
+
+/// What an envelope says that begins with `head`, without a look at its value.
+pub(super) fn peek(head: &[u8], now: u64) -> Option<Stored> {
+    let header =
+        head.first_chunk::<HEADER>().filter(|header| header[..2] == MAGIC && header[2] == VERSION)?;
+    Some(said(header, now))
+}
+
+fn said(header: &[u8; HEADER], now: u64) -> Stored {
+    let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("it has eight bytes"));
+    let half = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("it has four bytes"));
+    Stored {
+        age: Duration::from_millis(now.saturating_sub(number(8))),
+        lifetime: Lifetime {
+            fresh: Duration::from_millis(number(16)),
+            kept: Duration::from_millis(number(24)),
+            computed_in: Duration::from_millis(half(36).into()),
+        },
+        length: half(32).into(),
+    }
 }
 
 fn unpack(body: &[u8], length: usize) -> Result<Bytes, Unreadable> {
@@ -114,7 +133,11 @@ mod tests {
     use super::*;
     use crate::cache::key::KeyBuilder;
 
-    const MINUTE: Lifetime = Lifetime { fresh: Duration::from_secs(60), kept: Duration::from_secs(90) };
+    const MINUTE: Lifetime = Lifetime {
+        fresh: Duration::from_secs(60),
+        kept: Duration::from_secs(90),
+        computed_in: Duration::from_millis(1_500),
+    };
 
     fn key(n: u8) -> Key {
         KeyBuilder::new("answers", 0).part(&[n]).build()

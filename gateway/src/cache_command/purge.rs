@@ -1,0 +1,182 @@
+//! `throughline cache purge`: removes answers by key, tenant or model.
+
+use serde::Serialize;
+use throughline::cache::{Entry, Tag, tag};
+use throughline::{Key, Result};
+
+use super::Ended;
+use super::args::{Purge, Which};
+use super::open::{Opened, chosen, configuration, ended, failed, in_memory};
+use super::report::size;
+use crate::check::show;
+use crate::config::{Config, Store};
+use crate::logs::complain;
+
+/// What was removed from the stores, or would be.
+#[derive(Debug, Serialize)]
+pub(super) struct Removal<'a> {
+    pub(super) dry_run: bool,
+    pub(super) stores: Vec<Removed<'a>>,
+}
+
+/// What was removed from a store, or would be.
+#[derive(Debug, Serialize)]
+pub(super) struct Removed<'a> {
+    name: &'a str,
+    /// Entries that were looked at.
+    scanned: u64,
+    entries: u64,
+    bytes: u64,
+    /// Some of the keys, where nothing is removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<String>,
+}
+
+/// The most keys that are named.
+const NAMED: usize = 1_000;
+/// And to people.
+const SHOWN: usize = 10;
+
+/// A choice of entries.
+struct Filter {
+    keys: Vec<Key>,
+    prefix: Option<String>,
+    tenant: Option<Tag>,
+    model: Option<Tag>,
+}
+
+/// Purges the stores.
+///
+/// # Errors
+/// When the configuration is not good or a store fails; the others are purged all the same.
+pub(super) async fn run(args: &Purge) -> std::result::Result<(), Ended> {
+    let config = configuration(&args.stores)?;
+    let filter = Filter::new(&args.which);
+    let mut removal = Removal { dry_run: args.dry_run, stores: Vec::new() };
+    let mut failures = Vec::new();
+    for (name, store) in chosen(&config, &args.stores) {
+        match remove(name, store, args.dry_run, |entry| filter.fits(&entry.key)).await {
+            Ok(removed) => removal.stores.push(removed),
+            Err(error) => failures.push(failed(name, &error)),
+        }
+    }
+    removal.show(args.stores.json);
+    removal.warn(&config);
+    ended(&failures)
+}
+
+/// Removes what `fits`, or only counts it.
+pub(super) async fn remove<'a>(
+    name: &'a str,
+    store: &Store,
+    dry_run: bool,
+    fits: impl Fn(&Entry) -> bool,
+) -> Result<Removed<'a>> {
+    let mut store = Opened::new(store).await?;
+    let bar = store.bar(&format!("store {name}")).await;
+    let mut removed = Removed { name, scanned: 0, entries: 0, bytes: 0, keys: Vec::new() };
+    while let Some(page) = store.next().await? {
+        bar.inc(page.len() as u64);
+        removed.scanned += page.len() as u64;
+        let chosen: Vec<Entry> = page.into_iter().filter(&fits).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        removed.bytes += chosen.iter().map(|entry| entry.bytes).sum::<u64>();
+        if dry_run {
+            let left = NAMED - removed.keys.len();
+            removed.keys.extend(chosen.iter().take(left).map(|entry| entry.key.to_string()));
+            removed.entries += chosen.len() as u64;
+        } else {
+            removed.entries += store.remove(&chosen).await?;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(removed)
+}
+
+// === impl Filter ===
+
+impl Filter {
+    fn new(which: &Which) -> Self {
+        Self {
+            keys: which.key.clone(),
+            prefix: which.prefix.clone(),
+            tenant: which.tenant.as_deref().map(tag),
+            model: which.model.as_deref().map(tag),
+        }
+    }
+
+    /// Whether all that was given applies.
+    fn fits(&self, key: &Key) -> bool {
+        let digits = key.to_string();
+        (self.keys.is_empty() || self.keys.contains(key))
+            && self.prefix.as_ref().is_none_or(|prefix| digits.starts_with(prefix))
+            && self.tenant.is_none_or(|tenant| key.tenant() == tenant)
+            && self.model.is_none_or(|model| key.namespace() == model)
+    }
+}
+
+// === impl Removal ===
+
+impl Removal<'_> {
+    pub(super) fn show(&self, json: bool) {
+        if json {
+            show(&(serde_json::to_string_pretty(self).expect("texts and numbers serialise") + "\n"));
+            return;
+        }
+        let done = if self.dry_run { "would be removed" } else { "removed" };
+        for Removed { name, scanned, entries, bytes, keys } in &self.stores {
+            show(&format!("store {name}: {entries} of {scanned} entries {done}, {}\n", size(*bytes)));
+            keys.iter().take(SHOWN).for_each(|key| show(&format!("  {key}\n")));
+            if *entries > SHOWN as u64 && !keys.is_empty() {
+                show(&format!("  … and {} more\n", entries - SHOWN as u64));
+            }
+        }
+    }
+
+    /// Says where removed answers live on.
+    pub(super) fn warn(&self, config: &Config) {
+        if self.dry_run {
+            return;
+        }
+        for removed in self.stores.iter().filter(|removed| removed.entries > 0) {
+            let models: Vec<_> = in_memory(config, removed.name).collect();
+            if !models.is_empty() {
+                complain(&format!(
+                    "running gateways drop their copies of {} in memory at once if their user may `client tracking`, \
+                     and else when the ttl is over",
+                    models.join(", ")
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline::KeyBuilder;
+
+    use super::*;
+
+    fn which(tenant: Option<&str>, model: Option<&str>, prefix: Option<&str>) -> Filter {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let (tenant, model, prefix) = (owned(tenant), owned(model), owned(prefix));
+        Filter::new(&Which { key: Vec::new(), prefix, tenant, model })
+    }
+
+    #[test]
+    fn all_that_is_given_must_apply() {
+        let key = KeyBuilder::new("auto", 0).tenant("acme").text("hello").build();
+        let text = key.to_string();
+        let fits = |filter: Filter| filter.fits(&key);
+        assert!(fits(which(Some("acme"), Some("auto"), Some(&text[..8]))));
+        assert!(fits(which(Some("acme"), None, None)) && fits(which(None, Some("auto"), None)));
+        assert!(!fits(which(Some("acme"), Some("fast"), None)) && !fits(which(Some(""), Some("auto"), None)));
+        assert!(!fits(which(None, None, Some("00000000"))));
+        let one = Which { key: vec![key], prefix: None, tenant: None, model: None };
+        assert!(fits(Filter::new(&one)));
+        let other = Which { key: vec![KeyBuilder::new("a", 0).build()], ..one };
+        assert!(!fits(Filter::new(&other)));
+    }
+}
