@@ -109,14 +109,14 @@ async fn measure(
         }
         let passed = Clock::default().now().since(begun);
         times.sort_unstable();
-        let at = |share: f64| times[(((times.len() - 1) as f64) * share).round() as usize];
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
         rows.push(Row {
             store,
             tasks,
             rate: times.len() as f64 / passed.as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
-            longest: at(1.0),
+            p50: at(50),
+            p99: at(99),
+            longest: at(100),
             hits: flow.stage().stats().hits - before,
         });
     }

@@ -91,7 +91,7 @@ fn insert(store: &Memory, thread: u64, inserts: u64, bytes: usize) {
         // A generator of a few instructions: the store is what is measured.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let length =
-            if bytes == 0 { 64usize << (state >> 40 & 7) | (state >> 50) as usize % 64 } else { bytes };
+            if bytes == 0 { (64usize << ((state >> 40) & 7)) | ((state >> 50) as usize % 64) } else { bytes };
         let key = KeyBuilder::new("bench", 0).part(&[thread, n].map(u64::to_le_bytes).concat()).build();
         let value = vec![1; length].into_boxed_slice().into();
         let put = store.put(key, value, lifetime, Clock::Monotonic.now()).now_or_never();
