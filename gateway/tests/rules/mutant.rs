@@ -103,7 +103,7 @@ fn expression(line: &str) -> Vec<Mistake> {
         let mut add = |with: String| made.push((format!("{place}`{token}` -> `{with}`"), put(&with)));
         match token {
             number if number.starts_with(|c: char| c.is_ascii_digit()) => {
-                numbers(number).into_iter().for_each(&mut add)
+                numbers(number).into_iter().for_each(&mut add);
             }
             window if window.starts_with('[') && !filled => windows(window).into_iter().for_each(&mut add),
             labels if labels.starts_with('(') => fewer(labels).into_iter().for_each(&mut add),
@@ -113,7 +113,7 @@ fn expression(line: &str) -> Vec<Mistake> {
                 let to = |seconds: u64| format!("offset {seconds}s");
                 [seconds(window) / 2, seconds(window) * 2].map(to).into_iter().for_each(&mut add);
             }
-            word if !filled => instead(word).into_iter().map(|word| (*word).to_owned()).for_each(&mut add),
+            word if !filled => instead(word).iter().map(|word| (*word).to_owned()).for_each(&mut add),
             _ => {}
         }
     }
