@@ -87,6 +87,30 @@ async fn a_hundred_callers_at_once_run_the_work_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_thousand_identical_misses_run_the_work_once_and_a_leader_that_goes_at_any_point_costs_one_more() {
+    for leaves_after in
+        [None, Some(0), Some(1), Some(500), Some(999), Some(1_000)].map(|ms| ms.map(Duration::from_millis))
+    {
+        let (recorder, runs) = (Recorder::new(), Arc::default());
+        let flow = slow(config(), &runs, Ok);
+        let cx = recorder.context();
+        let leader = async {
+            let run = flow.run("hi".into(), &cx);
+            match leaves_after {
+                Some(after) => tokio::time::timeout(after, run).await.ok(),
+                None => Some(run.await),
+            }
+        };
+        let (_, others) = tokio::join!(leader, at_once(&flow, &recorder, 999));
+        let answers: Vec<u64> = others.into_iter().map(Result::unwrap).collect();
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "one answer for all, {leaves_after:?}");
+        let ran = runs.load(Ordering::Relaxed);
+        assert!(ran == 1 || (ran == 2 && leaves_after.is_some()), "{ran} runs, {leaves_after:?}");
+        assert_eq!(flow.stage().stats().computing, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn different_keys_do_not_wait_for_each_other() {
     let (recorder, runs) = (Recorder::new(), Arc::default());
     let flow = slow(config(), &runs, Ok);
