@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use throughline::telemetry::{Attribute, COMMON_ATTRIBUTES, Family, LabelSource, Reported, Shape, Stability};
 
-use crate::{exchange, logs, maturity};
+use crate::{exchange, logs, maturity, reload};
 
 /// Where the values of the gateway's own labels come from.
 static LABELS: &[LabelSource] = &[
@@ -94,7 +94,7 @@ fn code_list(words: &[&str]) -> String {
 
 impl Catalogue {
     fn new() -> Self {
-        let own = [exchange::FAMILIES, logs::FAMILIES, maturity::FAMILIES].concat();
+        let own = [exchange::FAMILIES, logs::FAMILIES, maturity::FAMILIES, reload::FAMILIES].concat();
         let mut families: Vec<_> = throughline::telemetry::catalogue()
             .into_iter()
             .chain(throughline_llm::catalogue::families())

@@ -22,6 +22,7 @@ Examples:
   throughline serve --config throughline.toml
   throughline cache stats                   what do the stores hold?
   throughline maturity check                do the parts of a project hold what they claim?
+  throughline ops export ops                alerts, dashboards and runbooks, into ./ops
 
 Environment:
   THROUGHLINE_LOG=debug                     what is logged (default: info)
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Cache(crate::cache_command::args::Cache),
     /// Say how far each part of a project has come, by evidence
     Maturity(crate::maturity::args::Maturity),
+    /// Write what operations need, and ask a live Prometheus whether all of it can be seen
+    Ops(crate::ops::args::Ops),
     /// Start a gateway with simulated providers, drive traffic through it, and report
     Demo(Demo),
     /// Print what is reported: every metric, span and attribute
@@ -60,6 +63,9 @@ pub(crate) struct Catalogue {
 #[command(after_help = "\
 Without --config, `throughline.toml` in the working directory is used if it is there; otherwise the \
 built-in demonstration models (simulated, no key) are served.
+
+SIGHUP, or a change of the file, has the configuration read anew: requests under way end by the one that they \
+began with, and a file with a mistake changes nothing.
 
 Standard output gets two lines: where the gateway and where its metrics are. Ctrl-C or SIGTERM lets \
 requests in flight finish, delivers telemetry and exits with 0.")]
@@ -80,7 +86,7 @@ pub(crate) struct Log {
     pub(crate) log_format: Option<Format>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Listen {
     /// Serve on this address, port 0 for a free one; wins over a configuration
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]

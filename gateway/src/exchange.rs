@@ -25,6 +25,7 @@ use crate::gateway::Gateway;
 use crate::logs::current::{within, within_now};
 use crate::logs::{Access, requests};
 use crate::routes::Route;
+use crate::served::Served;
 
 static REQUESTS: Family =
     Family::counter("gateway_requests", "Requests of clients, by route and status code", &["route", "code"]);
@@ -68,6 +69,12 @@ pub(crate) struct Exchange {
     gateway: Arc<Gateway>,
 }
 
+/// A request, and what is served to it.
+pub(crate) struct Received {
+    pub(crate) request: Request<Body>,
+    pub(crate) served: Arc<Served>,
+}
+
 /// What a route answers.
 pub(crate) enum Reply {
     /// Everything.
@@ -107,7 +114,7 @@ impl Exchange {
 }
 
 impl Stage for Exchange {
-    type In = Request<Body>;
+    type In = Received;
     type Out = Response<Body>;
     type Outcome = Ended;
     type Event = NoEvents;
@@ -137,7 +144,7 @@ impl Stage for Exchange {
 
     async fn run(
         &self,
-        request: Request<Body>,
+        Received { request, served }: Received,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<Response<Body>> {
@@ -152,7 +159,7 @@ impl Stage for Exchange {
         run.attribute("http.request.method", self.route.method());
         run.attribute("http.route", self.route.path());
         let mut access = self.gateway.logs.access.then(|| Access::begin(self.route, cx));
-        let reply = within(cx.span(), self.route.answer(&self.gateway, request, cx)).await;
+        let reply = within(cx.span(), self.route.answer(&self.gateway, &served, request, cx)).await;
         let status = match &reply {
             Reply::Whole(response) => response.status(),
             Reply::Streamed(head, _) => head.status(),

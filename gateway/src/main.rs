@@ -13,8 +13,12 @@ mod gateway;
 mod inbound;
 mod logs;
 mod maturity;
+mod ops;
+mod parts;
+mod reload;
 mod routes;
 mod serve;
+mod served;
 mod server;
 mod stores;
 mod tenant;
@@ -68,12 +72,17 @@ fn run(command: &Command) -> Result<(), Failure> {
             maturity::Ended::Refused(message) => refused(message),
             maturity::Ended::Failed(message) => failed(message),
         }),
+        Command::Ops(args) => ops::run(args).map_err(|ended| match ended {
+            ops::Ended::Refused(message) => refused(message),
+            ops::Ended::Failed(message) => failed(message),
+        }),
         Command::Serve(args) => {
-            let config = serve::configuration(args.config.as_deref(), &args.listen).map_err(refused)?;
+            let source = serve::source(args.config.as_deref());
+            let config = serve::configuration(source.path.as_deref(), &args.listen).map_err(refused)?;
             let logs = Logs::start(&config.log, args.log.log_format, false);
             logged(&logs, || {
                 let built = built(&config)?;
-                block_on(serve::serve(&config, built, &args.listen, &logs)).map_err(failed)
+                block_on(serve::serve(source, config, built, &args.listen, &logs)).map_err(failed)
             })
         }
         Command::Demo(args) => {

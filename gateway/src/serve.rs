@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::telemetry::{Degraded, Telemetry};
-use throughline_llm::openai::Limits;
+use throughline::telemetry::Telemetry;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -16,8 +15,10 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::logs::Logs;
 use crate::maturity::Watch;
+use crate::reload::{self, Source};
+use crate::served::Served;
 use crate::server::Server;
-use crate::workflows::{self, Workflows};
+use crate::workflows::Workflows;
 
 /// How long telemetry may take to deliver what it holds.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -38,15 +39,20 @@ pub(crate) struct Running {
     server: JoinHandle<()>,
 }
 
-/// Reads `file`, or what is used when none is named, to be served on `listen`.
+/// The file that is read when `file` is named or not.
+pub(crate) fn source(file: Option<&Path>) -> Source {
+    // A link to nowhere is there: it is an error and no reason to serve something else.
+    let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.symlink_metadata().is_ok()));
+    Source::new(found.map(Path::to_owned))
+}
+
+/// Reads `file`, or the built-in configuration, to be served on `listen`.
 ///
 /// # Errors
 /// Everything that is wrong with it, to be shown as it is.
 pub(crate) fn configuration(file: Option<&Path>, listen: &Listen) -> Result<Config, String> {
     let env = |name: &str| std::env::var(name).ok();
-    // A link to nowhere is there: it is an error and no reason to serve something else.
-    let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.symlink_metadata().is_ok()));
-    match found {
+    match file {
         Some(path) => on(listen, Config::load(path, &env).map_err(|errors| errors.to_string())?),
         None => built_in(listen),
     }
@@ -81,7 +87,6 @@ pub(crate) async fn start(
     listen: &Listen,
     logs: &Logs,
 ) -> Result<Running, String> {
-    let Workflows { models, stores } = built;
     let address = config.server.listen;
     let telemetry = telemetry(config, listen);
     telemetry.sink().registry().into_iter().for_each(|registry| logs.counts_in(registry));
@@ -92,25 +97,12 @@ pub(crate) async fn start(
         let components = Watch::start(path, telemetry.sink());
         telemetry.also_ask(move || components.problem().into_iter().collect());
     }
-    telemetry.also_ask(move || {
-        let down = stores.iter().filter_map(|store| Some((store.name().to_owned(), store.down()?)));
-        down.map(|(name, down)| Degraded::new(format!("store:{name}"), down.reason, down.since)).collect()
-    });
-    for model in models.values() {
-        model.bind(telemetry.sink());
-    }
-    let mut limits = Limits::default();
-    (limits.max_depth, limits.max_messages) = (config.server.max_json_depth, config.server.max_messages);
-    let gateway = Arc::new(Gateway {
-        models,
-        rule_headers: workflows::rule_headers(config),
-        tenant_header: config.server.tenant_header.clone(),
-        limits,
-        max_body: config.server.max_body,
-        inbound: config.trace_context.inbound(address),
-        telemetry,
-        logs: logs.clone(),
-    });
+    let gateway = Arc::new(Gateway::new(Served::new(config, built, address), telemetry, logs.clone()));
+    // What telemetry asks must not keep it alive.
+    let asked = Arc::downgrade(&gateway);
+    gateway
+        .telemetry
+        .also_ask(move || asked.upgrade().map(|gateway| gateway.served().degraded()).unwrap_or_default());
     let server = Server::bind(&config.server, Arc::clone(&gateway))
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
@@ -146,20 +138,23 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
 /// # Errors
 /// What kept it from starting.
 pub(crate) async fn serve(
-    config: &Config,
+    source: Source,
+    config: Config,
     built: Workflows,
     listen: &Listen,
     logs: &Logs,
 ) -> Result<(), String> {
-    let mut running = start(config, built, listen, logs).await?;
+    let mut running = start(&config, built, listen, logs).await?;
     let metrics = running.gateway.telemetry.metrics_address();
     tracing::info!(
         address = %running.address,
         metrics = metrics.map(tracing::field::display),
-        models = running.gateway.models.len(),
+        models = running.gateway.served().models.len(),
         "the gateway serves"
     );
-    let scheme = if config.telemetry.security.encrypts() { "https" } else { "http" };
+    let encrypts = config.telemetry.security.encrypts();
+    reload::start(source, listen.clone(), config, &running.gateway);
+    let scheme = if encrypts { "https" } else { "http" };
     let metrics = metrics.map_or("off".to_owned(), |address| format!("{scheme}://{address}/metrics"));
     // A standard output that nobody reads is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "gateway http://{}\nmetrics {metrics}", running.address);

@@ -1,6 +1,5 @@
 //! The configured stores, each shared by all models that keep answers in it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +12,8 @@ use throughline_llm::ChatCaching;
 use crate::config::Store;
 use crate::gateway::Model;
 
-/// The stores by name.
-pub(crate) type Stores = BTreeMap<String, Opened>;
-
 /// A store, with the deadline of a call.
+#[derive(Clone)]
 pub(crate) enum Opened {
     Redis(Arc<Redis>, Duration),
     Disk(Arc<Disk>, Duration),

@@ -23,9 +23,12 @@ use throughline_llm::openai::ChatRequest;
 use throughline_llm::providers::{OpenAiConfig, Provider, openai, simulated};
 use throughline_llm::{ChatCaching, ChatConfig, ChatPricing, HttpClient, Price, PriceTable, chat};
 
-use crate::config::{self, Breaker, CacheLimits, Condition, Config, Place, Retries, Route, Rule, TimeLimit};
+use crate::config::{
+    self, Breaker, CacheLimits, Condition, Config, Mark, Place, Retries, Route, Rule, TimeLimit,
+};
 use crate::gateway::{Model, Models, header_tag};
-use crate::stores::{Opened, Stores};
+use crate::parts::{Clients, Named, Parts, kept_or_made};
+use crate::stores::Opened;
 
 /// What is made of a configuration.
 pub(crate) struct Workflows {
@@ -33,12 +36,9 @@ pub(crate) struct Workflows {
     pub(crate) models: Models,
     /// How each store is.
     pub(crate) stores: Vec<Arc<StoreHealth>>,
+    /// What they are made of.
+    pub(crate) parts: Parts,
 }
-
-type Providers = BTreeMap<String, Arc<Provider>>;
-
-/// Providers share a client, and with it its connections' settings, unless their connect timeouts differ.
-type Clients = BTreeMap<Duration, HttpClient>;
 
 /// The routes of a model, each with what guards it and without its fallbacks.
 type Routes = BTreeMap<String, Model>;
@@ -55,36 +55,67 @@ const CIRCUIT_CALLS: u32 = 100;
 /// When a part refuses a value. The configuration has been checked before, so this names the part and not
 /// a line.
 pub(crate) fn build(config: &Config) -> Result<Workflows, ConfigError> {
-    let prices = Arc::new(prices(config));
-    let mut clients = Clients::new();
-    let providers = config
-        .providers
-        .iter()
-        .map(|(name, provider)| {
-            let forwards_trace = config.trace_context.forwards_to(name);
-            Ok((name.clone(), Arc::new(build_provider(name, provider, forwards_trace, &mut clients)?)))
-        })
-        .collect::<Result<Providers, ConfigError>>()?;
-    let stores = config.stores.iter().map(|(name, store)| Ok((name.clone(), Opened::new(store)?)));
-    let stores = stores.collect::<Result<Stores, ConfigError>>()?;
-    let model = |(name, model): (&String, &config::Model)| {
-        let mut built = build_model(name, model, &providers, &prices)?;
-        if let Some(limits) = &model.cache {
-            let mut caching = ChatCaching::new(Arc::clone(&prices))
-                .varying_by(tags_of(model), metadata_of(model))
-                .max_temperature(limits.max_temperature);
-            if limits.shared {
-                caching = caching.shared_by_all();
-            }
-            built = cached(built, name, limits, caching, scope(config, model), &stores)?;
+    build_beside(config, &Parts::default())
+}
+
+/// As [`build`], with those parts of `before` that have not changed.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_beside(config: &Config, before: &Parts) -> Result<Workflows, ConfigError> {
+    let (prices, mut parts) = (Arc::new(prices(config)), Parts::default());
+    parts.clients.clone_from(&before.clients);
+    parts.clients.retain(|limit, _| {
+        let wants = |provider: &_| matches!(provider, config::Provider::OpenAi(server) if server.connect_timeout == *limit);
+        config.providers.values().any(wants)
+    });
+    for (name, provider) in &config.providers {
+        let marks = [config.marks.named("providers", name), config.marks.table("trace_context")];
+        let forwards_trace = config.trace_context.forwards_to(name);
+        let clients = &mut parts.clients;
+        let make = || build_provider(name, provider, forwards_trace, clients).map(Arc::new);
+        let part = kept_or_made(&before.providers, name, Mark::of_all(marks), make)?;
+        parts.providers.insert(name.clone(), part);
+    }
+    for (name, store) in &config.stores {
+        let make = || Opened::new(store);
+        let part = kept_or_made(&before.stores, name, config.marks.named("stores", name), make)?;
+        parts.stores.insert(name.clone(), part);
+    }
+    parts.remember(config, before)?;
+    for (name, model) in &config.models {
+        let mark = parts.mark_of_model(config, name, model);
+        let make = || build_served(config, name, model, &prices, &parts);
+        let part = kept_or_made(&before.models, name, mark, make)?;
+        parts.models.insert(name.clone(), part);
+    }
+    let models = parts.models.iter().map(|(name, model)| (name.clone(), model.made.clone())).collect();
+    let stores = parts.stores.values().filter_map(|store| store.made.health()).collect();
+    Ok(Workflows { models, stores, parts })
+}
+
+/// A model with everything around the choice of its route.
+fn build_served(
+    config: &Config,
+    name: &str,
+    model: &config::Model,
+    prices: &Arc<PriceTable>,
+    parts: &Parts,
+) -> Result<Model, ConfigError> {
+    let mut built = build_model(name, model, &parts.providers, prices)?;
+    if let Some(limits) = &model.cache {
+        let mut caching = ChatCaching::new(Arc::clone(prices))
+            .varying_by(tags_of(model), metadata_of(model))
+            .max_temperature(limits.max_temperature);
+        if limits.shared {
+            caching = caching.shared_by_all();
         }
-        if let Some(limit) = &model.timeout {
-            built = built.timeout(timeout(name.to_owned(), limit)?).boxed();
-        }
-        Ok((name.clone(), served(name.as_str(), built.named(name)).boxed()))
-    };
-    let models = config.models.iter().map(model).collect::<Result<_, ConfigError>>()?;
-    Ok(Workflows { models, stores: stores.values().filter_map(Opened::health).collect() })
+        built = cached(built, name, limits, caching, scope(config, model), parts)?;
+    }
+    if let Some(limit) = &model.timeout {
+        built = built.timeout(timeout(name.to_owned(), limit)?).boxed();
+    }
+    Ok(served(name, built.named(name)).boxed())
 }
 
 /// The model, with its answers kept where the configuration says.
@@ -94,7 +125,7 @@ fn cached(
     limits: &CacheLimits,
     caching: ChatCaching,
     scope: String,
-    stores: &Stores,
+    parts: &Parts,
 ) -> Result<Model, ConfigError> {
     let mut config = CacheConfig::new(name, limits.ttl)?
         .jitter(limits.jitter)?
@@ -112,10 +143,10 @@ fn cached(
         config = config.without_caller_policy();
     }
     Ok(match &limits.place {
-        Place::Memory(bytes) => model.cache(config, caching, Memory::new(*bytes as u64)?).boxed(),
-        Place::Store(store) => stores[store].cache(model, config, caching)?,
+        Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed(),
+        Place::Store(store) => parts.stores[store].made.cache(model, config, caching)?,
         Place::Both(bytes, store) => {
-            stores[store].cache_behind(Memory::new(*bytes as u64)?, model, config, caching)?
+            parts.stores[store].made.cache_behind(Memory::new(*bytes as u64)?, model, config, caching)?
         }
     })
 }
@@ -208,11 +239,11 @@ fn build_provider(
 fn build_model(
     name: &str,
     model: &config::Model,
-    providers: &Providers,
+    providers: &Named<Arc<Provider>>,
     prices: &Arc<PriceTable>,
 ) -> Result<Model, ConfigError> {
     let guarded = model.routes.iter().map(|(route, target)| {
-        let (provider, prices) = (Arc::clone(&providers[&target.provider]), Arc::clone(prices));
+        let (provider, prices) = (Arc::clone(&providers[&target.provider].made), Arc::clone(prices));
         let ask = chat(ChatConfig::new(&target.provider, target.model.as_str()), provider, prices);
         Ok((route.clone(), guard(&format!("{name}/{route}"), ask.boxed(), target)?))
     });

@@ -110,12 +110,33 @@ impl HttpClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
+        self.send(Method::POST, uri, headers, body).await
+    }
+
+    /// Asks for `uri` and returns the answer as [`post`](Self::post) does.
+    ///
+    /// # Errors
+    /// [`ClientError`], when there is no answer.
+    ///
+    /// # Cancellation
+    /// Dropping the future, or later the answer's body, closes the connection.
+    pub async fn get(&self, uri: &Uri, headers: HeaderMap) -> Result<Response<Incoming>, ClientError> {
+        self.send(Method::GET, uri, headers, Bytes::new()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let host = authority(uri).ok_or_else(|| {
             let message = "the address is not an http or https URL with a host";
             ClientError::new(ClientErrorKind::BadAddress, message)
         })?;
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method;
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers;
         self.inner.request(request).await.map_err(|error| self.failed(&host, error))

@@ -11,6 +11,7 @@ use std::fs;
 use clap::Args;
 
 use crate::failure::Failure;
+use crate::generated_ops;
 use crate::workspace::Workspace;
 
 const PAGE: &str = "docs/reference/telemetry.md";
@@ -45,14 +46,13 @@ impl Gen {
         }
         if old == new {
             println!("{PAGE} is up to date");
-            return Ok(());
-        }
-        if self.check {
+        } else if self.check {
             return Err(Failure::new(format!("{PAGE} is out of date: run `cargo xtask gen`")));
+        } else {
+            fs::write(&page, new).map_err(|error| Failure::new(format!("cannot write {PAGE}: {error}")))?;
+            println!("{PAGE} is written");
         }
-        fs::write(&page, new).map_err(|error| Failure::new(format!("cannot write {PAGE}: {error}")))?;
-        println!("{PAGE} is written");
-        Ok(())
+        generated_ops::run_in(workspace, self.check)
     }
 }
 

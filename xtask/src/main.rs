@@ -8,6 +8,7 @@ mod evidence;
 mod examples;
 mod failure;
 mod generate;
+mod generated_ops;
 mod junit;
 mod markdown;
 mod needs;

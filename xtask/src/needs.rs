@@ -10,6 +10,7 @@ use crate::workspace::{Workspace, given, in_path, run, succeeds};
 const PYTHON: &str = "THROUGHLINE_E2E_PYTHON";
 const PROMETHEUS: &str = "THROUGHLINE_E2E_PROMETHEUS";
 const PROMTOOL: &str = "THROUGHLINE_E2E_PROMTOOL";
+const AMTOOL: &str = "THROUGHLINE_E2E_AMTOOL";
 const REDIS: &str = "THROUGHLINE_E2E_REDIS";
 
 /// The programs that tests from outside run.
@@ -18,7 +19,17 @@ pub(crate) struct Needs {
     python: PathBuf,
     prometheus: PathBuf,
     promtool: PathBuf,
+    amtool: PathBuf,
     redis: PathBuf,
+}
+
+/// The programs that the operations pack is for, as Debian has them.
+#[derive(Debug)]
+pub(crate) struct Monitoring {
+    pub(crate) prometheus: PathBuf,
+    pub(crate) promtool: PathBuf,
+    pub(crate) alertmanager: PathBuf,
+    pub(crate) redis: PathBuf,
 }
 
 /// What is here already.
@@ -26,6 +37,7 @@ pub(crate) struct Needs {
 struct Found {
     prometheus: Option<PathBuf>,
     promtool: Option<PathBuf>,
+    amtool: Option<PathBuf>,
     redis: Option<PathBuf>,
     python: Option<Python>,
 }
@@ -88,6 +100,60 @@ pub(crate) fn python(workspace: &Workspace, recipe: Recipe, may_install: bool) -
         .fill()
 }
 
+/// Finds the programs that the operations pack is for, and the tools of its runbooks, and installs what is missing if
+/// it may.
+///
+/// # Errors
+/// With exit code 2, when something is missing and may not or cannot be installed.
+pub(crate) fn monitoring(may_install: bool) -> Result<Monitoring, Failure> {
+    let mut absent = absent_monitoring()?;
+    match plan(&absent, Installer::look(may_install)) {
+        Plan::Ready => {}
+        Plan::Stop(why) => return Err(Failure::missing(why)),
+        Plan::Install(packages) => {
+            install(&packages)?;
+            absent = absent_monitoring()?;
+        }
+    }
+    let found = |program: Option<PathBuf>, what: &str| {
+        program
+            .ok_or_else(|| Failure::missing(format!("`{what}` is not in the path, though it was installed")))
+    };
+    if !absent.is_empty() {
+        let absent = absent.join(" ");
+        return Err(Failure::missing(format!(
+            "programs of {absent} are not in the path, though it was installed"
+        )));
+    }
+    Ok(Monitoring {
+        prometheus: found(program(PROMETHEUS, "prometheus")?, "prometheus")?,
+        promtool: found(program(PROMTOOL, "promtool")?, "promtool")?,
+        alertmanager: found(alertmanager(), "prometheus-alertmanager")?,
+        redis: found(program(REDIS, "redis-server")?, "redis-server")?,
+    })
+}
+
+/// The Debian packages whose programs are not here.
+fn absent_monitoring() -> Result<Vec<&'static str>, Failure> {
+    let here = [
+        (
+            "prometheus",
+            program(PROMETHEUS, "prometheus")?.is_some() && program(PROMTOOL, "promtool")?.is_some(),
+        ),
+        ("prometheus-alertmanager", alertmanager().is_some() && in_path("amtool").is_some()),
+        ("redis-server", program(REDIS, "redis-server")?.is_some()),
+        ("redis-tools", in_path("redis-cli").is_some()),
+        ("curl", in_path("curl").is_some()),
+        ("jq", in_path("jq").is_some()),
+    ];
+    Ok(here.into_iter().filter(|(_, here)| !here).map(|(package, _)| package).collect())
+}
+
+/// Debian calls it differently than its authors.
+fn alertmanager() -> Option<PathBuf> {
+    in_path("prometheus-alertmanager").or_else(|| in_path("alertmanager"))
+}
+
 /// What to do about missing Debian packages.
 fn plan(missing: &[&'static str], installer: Installer) -> Plan {
     if missing.is_empty() {
@@ -105,7 +171,7 @@ fn plan(missing: &[&'static str], installer: Installer) -> Plan {
     };
     Plan::Stop(format!(
         "the tests need what these Debian packages contain: {packages}\n{cure}\n\
-         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL}, {REDIS} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
+         Programs in other places can be named in {PROMETHEUS}, {PROMTOOL}, {AMTOOL}, {REDIS} and {PYTHON} (a Python with `openai` and `prometheus-client`)."
     ))
 }
 
@@ -147,11 +213,12 @@ fn own(variable: &str) -> Result<Option<PathBuf>, Failure> {
 
 impl Needs {
     /// How the tests are told.
-    pub(crate) fn environment(&self) -> [(&'static str, &Path); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 5] {
         [
             (PYTHON, &self.python),
             (PROMETHEUS, &self.prometheus),
             (PROMTOOL, &self.promtool),
+            (AMTOOL, &self.amtool),
             (REDIS, &self.redis),
         ]
     }
@@ -168,6 +235,7 @@ impl Found {
         Ok(Self {
             prometheus: program(PROMETHEUS, "prometheus")?,
             promtool: program(PROMTOOL, "promtool")?,
+            amtool: program(AMTOOL, "amtool")?,
             redis: program(REDIS, "redis-server")?,
             python,
         })
@@ -178,6 +246,9 @@ impl Found {
         let mut packages = Vec::new();
         if self.prometheus.is_none() || self.promtool.is_none() {
             packages.push("prometheus");
+        }
+        if self.amtool.is_none() {
+            packages.push("prometheus-alertmanager");
         }
         if self.python.is_none() {
             packages.push("python3-venv");
@@ -194,6 +265,7 @@ impl Found {
         Ok(Needs {
             prometheus: self.prometheus.ok_or_else(|| absent("`prometheus`"))?,
             promtool: self.promtool.ok_or_else(|| absent("`promtool`"))?,
+            amtool: self.amtool.ok_or_else(|| absent("`amtool`"))?,
             redis: self.redis.ok_or_else(|| absent("`redis-server`"))?,
             python: match self.python.ok_or_else(|| absent("a Python with `venv`"))? {
                 Python::Own(python) => python,
@@ -232,6 +304,7 @@ mod tests {
         Found {
             prometheus: at(prometheus, "bin/prometheus"),
             promtool: at(promtool, "bin/promtool"),
+            amtool: at(true, "bin/amtool"),
             redis: at(redis, "bin/redis-server"),
             python: at(python, "bin/python").map(Python::Own),
         }
@@ -250,6 +323,7 @@ mod tests {
                 ("THROUGHLINE_E2E_PYTHON", PathBuf::from("bin/python")),
                 ("THROUGHLINE_E2E_PROMETHEUS", PathBuf::from("bin/prometheus")),
                 ("THROUGHLINE_E2E_PROMTOOL", PathBuf::from("bin/promtool")),
+                ("THROUGHLINE_E2E_AMTOOL", PathBuf::from("bin/amtool")),
                 ("THROUGHLINE_E2E_REDIS", PathBuf::from("bin/redis-server")),
             ]
         );

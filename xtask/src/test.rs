@@ -13,6 +13,7 @@ Unit tests, integration tests and documentation tests of the workspace with all 
 marked as ignored because they need more than Rust:
 
   prometheus, promtool    Debian package `prometheus`
+  amtool                  Debian package `prometheus-alertmanager`
   redis-server            Debian package `redis-server`
   python3 with venv       Debian package `python3-venv`
   openai, prometheus-client (Python)
@@ -21,8 +22,8 @@ marked as ignored because they need more than Rust:
 What is missing is installed when that is possible (root, and apt-get is there). If not, this says \
 which packages to install, compiles nothing and ends with exit code 2.
 
-The tests get the programs in THROUGHLINE_E2E_PYTHON, THROUGHLINE_E2E_PROMETHEUS, THROUGHLINE_E2E_PROMTOOL \
-and THROUGHLINE_E2E_REDIS. Set one of them to use a program of your own.")]
+The tests get the programs in THROUGHLINE_E2E_PYTHON, THROUGHLINE_E2E_PROMETHEUS, THROUGHLINE_E2E_PROMTOOL, \
+THROUGHLINE_E2E_AMTOOL and THROUGHLINE_E2E_REDIS. Set one of them to use a program of your own.")]
 pub(crate) struct Test {
     /// Only the tests of this package; may be repeated
     #[arg(short, long, value_name = "NAME")]

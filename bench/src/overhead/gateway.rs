@@ -54,8 +54,7 @@ impl Gateway {
     pub(super) async fn start(
         name: &str,
         provider: SocketAddr,
-        collector: Option<SocketAddr>,
-        environment: &[(&str, &str)],
+        environment: &[(&str, String)],
     ) -> Result<Self, String> {
         let said = |error: std::io::Error| format!("the gateway `{name}` does not start: {error}");
         let program = std::env::current_exe().map_err(said)?.with_file_name("throughline");
@@ -64,10 +63,7 @@ impl Gateway {
         std::fs::write(&file, config(provider)).map_err(said)?;
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--config"]);
-        command.arg(&file).env_clear().env("THROUGHLINE_LOG", "warn").envs(environment.iter().copied());
-        if let Some(collector) = collector {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
-        }
+        command.arg(&file).env_clear().env("THROUGHLINE_LOG", "warn").envs(environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().map_err(said)?;
         let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();

@@ -15,6 +15,8 @@ use super::peer::Message;
 pub(super) struct Load {
     pub(super) requests: usize,
     pub(super) connections: usize,
+    /// How long after one request of a connection the next may begin.
+    pub(super) interval: Duration,
 }
 
 /// No two requests are the same: a cache would answer the second.
@@ -32,7 +34,7 @@ impl Load {
         for client in 0..self.connections {
             let requests =
                 self.requests / self.connections + usize::from(client < self.requests % self.connections);
-            clients.spawn(one_after_the_other(address, requests));
+            clients.spawn(one_after_the_other(address, requests, self.interval));
         }
         let mut latencies = Vec::with_capacity(self.requests);
         while let Some(client) = clients.join_next().await {
@@ -43,7 +45,11 @@ impl Load {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the real duration is the figure that is wanted")]
-async fn one_after_the_other(address: SocketAddr, requests: usize) -> Result<Vec<Duration>, String> {
+async fn one_after_the_other(
+    address: SocketAddr,
+    requests: usize,
+    interval: Duration,
+) -> Result<Vec<Duration>, String> {
     let mut stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let mut message = Message::default();
@@ -57,6 +63,7 @@ async fn one_after_the_other(address: SocketAddr, requests: usize) -> Result<Vec
         if !answer.starts_with("HTTP/1.1 200") {
             return Err(format!("the gateway answered `{answer}`"));
         }
+        tokio::time::sleep_until((begun + interval).into()).await;
     }
     Ok(latencies)
 }

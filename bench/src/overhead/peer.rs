@@ -10,8 +10,16 @@ use tokio::net::{TcpListener, TcpStream};
 /// A chat answer with usage.
 pub(super) const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"Bees make honey to live on in winter."},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21}}"#;
 
-/// What a collector answers that took everything.
-pub(super) const EMPTY: &str = "";
+/// What every request is answered with.
+#[derive(Clone, Copy)]
+pub(super) enum Says {
+    /// 200, and this body.
+    Ok(&'static str),
+    /// 500.
+    Failed,
+    /// Nothing, ever.
+    Nothing,
+}
 
 /// A server that runs until it is dropped with its runtime.
 pub(super) struct Peer {
@@ -23,28 +31,42 @@ pub(super) struct Peer {
 #[derive(Default)]
 pub(super) struct Message(Vec<u8>);
 
-/// Starts a server that answers with `body`.
+/// An address where connections are refused.
 ///
 /// # Errors
 /// When no port is free.
-pub(super) async fn start(body: &'static str) -> Result<Peer, String> {
+pub(super) async fn nobody() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+    listener.local_addr().map_err(|error| error.to_string())
+}
+
+/// Starts a server that says `says` to everything.
+///
+/// # Errors
+/// When no port is free.
+pub(super) async fn start(says: Says) -> Result<Peer, String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, body, Arc::clone(&count)));
+            tokio::spawn(answer(stream, says, Arc::clone(&count)));
         }
     });
     Ok(Peer { address, served })
 }
 
-async fn answer(mut stream: TcpStream, body: &'static str, served: Arc<AtomicUsize>) {
+async fn answer(mut stream: TcpStream, says: Says, served: Arc<AtomicUsize>) {
     // A connection without this only answers later.
     let _ = stream.set_nodelay(true);
+    let (status, body) = match says {
+        Says::Ok(body) => ("200 OK", body),
+        Says::Failed => ("500 Internal Server Error", ""),
+        Says::Nothing => return std::future::pending().await,
+    };
     let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut message = Message::default();

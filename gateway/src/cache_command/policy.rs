@@ -55,7 +55,7 @@ impl Real {
     pub(super) fn new(capacity: u64, largest: u64) -> Result<Self, ConfigError> {
         let largest = usize::try_from(largest).unwrap_or(usize::MAX);
         let nothing = Bytes::from(vec![0; largest]);
-        Ok(Self { store: Memory::new(capacity)?, begun: Clock::Monotonic.now(), nothing })
+        Ok(Self { store: Memory::new(capacity)?, begun: Clock::Tokio.now(), nothing })
     }
 }
 

@@ -14,6 +14,7 @@ use http::HeaderName;
 use toml::{Spanned, Value};
 
 use super::error::{Problem, unknown};
+use super::marks::Marks;
 
 /// The longest duration, in milliseconds: a day.
 const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
@@ -34,6 +35,8 @@ pub(crate) struct Check<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     /// Where files with secrets are looked for.
     pub(crate) dir: &'a Path,
+    /// What tells parts of this file from those of another one.
+    pub(super) marks: Marks,
     problems: Vec<Problem>,
 }
 
@@ -42,7 +45,7 @@ pub(crate) struct Check<'a> {
 impl<'a> Check<'a> {
     /// Begins without problems.
     pub(super) fn new(env: &'a dyn Fn(&str) -> Option<String>, dir: &'a Path) -> Self {
-        Self { env, dir, problems: Vec::new() }
+        Self { env, dir, marks: Marks::default(), problems: Vec::new() }
     }
 
     /// What was found to be wrong.
@@ -85,7 +88,9 @@ impl<'a> Check<'a> {
                     );
                     self.refuse(name.span(), problem);
                 }
+                let around = self.marks.enter();
                 let value = each(self, &name, file);
+                self.marks.leave(around, kind, name.get_ref());
                 (name.into_inner(), value)
             })
             .collect()

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::check::Check;
 use super::error::{ConfigErrors, Problem};
+use super::marks::Marks;
 use super::source::Source;
 use super::{read, syntax};
 
@@ -56,6 +57,7 @@ pub(crate) fn parse<F: DeserializeOwned, T>(
         }
     };
     let mut check = Check::new(env, Path::new(name).parent().unwrap_or(Path::new("")));
+    check.marks = Marks::of(toml::from_str(text).unwrap_or_default());
     let meant = meaning(file, &mut check);
     let problems = check.into_problems();
     if problems.is_empty() { Ok(meant) } else { Err(ConfigErrors::new(name, &source, problems)) }

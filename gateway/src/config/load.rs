@@ -10,6 +10,7 @@ use super::check::Check;
 use super::document;
 use super::error::ConfigErrors;
 use super::log::{Log, LogFile};
+use super::marks::Marks;
 use super::maturity::MaturityFile;
 use super::model::{Model, ModelFile, Named};
 use super::price::{self, Price, PriceFile};
@@ -39,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) stores: BTreeMap<String, Store>,
     /// The models that clients can ask for, by name; at least one.
     pub(crate) models: BTreeMap<String, Model>,
+    /// What tells its parts from those of another configuration.
+    pub(crate) marks: Marks,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +123,7 @@ impl ConfigFile {
             models: check.named("model", self.models, |check, name, file| {
                 file.check(check, name, &Named { providers: &names, stores: &stores })
             }),
+            marks: std::mem::take(&mut check.marks),
         }
     }
 }

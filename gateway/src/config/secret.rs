@@ -15,7 +15,10 @@ const LONGEST: u64 = 64 * 1024;
 /// Looks up what `key` refers to.
 pub(super) fn read(check: &mut Check<'_>, key: &str, written: &Spanned<Value>) -> Option<SecretString> {
     match look_up(check, key, written.get_ref().as_str()) {
-        Ok(secret) => Some(secret),
+        Ok(secret) => {
+            check.marks.read(secrecy::ExposeSecret::expose_secret(&secret).as_bytes());
+            Some(secret)
+        }
         Err(problem) => {
             check.refuse(written.span(), problem);
             None

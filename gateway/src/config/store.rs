@@ -216,8 +216,11 @@ fn user(check: &mut Check<'_>, key: &str, written: Spanned<String>) -> String {
     secret::read(check, key, &reference).map_or_else(String::new, |name| name.expose_secret().to_owned())
 }
 
-fn certificates(check: &Check<'_>, file: &Spanned<String>) -> Result<Vec<u8>, String> {
-    read::at_most(LONGEST, &check.dir.join(file.get_ref())).map_err(|why| format!("it cannot be read: {why}"))
+fn certificates(check: &mut Check<'_>, file: &Spanned<String>) -> Result<Vec<u8>, String> {
+    let pem = read::at_most(LONGEST, &check.dir.join(file.get_ref()))
+        .map_err(|why| format!("it cannot be read: {why}"))?;
+    check.marks.read(&pem);
+    Ok(pem)
 }
 
 /// It stands in the names of keys, and in the rules of an ACL.

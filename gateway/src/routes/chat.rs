@@ -22,6 +22,7 @@ use crate::errors::ApiError;
 use crate::exchange::Reply;
 use crate::gateway::{BODY_LIMIT, Gateway};
 use crate::logs::{Asked, Used, requests};
+use crate::served::Served;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-throughline-route");
 const FALLBACK: HeaderName = HeaderName::from_static("x-throughline-fallback");
@@ -32,8 +33,13 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-throughline-trace-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers a chat request.
-pub(super) async fn answer(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Reply {
-    let mut reply = match converse(gateway, request, cx).await {
+pub(super) async fn answer(
+    gateway: &Gateway,
+    served: &Served,
+    request: Request<Body>,
+    cx: &Context,
+) -> Reply {
+    let mut reply = match converse(gateway, served, request, cx).await {
         Ok(Answer::Full(answer)) => {
             let mut response = Response::new(Body::from(answer.body));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -56,14 +62,19 @@ pub(super) async fn answer(gateway: &Gateway, request: Request<Body>, cx: &Conte
     reply
 }
 
-async fn converse(gateway: &Gateway, request: Request<Body>, cx: &Context) -> Result<Answer, ApiError> {
+async fn converse(
+    gateway: &Gateway,
+    served: &Served,
+    request: Request<Body>,
+    cx: &Context,
+) -> Result<Answer, ApiError> {
     let wanted = cache_control::policy(request.headers());
-    let body = cx.elsewhere(receive(request.into_body(), gateway.max_body)).await?;
-    let request = ChatRequest::parse(body, &gateway.limits)?;
-    let model = gateway
+    let body = cx.elsewhere(receive(request.into_body(), served.max_body)).await?;
+    let request = ChatRequest::parse(body, &served.limits)?;
+    let model = served
         .models
         .get(request.model())
-        .ok_or_else(|| ApiError::unknown_model(request.model(), gateway.models.keys().map(String::as_str)))?;
+        .ok_or_else(|| ApiError::unknown_model(request.model(), served.models.keys().map(String::as_str)))?;
     if gateway.logs.access {
         cx.state().insert(Asked(request.model().into()));
     }

@@ -17,8 +17,9 @@ use futures_util::FutureExt as _;
 use throughline::{Context, Primitive as _};
 
 use crate::errors::ApiError;
-use crate::exchange::{Exchange, Reply};
+use crate::exchange::{Exchange, Received, Reply};
 use crate::gateway::Gateway;
+use crate::served::Served;
 
 /// A route that is observed. Its path is a label: there are no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +63,19 @@ impl Route {
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(self, gateway: &Gateway, request: Request<Body>, cx: &Context) -> Reply {
+    pub(crate) async fn answer(
+        self,
+        gateway: &Gateway,
+        served: &Served,
+        request: Request<Body>,
+        cx: &Context,
+    ) -> Reply {
         if is_foreign(request.headers()) {
             return Reply::Whole(ApiError::foreign_origin().into_response());
         }
         match self {
-            Self::Chat => chat::answer(gateway, request, cx).await,
-            Self::Models => Reply::Whole(models::answer(gateway, request.uri().path())),
+            Self::Chat => chat::answer(gateway, served, request, cx).await,
+            Self::Models => Reply::Whole(models::answer(served, request.uri().path())),
             Self::Other => Reply::Whole(refuse(&request).into_response()),
         }
     }
@@ -115,9 +122,11 @@ fn observed(route: Route, gateway: &Arc<Gateway>) -> MethodRouter {
     any(move |request: Request<Body>| {
         let (exchange, gateway) = (exchange.clone(), Arc::clone(&gateway));
         async move {
-            let cx = gateway.context(request.headers());
+            let served = gateway.served();
+            let cx = served.context(request.headers(), gateway.sink());
             // The run has counted the panic, and the panic hook has shown it.
-            let answer = AssertUnwindSafe(exchange.execute(request, &cx)).catch_unwind().await;
+            let answer =
+                AssertUnwindSafe(exchange.execute(Received { request, served }, &cx)).catch_unwind().await;
             match answer {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => ApiError::from(&error).into_response(),

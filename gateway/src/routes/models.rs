@@ -7,17 +7,17 @@ use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 
 use crate::errors::ApiError;
-use crate::gateway::Gateway;
+use crate::served::Served;
 
 /// The list of models, or the one that `path` names.
-pub(super) fn answer(gateway: &Gateway, path: &str) -> Response<Body> {
+pub(super) fn answer(served: &Served, path: &str) -> Response<Body> {
     let Some(name) = path.strip_prefix("/v1/models/") else {
-        let models: Vec<_> = gateway.models.keys().map(|id| model(id)).collect();
+        let models: Vec<_> = served.models.keys().map(|id| model(id)).collect();
         return Json(json!({ "object": "list", "data": models })).into_response();
     };
-    match gateway.models.contains_key(name) {
+    match served.models.contains_key(name) {
         true => Json(model(name)).into_response(),
-        false => ApiError::unknown_model(name, gateway.models.keys().map(String::as_str)).into_response(),
+        false => ApiError::unknown_model(name, served.models.keys().map(String::as_str)).into_response(),
     }
 }
 

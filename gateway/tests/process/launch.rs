@@ -35,7 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     /// Where it serves metrics, if it does.
     pub(crate) metrics: Option<SocketAddr>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// A program that has ended.
@@ -131,7 +131,7 @@ impl Launch {
         };
         let (address, metrics) = until("the addresses", waiting).await;
         let client = client::client();
-        Gateway { child, stdout, stderr, client, address, metrics, _directory: self.directory }
+        Gateway { child, stdout, stderr, client, address, metrics, directory: self.directory }
     }
 
     /// Runs it to its end.
@@ -208,6 +208,24 @@ impl Gateway {
     /// Waits until [`Gateway::metric`] is `value`.
     pub(crate) async fn settles(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         until(name, async || (self.metric(name, labels).await == value).then_some(())).await;
+    }
+
+    /// Puts a file into the directory that it was started in, whole from the first moment on.
+    pub(crate) fn replace(&self, name: &str, content: &str) {
+        let (path, new) = (self.directory.path().join(name), self.directory.path().join("new"));
+        std::fs::write(&new, content).expect("the directory can be written to");
+        std::fs::rename(new, path).expect("the directory can be written to");
+    }
+
+    /// Removes a file from that directory.
+    pub(crate) fn remove(&self, name: &str) {
+        std::fs::remove_file(self.directory.path().join(name)).expect("it is there");
+    }
+
+    /// Replaces its configuration and tells it so.
+    pub(crate) fn reconfigure(&self, config: &str) {
+        self.replace("throughline.toml", config);
+        self.signal(Signal::HUP);
     }
 
     /// Its process.

@@ -71,6 +71,17 @@ impl Prometheus {
         prometheus
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it answers to a query, errors included.
+    pub(crate) async fn query(&self, query: &str) -> Value {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        get(self.address, &format!("/api/v1/query?query={encoded}")).await.json()
+    }
+
     pub(crate) async fn api(&self, path: &str) -> Value {
         let answer = get(self.address, path).await.json();
         assert_eq!(answer["status"], "success", "{answer}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use opentelemetry::TraceId;
 use throughline::graph::Node;
 use throughline::stream::StreamEnding;
-use throughline::telemetry::{Clock, Histogram, PerSink, Registry, Sink, Tick};
+use throughline::telemetry::{Histogram, PerSink, Registry, Sink, Tick};
 use throughline::{Context, Kind, Primitive, Result, Streaming, Workflow};
 
 use super::{CHAT, SERVER_DURATION, SERVER_FIRST_TOKEN, SERVER_PER_TOKEN};
@@ -36,14 +36,27 @@ struct Series {
 }
 
 /// One request that is being served; dropped before its end, it was cancelled.
-struct Serving {
+struct Serving<'a> {
+    about: About<'a>,
+    ended: bool,
+}
+
+/// As [`Serving`], of a request whose answer is a stream.
+struct Streamed {
     series: Series,
     model: Arc<str>,
-    sink: Sink,
-    clock: Clock,
+    cx: Context,
     started: Tick,
-    trace: Option<TraceId>,
     ended: bool,
+}
+
+/// What is known of a request from its start.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    series: &'a Series,
+    model: &'a Arc<str>,
+    cx: &'a Context,
+    started: Tick,
 }
 
 /// Measures `workflow` as a model that is served as `model`, a name from the configuration.
@@ -58,18 +71,11 @@ where
 // === impl Served ===
 
 impl<P: Primitive<In = ChatRequest, Out = Answer>> Served<P> {
-    fn begin(&self, cx: &Context) -> Option<Serving> {
+    fn begin<'a>(&'a self, cx: &'a Context) -> Option<Serving<'a>> {
         let registry = cx.sink().registry()?;
         let series = self.series.get_or_make(cx.sink().id(), &|| Series::declare(registry, &self.model));
-        Some(Serving {
-            series: series.clone(),
-            model: Arc::clone(&self.model),
-            sink: cx.sink().clone(),
-            clock: cx.clock(),
-            started: cx.clock().now(),
-            trace: (cx.span().is_sampled() && cx.sink().exemplars()).then(|| cx.span().trace_id()),
-            ended: false,
-        })
+        let about = About { series, model: &self.model, cx, started: cx.clock().now() };
+        Some(Serving { about, ended: false })
     }
 }
 
@@ -125,58 +131,97 @@ impl Series {
 
 // === impl Serving ===
 
-impl Serving {
+impl Serving<'_> {
     /// Leaves the end to the stream's.
     fn follow(mut self, mut stream: ChatStream) -> ChatStream {
+        self.ended = true;
+        let About { series, model, cx, started } = self.about;
+        let (series, model, cx) = (series.clone(), Arc::clone(model), cx.clone());
         let first = Arc::new(Mutex::new(None));
-        let (seen, clock) = (Arc::clone(&first), self.clock);
+        let (seen, clock) = (Arc::clone(&first), cx.clock());
         stream.on_frame(move |frame| {
             if frame.content {
                 seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| clock.now());
             }
         });
+        let mut streamed = Streamed { series, model, cx, started, ended: false };
         stream.on_end(move |end| {
             let first = *first.lock().unwrap_or_else(PoisonError::into_inner);
-            self.streamed(first, end);
+            streamed.end(first, end);
         })
     }
 
-    fn streamed(&mut self, first: Option<Tick>, end: &StreamEnd) {
-        match &end.how {
-            StreamEnding::Complete => {
-                if let Some(first) = first {
-                    self.series.first_token.observe(first.since(self.started).as_secs_f64(), self.trace);
-                    let rest = self.clock.now().since(first);
-                    if let Some(each) = end.usage.and_then(|usage| per_token(rest, &usage)) {
-                        self.series.per_token.observe(each, self.trace);
-                    }
-                }
-                self.end(None);
-            }
-            StreamEnding::Failed(error) => self.end(Some(error.kind())),
-            _ => self.end(Some(Kind::Cancelled)),
-        }
-    }
-
     fn end(&mut self, error: Option<Kind>) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        let seconds = self.clock.now().since(self.started).as_secs_f64();
-        match (error, self.sink.registry()) {
-            (Some(kind), Some(registry)) => {
-                let labels = [CHAT, PROVIDER, &self.model, kind.as_str()];
-                registry.histogram(&SERVER_DURATION, &labels).observe(seconds, self.trace);
-            }
-            _ => self.series.succeeded.observe(seconds, self.trace),
+        if !std::mem::replace(&mut self.ended, true) {
+            self.about.end(error);
         }
     }
 }
 
-impl Drop for Serving {
+impl Drop for Serving<'_> {
     fn drop(&mut self) {
-        self.end(Some(if std::thread::panicking() { Kind::Internal } else { Kind::Cancelled }));
+        self.end(Some(dropped()));
     }
+}
+
+// === impl Streamed ===
+
+impl Streamed {
+    fn about(&self) -> About<'_> {
+        About { series: &self.series, model: &self.model, cx: &self.cx, started: self.started }
+    }
+
+    fn end(&mut self, first: Option<Tick>, end: &StreamEnd) {
+        self.ended = true;
+        let about = self.about();
+        match &end.how {
+            StreamEnding::Complete => {
+                if let Some(first) = first {
+                    let waited = first.since(self.started).as_secs_f64();
+                    self.series.first_token.observe(waited, about.trace());
+                    let rest = self.cx.clock().now().since(first);
+                    if let Some(each) = end.usage.and_then(|usage| per_token(rest, &usage)) {
+                        self.series.per_token.observe(each, about.trace());
+                    }
+                }
+                about.end(None);
+            }
+            StreamEnding::Failed(error) => about.end(Some(error.kind())),
+            _ => about.end(Some(Kind::Cancelled)),
+        }
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.about().end(Some(dropped()));
+        }
+    }
+}
+
+// === impl About ===
+
+impl About<'_> {
+    fn end(self, error: Option<Kind>) {
+        let seconds = self.cx.clock().now().since(self.started).as_secs_f64();
+        match (error, self.cx.sink().registry()) {
+            (Some(kind), Some(registry)) => {
+                let labels = [CHAT, PROVIDER, self.model, kind.as_str()];
+                registry.histogram(&SERVER_DURATION, &labels).observe(seconds, self.trace());
+            }
+            _ => self.series.succeeded.observe(seconds, self.trace()),
+        }
+    }
+
+    fn trace(self) -> Option<TraceId> {
+        let (span, sink) = (self.cx.span(), self.cx.sink());
+        (span.is_sampled() && sink.exemplars()).then(|| span.trace_id())
+    }
+}
+
+fn dropped() -> Kind {
+    if std::thread::panicking() { Kind::Internal } else { Kind::Cancelled }
 }
 
 /// The time of each token after the first one; `None` where there is no other.

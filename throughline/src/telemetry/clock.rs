@@ -4,7 +4,11 @@
 //! time-stamp counter (about 11 ns here against 28 ns for the operating system's clock). Tests choose
 //! [`Clock::Tokio`], which stands still and moves with tokio's paused time.
 
+use std::sync::LazyLock;
 use std::time::Duration;
+
+/// Counts without a unit: only a difference is turned into time, once, at the end of what is measured.
+static COUNTER: LazyLock<quanta::Clock> = LazyLock::new(quanta::Clock::new);
 
 /// Where the time comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +27,8 @@ pub struct Tick(At);
 
 #[derive(Clone, Copy, Debug)]
 enum At {
-    Monotonic(quanta::Instant),
+    /// A reading of [`COUNTER`].
+    Monotonic(u64),
     Tokio(tokio::time::Instant),
 }
 
@@ -35,7 +40,7 @@ impl Clock {
     #[inline]
     pub fn now(self) -> Tick {
         Tick(match self {
-            Self::Monotonic => At::Monotonic(quanta::Instant::now()),
+            Self::Monotonic => At::Monotonic(COUNTER.raw()),
             Self::Tokio => At::Tokio(tokio::time::Instant::now()),
         })
     }
@@ -49,20 +54,28 @@ impl Tick {
     #[inline]
     pub fn since(self, earlier: Tick) -> Duration {
         match (self.0, earlier.0) {
-            (At::Monotonic(now), At::Monotonic(then)) => now.saturating_duration_since(then),
+            (At::Monotonic(now), At::Monotonic(then)) => COUNTER.delta(then, now),
             (At::Tokio(now), At::Tokio(then)) => now.saturating_duration_since(then),
             _ => Duration::ZERO,
         }
     }
 
-    /// The time `wait` after this one, on the same clock: for simulations, which let no time pass.
+    /// The time `wait` after this one, on the same clock: for simulations, which let no time pass. On the processor's counter
+    /// it is exact to a millionth.
     #[must_use]
     pub fn after(self, wait: Duration) -> Tick {
         Tick(match self.0 {
-            At::Monotonic(now) => At::Monotonic(now + wait),
+            At::Monotonic(now) => At::Monotonic(now.saturating_add(counts(wait))),
             At::Tokio(now) => At::Tokio(now + wait),
         })
     }
+}
+
+/// How far [`COUNTER`] gets in `time`.
+fn counts(time: Duration) -> u64 {
+    const MANY: u64 = 1 << 40;
+    let counts = time.as_nanos() * u128::from(MANY) / u128::from(COUNTER.delta_as_nanos(0, MANY).max(1));
+    u64::try_from(counts).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -81,8 +94,23 @@ mod tests {
         let hour = Duration::from_secs(3600);
         for clock in [Clock::Monotonic, Clock::Tokio] {
             let start = clock.now();
-            assert_eq!(start.after(hour).since(start), hour);
+            let later = start.after(hour).since(start);
+            assert!(later.abs_diff(hour) <= hour / 1_000_000, "{clock:?}: {later:?}");
         }
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the operating system's clock is what this is held against"
+    )]
+    fn the_counter_is_as_fast_as_the_operating_systems_clock() {
+        let (start, begun) = (Clock::Monotonic.now(), std::time::Instant::now());
+        while begun.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        let (counted, passed) = (Clock::Monotonic.now().since(start), begun.elapsed());
+        assert!(counted.abs_diff(passed) < passed / 2, "{counted:?} counted in {passed:?}");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! A distribution that many threads record at once, without a lock.
 //!
-//! An observation is two atomic additions: to the count of its bucket, and to the sum. The number of all
-//! observations is not kept; a page adds up the buckets, so that the two agree in every scrape.
+//! An observation is two atomic additions in the thread's own stripe: to the count of its bucket, and to the sum. The
+//! number of all observations is not kept; a page adds up the buckets, so that the two agree in every scrape.
 //!
 //! By hand, because the histograms with exemplars that are to be had take a lock per observation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::TraceId;
+
+use super::stripes::Stripes;
 
 /// A distribution.
 #[derive(Clone, Debug)]
@@ -17,17 +19,16 @@ pub struct Histogram(Arc<Cells>);
 #[derive(Debug)]
 struct Cells {
     bounds: &'static [f64],
-    /// One per bound, and one for what is beyond the last.
-    buckets: Box<[Bucket]>,
-    sum: Sum,
+    /// The sum, then the counts: one per bound, and one for what is beyond the last.
+    figures: Stripes,
+    /// One per count. Only runs that are sampled take these locks.
+    exemplars: Box<[Mutex<Option<Exemplar>>]>,
 }
 
-#[derive(Debug, Default)]
-struct Bucket {
-    count: AtomicU64,
-    /// Only runs that are sampled take this lock.
-    exemplar: Mutex<Option<Exemplar>>,
-}
+/// Where the sum stands among the figures.
+const SUM: usize = 0;
+/// Where the first count stands.
+const FIRST: usize = 1;
 
 /// The trace of an observation, and its value.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +55,8 @@ pub(super) struct Count {
 impl Histogram {
     pub(super) fn new(bounds: &'static [f64]) -> Self {
         debug_assert!(bounds.is_sorted(), "the bounds of a histogram ascend");
-        let buckets = (0..=bounds.len()).map(|_| Bucket::default()).collect();
-        Self(Arc::new(Cells { bounds, buckets, sum: Sum::default() }))
+        let exemplars: Box<[_]> = (0..=bounds.len()).map(|_| Mutex::default()).collect();
+        Self(Arc::new(Cells { bounds, figures: Stripes::new(FIRST + exemplars.len()), exemplars }))
     }
 
     /// Records `value`, with the trace it belongs to when that trace is sampled. A negative or non-finite
@@ -69,28 +70,28 @@ impl Histogram {
         // A walk and no bisection: what is so fast that the search matters lands in the first buckets, and the
         // processor foresees the end of a walk but must wait for every step of a bisection.
         let at = cells.bounds.iter().position(|bound| value <= *bound).unwrap_or(cells.bounds.len());
-        let bucket = &cells.buckets[at];
         // Relaxed: a scrape between the two additions sees the one without the other, as any two metrics.
-        bucket.count.fetch_add(1, Ordering::Relaxed);
-        cells.sum.add(value);
+        cells.figures.own(FIRST + at).fetch_add(1, Ordering::Relaxed);
+        add(cells.figures.own(SUM), value);
         if let Some(trace) = trace {
-            *bucket.exemplar() = Some(Exemplar { trace, value });
+            *lock(&cells.exemplars[at]) = Some(Exemplar { trace, value });
         }
     }
 
     pub(super) fn sum(&self) -> f64 {
-        self.0.sum.get()
+        self.0.figures.all(SUM).map(fraction).sum()
     }
 
     /// The buckets in ascending order.
     pub(super) fn counts(&self) -> Vec<Count> {
         let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
-        let count = |(bucket, bound): (&Bucket, f64)| Count {
+        let counts = self.0.exemplars.iter().zip(bounds).enumerate();
+        let count = |(at, (exemplar, bound)): (usize, (&Mutex<_>, f64))| Count {
             bound,
-            count: bucket.count.load(Ordering::Relaxed),
-            exemplar: *bucket.exemplar(),
+            count: self.0.figures.all(FIRST + at).map(|count| count.load(Ordering::Relaxed)).sum(),
+            exemplar: *lock(exemplar),
         };
-        self.0.buckets.iter().zip(bounds).map(count).collect()
+        counts.map(count).collect()
     }
 }
 
@@ -100,12 +101,25 @@ pub(super) fn countable(value: f64) -> bool {
     (0.0..f64::INFINITY).contains(&value)
 }
 
-// === impl Bucket ===
+fn lock(exemplar: &Mutex<Option<Exemplar>>) -> MutexGuard<'_, Option<Exemplar>> {
+    exemplar.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Bucket {
-    fn exemplar(&self) -> std::sync::MutexGuard<'_, Option<Exemplar>> {
-        self.exemplar.lock().unwrap_or_else(PoisonError::into_inner)
+#[inline]
+fn add(sum: &AtomicU64, value: f64) {
+    // There is no atomic addition of fractions: who was overtaken between reading and writing, tries again.
+    let mut old = sum.load(Ordering::Relaxed);
+    loop {
+        let new = (f64::from_bits(old) + value).to_bits();
+        match sum.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(overtaken) => old = overtaken,
+        }
     }
+}
+
+fn fraction(sum: &AtomicU64) -> f64 {
+    f64::from_bits(sum.load(Ordering::Relaxed))
 }
 
 // === impl Sum ===
@@ -113,19 +127,11 @@ impl Bucket {
 impl Sum {
     #[inline]
     pub(super) fn add(&self, value: f64) {
-        // There is no atomic addition of fractions: who was overtaken between reading and writing, tries again.
-        let mut old = self.0.load(Ordering::Relaxed);
-        loop {
-            let new = (f64::from_bits(old) + value).to_bits();
-            match self.0.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(overtaken) => old = overtaken,
-            }
-        }
+        add(&self.0, value);
     }
 
     pub(super) fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
+        fraction(&self.0)
     }
 }
 

@@ -55,6 +55,7 @@ mod semconv;
 mod settings;
 mod sink;
 mod stage;
+mod stripes;
 mod text;
 mod window;
 mod worker;

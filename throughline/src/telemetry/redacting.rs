@@ -10,46 +10,134 @@ use opentelemetry_sdk::trace::SpanData;
 use super::registry::Registry;
 use crate::redact::Redactor;
 
+/// So many texts are remembered as harmless.
+const REMEMBERED: usize = 1 << 10;
+/// Longer ones are not: they hardly come twice.
+const LONGEST_REMEMBERED: usize = 96;
+
 /// Redacts spans. One that cannot be redacted does not come back.
 #[derive(Debug)]
 pub(super) struct Redacting {
     redactor: Redactor,
+    harmless: Harmless,
+}
+
+/// Attributes in which nothing was found. Nearly all of them come with every request: the names of models, routes and
+/// operations.
+///
+/// Every attribute has one place, which it shares with others: who comes later has it. Finding one takes one comparison,
+/// whatever a caller sends.
+#[derive(Debug)]
+struct Harmless(Box<[Option<Box<Attribute>>]>);
+
+#[derive(Debug)]
+struct Attribute {
+    key: Box<str>,
+    text: Box<str>,
 }
 
 // === impl Redacting ===
 
 impl Redacting {
     pub(super) fn new(registry: &Registry) -> Self {
-        Self { redactor: Redactor::standard().counted(registry) }
+        Self { redactor: Redactor::standard().counted(registry), harmless: Harmless::new() }
     }
 
     /// `span` without what is secret in it; `None` when that could not be found out.
-    pub(super) fn span(&self, span: SpanData) -> Option<SpanData> {
-        catch_unwind(AssertUnwindSafe(|| redact(&self.redactor, span))).ok()
+    pub(super) fn span(&mut self, span: SpanData) -> Option<SpanData> {
+        catch_unwind(AssertUnwindSafe(|| self.redact(span))).ok()
+    }
+
+    fn redact(&mut self, mut span: SpanData) -> SpanData {
+        self.words(&mut span.name);
+        self.attributes(&mut span.attributes);
+        for event in &mut span.events.events {
+            self.words(&mut event.name);
+            self.attributes(&mut event.attributes);
+        }
+        for link in &mut span.links.links {
+            self.attributes(&mut link.attributes);
+            trace_state(&self.redactor, &mut link.span_context);
+        }
+        trace_state(&self.redactor, &mut span.span_context);
+        if let Status::Error { description } = &mut span.status {
+            self.words(description);
+        }
+        span
+    }
+
+    fn words(&mut self, text: &mut Cow<'static, str>) {
+        if let Some(clean) = self.cleaned("", text) {
+            *text = clean.into();
+        }
+    }
+
+    fn attributes(&mut self, attributes: &mut [KeyValue]) {
+        for KeyValue { key, value, .. } in attributes {
+            let mut clean = |text: &mut StringValue| {
+                if let Some(clean) = self.cleaned(key.as_str(), text.as_str()) {
+                    *text = clean.into();
+                }
+            };
+            match value {
+                Value::String(text) => clean(text),
+                Value::Array(Array::String(texts)) => texts.iter_mut().for_each(clean),
+                _ => {}
+            }
+        }
+    }
+
+    /// What to write under `key` in the place of `text`, if anything has to be.
+    fn cleaned(&mut self, key: &str, text: &str) -> Option<String> {
+        if self.harmless.has(key, text) {
+            return None;
+        }
+        match self.redactor.document(key, text) {
+            Cow::Owned(clean) => Some(clean),
+            Cow::Borrowed(_) => {
+                self.harmless.remember(key, text);
+                None
+            }
+        }
     }
 }
 
-fn redact(redactor: &Redactor, mut span: SpanData) -> SpanData {
-    words(redactor, &mut span.name);
-    attributes(redactor, &mut span.attributes);
-    for event in &mut span.events.events {
-        words(redactor, &mut event.name);
-        attributes(redactor, &mut event.attributes);
+// === impl Harmless ===
+
+impl Harmless {
+    fn new() -> Self {
+        Self(std::iter::repeat_with(|| None).take(REMEMBERED).collect())
     }
-    for link in &mut span.links.links {
-        attributes(redactor, &mut link.attributes);
-        trace_state(redactor, &mut link.span_context);
+
+    fn has(&self, key: &str, text: &str) -> bool {
+        let known = (text.len() <= LONGEST_REMEMBERED).then(|| self.0[place(key, text)].as_deref());
+        known.flatten().is_some_and(|known| *known.text == *text && *known.key == *key)
     }
-    trace_state(redactor, &mut span.span_context);
-    if let Status::Error { description } = &mut span.status {
-        words(redactor, description);
+
+    fn remember(&mut self, key: &str, text: &str) {
+        if key.len().max(text.len()) <= LONGEST_REMEMBERED {
+            self.0[place(key, text)] = Some(Box::new(Attribute { key: key.into(), text: text.into() }));
+        }
     }
-    span
+}
+
+/// A multiplication a word: enough to spread what programs call things, and nobody gains by two that share a place.
+fn place(key: &str, text: &str) -> usize {
+    let mut mixed = text.len() as u64;
+    for chunk in key.as_bytes().chunks(8).chain(text.as_bytes().chunks(8)) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        mixed = (mixed.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    usize::try_from(mixed >> (64 - REMEMBERED.trailing_zeros())).expect("it is below their number")
 }
 
 /// A client's `tracestate` travels in every span. One that holds something secret is left out as a whole: its entries belong
 /// to others, who take them as they are or not at all.
 fn trace_state(redactor: &Redactor, context: &mut SpanContext) {
+    if *context.trace_state() == TraceState::NONE {
+        return;
+    }
     let header = context.trace_state().header();
     let secret = |entry: &str| {
         let (key, value) = entry.split_once('=').unwrap_or(("", entry));
@@ -58,27 +146,6 @@ fn trace_state(redactor: &Redactor, context: &mut SpanContext) {
     if header.split(',').any(secret) {
         let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
         *context = SpanContext::new(trace, span, flags, context.is_remote(), TraceState::NONE);
-    }
-}
-
-fn words(redactor: &Redactor, text: &mut Cow<'static, str>) {
-    if let Cow::Owned(clean) = redactor.text(text) {
-        *text = clean.into();
-    }
-}
-
-fn attributes(redactor: &Redactor, attributes: &mut [KeyValue]) {
-    for KeyValue { key, value, .. } in attributes {
-        let clean = |text: &mut StringValue| {
-            if let Cow::Owned(clean) = redactor.document(key.as_str(), text.as_str()) {
-                *text = clean.into();
-            }
-        };
-        match value {
-            Value::String(text) => clean(text),
-            Value::Array(Array::String(texts)) => texts.iter_mut().for_each(clean),
-            _ => {}
-        }
     }
 }
 
@@ -119,6 +186,10 @@ mod tests {
         }
     }
 
+    fn redacting() -> Redacting {
+        Redacting { redactor: Redactor::standard(), harmless: Harmless::new() }
+    }
+
     fn with_state(state: &str) -> SpanData {
         let (trace, own) = (TraceId::from(7), SpanId::from(9));
         let state = state.parse().unwrap();
@@ -127,25 +198,55 @@ mod tests {
 
     #[test]
     fn a_trace_state_that_holds_a_secret_is_left_out_and_the_ids_stay() {
-        let redactor = Redactor::standard();
+        let mut redacting = redacting();
         for secret in ["vendor=ann@example.com", "fine=1,session-token=abc"] {
-            let sent = redact(&redactor, with_state(secret)).span_context;
+            let sent = redacting.redact(with_state(secret)).span_context;
             assert_eq!(sent.trace_state().header(), "", "{secret}");
             assert_eq!((sent.trace_id(), sent.span_id()), (TraceId::from(7), SpanId::from(9)));
             assert!(sent.is_sampled());
         }
-        let kept = redact(&redactor, with_state("vendor=opaque,other=2")).span_context;
+        let kept = redacting.redact(with_state("vendor=opaque,other=2")).span_context;
         assert_eq!(kept.trace_state().header(), "vendor=opaque,other=2");
     }
 
     #[test]
     fn nothing_secret_is_left_in_any_part_of_a_span() {
         let telemetry = Telemetry::builder().without_endpoint().local().init();
-        let redactor = Redactor::standard().counted(telemetry.sink().registry().unwrap());
-        let sent = redact(&redactor, span());
-        let whole = format!("{sent:?}");
-        assert!(!whole.contains("example.com") && !whole.contains("anything"), "{whole}");
-        assert_eq!(sent.attributes[1], KeyValue::new("gen_ai.usage.input_tokens", 7));
-        assert!(telemetry.sink().render().contains("redactions_total{kind=\"email\"} 5"));
+        let mut redacting = Redacting::new(telemetry.sink().registry().unwrap());
+        for time in 1..=3 {
+            let sent = redacting.redact(span());
+            let whole = format!("{sent:?}");
+            assert!(!whole.contains("example.com") && !whole.contains("anything"), "{whole}");
+            assert_eq!(sent.attributes[1], KeyValue::new("gen_ai.usage.input_tokens", 7));
+            let counted = format!("redactions_total{{kind=\"email\"}} {}", 5 * time);
+            assert!(telemetry.sink().render().contains(&counted));
+        }
+    }
+
+    #[test]
+    fn what_is_harmless_under_one_key_is_not_so_under_another() {
+        let mut redacting = redacting();
+        for _ in 0..2 {
+            assert_eq!(redacting.cleaned("gen_ai.request.model", "tulip-9"), None);
+            assert_eq!(redacting.cleaned("password", "tulip-9").as_deref(), Some("[REDACTED:CREDENTIAL]"));
+        }
+        assert!(redacting.harmless.has("gen_ai.request.model", "tulip-9"));
+        assert!(!redacting.harmless.has("password", "tulip-9"));
+    }
+
+    #[test]
+    fn more_texts_than_are_remembered_are_each_judged_by_themselves() {
+        let mut redacting = redacting();
+        for number in 0..REMEMBERED * 50 {
+            let text = format!("model-{}", number % (REMEMBERED * 5));
+            assert_eq!(redacting.cleaned("gen_ai.request.model", &text), None);
+            let address = format!("m{number}@example.com");
+            assert_eq!(
+                redacting.cleaned("gen_ai.request.model", &address).as_deref(),
+                Some("[REDACTED:EMAIL]")
+            );
+        }
+        let long = "a".repeat(LONGEST_REMEMBERED + 1);
+        assert_eq!((redacting.cleaned("k", &long), redacting.harmless.has("k", &long)), (None, false));
     }
 }

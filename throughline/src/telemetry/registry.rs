@@ -8,7 +8,7 @@ mod exact;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::clock::{Clock, Tick};
@@ -16,6 +16,7 @@ use super::family::{Family, Shape};
 use super::histogram::{Histogram, Sum, countable};
 use super::page::{self, Page};
 use super::semconv::Semconv;
+use super::stripes::Stripes;
 use super::window::Window;
 
 /// Series a family may hold before the rest is folded into `other`.
@@ -37,9 +38,9 @@ pub struct Counter(Arc<AtomicU64>);
 #[derive(Clone, Debug, Default)]
 pub struct Amount(Arc<Sum>);
 
-/// A whole value that goes up and down.
-#[derive(Clone, Debug, Default)]
-pub struct Gauge(Arc<AtomicI64>);
+/// A whole value that goes up and down, or is set.
+#[derive(Clone, Debug)]
+pub struct Gauge(Arc<Stripes>);
 
 /// A value with fractions that goes up and down.
 #[derive(Clone, Debug, Default)]
@@ -357,7 +358,7 @@ impl Cell {
         Some(match self {
             Self::Counter(cell) => Reading::Count(cell.0.load(Ordering::Relaxed)),
             Self::Amount(cell) => Reading::Amount(cell.0.get()),
-            Self::Gauge(cell) => Reading::Whole(cell.0.load(Ordering::Relaxed)),
+            Self::Gauge(cell) => Reading::Whole(cell.get()),
             Self::Level(cell) => Reading::Fraction(f64::from_bits(cell.0.load(Ordering::Relaxed))),
             Self::Rate(cell) => Reading::Fraction(cell.0.ratio(now)?),
             Self::Histogram(cell) => Reading::Distribution(cell),
@@ -395,19 +396,33 @@ impl Gauge {
     /// Adds one.
     #[inline]
     pub fn inc(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.own(0).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes one off.
+    /// Takes one off. Another thread may have added it.
     #[inline]
     pub fn dec(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.own(0).fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Sets the value.
-    #[inline]
+    /// Sets the value. What is added meanwhile may be lost: a gauge is either counted or set.
     pub fn set(&self, value: i64) {
-        self.0.store(value, Ordering::Relaxed);
+        let mut next = value.cast_unsigned();
+        for share in self.0.all(0) {
+            share.store(std::mem::take(&mut next), Ordering::Relaxed);
+        }
+    }
+
+    /// Shares may be below zero, and wrap around; their sum does not.
+    fn get(&self) -> i64 {
+        let shares = self.0.all(0).map(|share| share.load(Ordering::Relaxed));
+        shares.fold(0, u64::wrapping_add).cast_signed()
+    }
+}
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self(Arc::new(Stripes::new(1)))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::io::{self, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
 }
 
+/// What a peer does with a request; its first error ends the connection.
+pub(crate) type Handle = dyn Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync;
+
 /// Serves on a free port of loopback until the program ends, a thread a connection. A connection ends with the
 /// first error of `handle`.
 ///
@@ -33,7 +37,7 @@ pub(crate) fn serve(
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    let handle = Arc::new(handle);
+    let handle: Arc<Handle> = Arc::new(handle);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let handle = Arc::clone(&handle);
@@ -43,10 +47,15 @@ pub(crate) fn serve(
     Ok(address)
 }
 
-fn converse(
-    mut stream: TcpStream,
-    handle: &dyn Fn(&Request, &mut TcpStream) -> io::Result<()>,
-) -> io::Result<()> {
+/// A server that can go and come back: while it is away, its port refuses.
+pub(crate) struct Peer {
+    address: SocketAddr,
+    handle: Arc<Handle>,
+    /// Of the time that it is there now.
+    present: Option<Arc<AtomicBool>>,
+}
+
+fn converse(mut stream: TcpStream, handle: &Handle) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(request) = receive(&mut reader)? {
         handle(&request, &mut stream)?;
@@ -114,6 +123,85 @@ pub(crate) fn post_json(client: &ureq::Agent, url: &str, body: &Value) -> Option
     answer.status().is_success().then(|| serde_json::from_str(&text).ok()).flatten()
 }
 
+// === impl Peer ===
+
+impl Peer {
+    /// On a free port of loopback.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn start(
+        handle: impl Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handle)
+    }
+
+    /// At this address.
+    ///
+    /// # Errors
+    /// When somebody else is there.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        handle: impl Fn(&Request, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let mut peer = Self { address, handle: Arc::new(handle), present: None };
+        peer.come()?;
+        Ok(peer)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Listens, where it listened before.
+    ///
+    /// # Errors
+    /// When somebody else has taken the port.
+    pub(crate) fn come(&mut self) -> io::Result<()> {
+        if self.present.is_some() {
+            return Ok(());
+        }
+        let listener = TcpListener::bind(self.address)?;
+        self.address = listener.local_addr()?;
+        let (present, handle) = (Arc::new(AtomicBool::new(true)), Arc::clone(&self.handle));
+        self.present = Some(Arc::clone(&present));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if !present.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (handle, present) = (Arc::clone(&handle), Arc::clone(&present));
+                thread::spawn(move || {
+                    let while_present = move |request: &Request, stream: &mut TcpStream| {
+                        if present.load(Ordering::SeqCst) {
+                            handle(request, stream)
+                        } else {
+                            Err(io::ErrorKind::ConnectionAborted.into())
+                        }
+                    };
+                    converse(stream, &while_present)
+                });
+            }
+        });
+        Ok(())
+    }
+
+    /// Refuses from here on, and drops connections that are open when something is asked on them.
+    pub(crate) fn go(&mut self) {
+        if let Some(present) = self.present.take() {
+            present.store(false, Ordering::SeqCst);
+            // Its thread waits for a connection; this one lets it end, and the port is free then.
+            let _woken = TcpStream::connect(self.address);
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.go();
+    }
+}
+
 // === impl Request ===
 
 impl Request {
@@ -142,6 +230,23 @@ mod tests {
                 answer,
                 json!({ "path": "/a", "type": "application/json", "body": number.to_string() })
             );
+        }
+    }
+
+    #[test]
+    fn a_peer_that_has_gone_refuses_until_it_comes_back_to_its_port() {
+        let mut peer = Peer::start(|_, stream| respond(stream, 200, "application/json", b"{}")).unwrap();
+        let (client, url) = (client(), format!("http://{}/", peer.address()));
+        let there = || get_json(&client, &url).is_some();
+        let becomes = |wanted: bool| {
+            let interrupt = super::super::interrupt::Interrupt::default();
+            interrupt.poll(PATIENCE, || Ok((there() == wanted).then_some(()))).unwrap()
+        };
+        for _ in 0..2 {
+            assert_eq!(becomes(true), Some(()));
+            peer.go();
+            assert_eq!(becomes(false), Some(()));
+            peer.come().unwrap();
         }
     }
 

@@ -103,7 +103,8 @@ impl Service {
         self.child.try_wait().ok().flatten()
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Tells it, and whatever it has started.
+    pub(crate) fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(self.child.id().cast_signed());
         // It fails only when the group has gone, which is what is wanted.
         let _gone = group.map(|group| kill_process_group(group, signal));

@@ -89,7 +89,7 @@ impl Dispatcher {
     }
 
     /// Redacted first: a secret that is cut in half has no shape any more.
-    fn made_fit(&self, span: SpanData) -> Option<SpanData> {
+    fn made_fit(&mut self, span: SpanData) -> Option<SpanData> {
         let mut span = self.redacting.span(span)?;
         shorten(&mut span, self.limits);
         Some(span)

@@ -179,7 +179,7 @@ impl Target {
             #[cfg(feature = "otlp")]
             Self::Otlp(link, page) => {
                 let Some(registry) = sink.registry() else { return Ok(0) };
-                link.deliver(&page.request(registry), budget, report).await
+                link.deliver(link.written(&page.request(registry)), budget, report).await
             }
         }
     }

@@ -39,7 +39,7 @@ struct Stand<'a> {
 ///
 /// # Errors
 /// With exit code 2 when something is missing, with 1 when a backend has not what it must have.
-pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<(), Failure> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<(), Failure> {
     let python = needs::python(workspace, RECIPE, options.may_install)?;
     let program = otelite::install(workspace)?;
     gateway::build(workspace)?;

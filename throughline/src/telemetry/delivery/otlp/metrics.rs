@@ -210,7 +210,7 @@ mod tests {
         registry.counter(&CALLS, &["a"]).add(3);
         registry.histogram(&TOOK, &[]).observe(0.7, Some(TraceId::from(7)));
         let request = Page::new(&Resource::builder_empty().build()).request(registry);
-        let json = super::super::request::body(&request, Protocol::Json, false).unwrap();
+        let json = super::super::request::written(&request, Protocol::Json).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let metrics = json["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().unwrap();
         let metric = |name: &str| metrics.iter().find(|metric| metric["name"] == name).unwrap();

@@ -6,6 +6,7 @@
 mod answer;
 mod client;
 mod connect;
+mod encode;
 mod metrics;
 mod request;
 mod spans;
@@ -67,14 +68,26 @@ impl Link {
         })
     }
 
-    /// Sends `message`, again and again while that may help and there is time. Returns how much was rejected.
-    pub(super) async fn deliver<M: prost::Message + serde::Serialize>(
-        &mut self,
+    /// `message` as the protocol writes it.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub(super) fn written<M: prost::Message + serde::Serialize>(
+        &self,
         message: &M,
+    ) -> Result<Vec<u8>, String> {
+        request::written(message, self.protocol)
+    }
+
+    /// Sends `message`, as it is written, again and again while that may help and there is time. Returns how much was rejected.
+    pub(super) async fn deliver(
+        &mut self,
+        message: Result<Vec<u8>, String>,
         budget: &Budget,
         report: &Report,
     ) -> Result<usize, Failure> {
-        let body = request::body(message, self.protocol, self.settings.gzip)
+        let body = message
+            .and_then(|message| request::body(message, self.protocol, self.settings.gzip))
             .map_err(|_| Failure::new(ErrorType::Other, "the request could not be written"))
             .inspect_err(|failure| report.failed(failure))?;
         let mut pause = FIRST_PAUSE;
@@ -124,9 +137,12 @@ impl Exporter for Spans {
         budget: &'a Budget,
         report: &'a Report,
     ) -> BoxFuture<'a, Result<Delivered, Failure>> {
-        let request = spans::request(batch, &self.resource);
+        let message = match self.link.protocol {
+            Protocol::Json => self.link.written(&spans::request(batch, &self.resource)),
+            Protocol::Grpc | Protocol::Protobuf => Ok(encode::request(&batch, &self.resource)),
+        };
         async move {
-            let rejected = self.link.deliver(&request, budget, report).await?;
+            let rejected = self.link.deliver(message, budget, report).await?;
             Ok(Delivered { rejected })
         }
         .boxed()

@@ -14,16 +14,16 @@ use super::super::otlp_settings::{Otlp, Protocol};
 /// The length of what stands before a gRPC message: whether it is compressed, and its length.
 pub(super) const GRPC_PREFIX: usize = 5;
 
-/// What `message` is sent as.
-pub(super) fn body<M: Message + Serialize>(
-    message: &M,
-    protocol: Protocol,
-    gzip: bool,
-) -> Result<Bytes, String> {
-    let plain = match protocol {
-        Protocol::Json => serde_json::to_vec(message).map_err(|error| error.to_string())?,
-        Protocol::Grpc | Protocol::Protobuf => message.encode_to_vec(),
-    };
+/// `message` as `protocol` writes it.
+pub(super) fn written<M: Message + Serialize>(message: &M, protocol: Protocol) -> Result<Vec<u8>, String> {
+    match protocol {
+        Protocol::Json => serde_json::to_vec(message).map_err(|error| error.to_string()),
+        Protocol::Grpc | Protocol::Protobuf => Ok(message.encode_to_vec()),
+    }
+}
+
+/// What a message that is written as `plain` is sent as.
+pub(super) fn body(plain: Vec<u8>, protocol: Protocol, gzip: bool) -> Result<Bytes, String> {
     let payload = if gzip { compressed(&plain) } else { plain };
     if protocol != Protocol::Grpc {
         return Ok(payload.into());
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn json_writes_ids_in_hex_enums_as_numbers_and_times_as_text() {
         let request = request(vec![span().into()], &Default::default());
-        let json = body(&request, Protocol::Json, false).unwrap();
+        let json = written(&request, Protocol::Json).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let span = &json["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
         assert_eq!(span["traceId"], "0af7651916cd43dd8448eb211c80319c");
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn a_grpc_message_has_its_length_in_front_and_says_whether_it_is_compressed() {
         let request = request(vec![span().into()], &Default::default());
-        let plain = body(&request, Protocol::Protobuf, false).unwrap();
-        let framed = body(&request, Protocol::Grpc, false).unwrap();
+        let plain = written(&request, Protocol::Protobuf).unwrap();
+        let framed = body(plain.clone(), Protocol::Grpc, false).unwrap();
         assert_eq!(framed[..GRPC_PREFIX], [0, 0, 0, 0, u8::try_from(plain.len()).unwrap()]);
         assert_eq!(framed[GRPC_PREFIX..], plain);
-        let small = body(&request, Protocol::Grpc, true).unwrap();
+        let small = body(plain, Protocol::Grpc, true).unwrap();
         assert_eq!((small[0], usize::from(small[4])), (1, small.len() - GRPC_PREFIX));
     }
 
