@@ -112,6 +112,10 @@ async fn looked_after(config: &str) {
     assert_eq!(entries(config).await, 7);
     let none = json(config, &["purge", "--tenant", "red", "--model", "fast"]).await;
     assert_eq!((&none["stores"][0]["entries"], &none["stores"][0]["scanned"]), (&0.into(), &7.into()));
+    let marks = stats["stores"][0]["tenants"].as_object().unwrap();
+    let blue = marks.keys().find(|name| name.starts_with('#')).expect("it was not named");
+    let by_mark = json(config, &["purge", "--tenant", blue, "--dry-run"]).await;
+    assert_eq!(by_mark["stores"][0]["entries"], 3, "{by_mark}");
     let purged = cache(config, &["purge", "--tenant", "red"]).await;
     assert!(purged.stdout.starts_with("store kept: 3 of 7 entries removed, "), "{purged:?}");
     assert_eq!(entries(config).await, 4);

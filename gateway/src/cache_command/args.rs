@@ -105,7 +105,7 @@ pub(crate) struct Which {
     /// Answers under keys that begin with these hexadecimal digits
     #[arg(long, value_name = "DIGITS", value_parser = digits)]
     pub(crate) prefix: Option<String>,
-    /// Answers of this tenant; an empty name is those of nobody
+    /// Answers of this tenant, by name or by the mark that `stats` shows; an empty name is those of nobody
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<String>,
     /// Answers of this model, as clients name it

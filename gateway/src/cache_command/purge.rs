@@ -95,6 +95,14 @@ pub(super) async fn remove<'a>(
     Ok(removed)
 }
 
+/// The mark that `throughline cache stats` shows, or that of a name.
+fn mark(named: &str) -> Tag {
+    let digits = named.strip_prefix('#').filter(|digits| digits.len() == 8);
+    let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let mark = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    mark.map_or_else(|| tag(named), u32::to_be_bytes)
+}
+
 // === impl Filter ===
 
 impl Filter {
@@ -102,8 +110,8 @@ impl Filter {
         Self {
             keys: which.key.clone(),
             prefix: which.prefix.clone(),
-            tenant: which.tenant.as_deref().map(tag),
-            model: which.model.as_deref().map(tag),
+            tenant: which.tenant.as_deref().map(mark),
+            model: which.model.as_deref().map(mark),
         }
     }
 
@@ -163,6 +171,14 @@ mod tests {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let (tenant, model, prefix) = (owned(tenant), owned(model), owned(prefix));
         Filter::new(&Which { key: Vec::new(), prefix, tenant, model })
+    }
+
+    #[test]
+    fn a_mark_stands_for_itself_and_everything_else_is_a_name() {
+        assert_eq!(mark("#1f3a5b7c"), [0x1f, 0x3a, 0x5b, 0x7c]);
+        for name in ["acme", "", "#1f3a5b7", "#1f3a5b7c1f3a5b7c1f3a5b7c1f3a5b7c", "#+1f3a5b7"] {
+            assert_eq!(mark(name), tag(name), "{name}");
+        }
     }
 
     #[test]
