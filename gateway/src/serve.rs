@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use throughline::telemetry::Telemetry;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ use crate::served::Served;
 use crate::server::Server;
 use crate::workflows::Workflows;
 
-/// How long telemetry may take to deliver what it holds.
+/// How long stores may take to write what they hold, and telemetry to deliver what it holds.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// The configuration that is looked for when none is named.
@@ -198,6 +199,10 @@ impl Running {
         if self.server.await.is_err() {
             tracing::error!("the server stopped by a panic");
         }
+        let served = self.gateway.served();
+        let stores = served.parts.stores.values().map(|store| store.made.flush());
+        // A disk that hangs holds nobody up for longer.
+        let _ = tokio::time::timeout(FLUSH, join_all(stores)).await;
         self.gateway.telemetry.shutdown(FLUSH).await;
     }
 }

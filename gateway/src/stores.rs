@@ -43,6 +43,15 @@ impl Opened {
         }
     }
 
+    /// Completes once what was stored is on the disk, where that is not the case already.
+    pub(crate) async fn flush(&self) {
+        match self {
+            // What Redis has taken is Redis's.
+            Self::Redis(..) => {}
+            Self::Disk(store, _) => store.flush().await,
+        }
+    }
+
     /// The model with its answers kept here.
     pub(crate) fn cache(
         &self,

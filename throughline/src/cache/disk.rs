@@ -82,6 +82,14 @@ impl Disk {
         self.keeper().written().await;
     }
 
+    /// As [`Disk::written`], but opens no file that was not used: for the end of a program, which may come before that
+    /// of the store's thread.
+    pub async fn flush(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.written().await;
+        }
+    }
+
     /// The thread that has the file, which is started when it is first asked for.
     fn keeper(&self) -> &Keeper {
         self.keeper.get_or_init(|| Keeper::start(&self.shared))
