@@ -228,18 +228,18 @@ async fn values_of_a_newer_format_are_made_anew_and_those_under_its_own_names_ar
 
     let client = redis::Client::open(server.url()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS").arg("throughline:1:*").query_async(&mut redis).await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("throughline:2:*").query_async(&mut redis).await.unwrap();
     let [key] = keys.as_slice() else { panic!("{keys:?}") };
     let sealed: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
     let mut newer = sealed.clone();
     newer[2] += 1;
-    let newer_key = key.replacen(":1:", ":2:", 1);
+    let newer_key = key.replacen(":2:", ":3:", 1);
     for key in [key, &newer_key] {
         let _: () = redis::cmd("SET").arg(key).arg(&newer).query_async(&mut redis).await.unwrap();
     }
     let answer = gateway.ask(chat("auto", "hi")).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "Hi"));
-    assert_eq!(answer.header("x-throughline-cache"), Some("corrupt"));
+    assert_eq!(answer.header("x-throughline-cache"), Some("miss"));
     assert_eq!(upstream.seen().len(), 2, "the provider was asked");
     assert_eq!(gateway.metric("cache_outcomes_total", &[("outcome", "corrupt")]).await, 1.0);
     assert_eq!(gateway.ask(chat("auto", "hi")).await.header("x-throughline-cache"), Some("hit"));
