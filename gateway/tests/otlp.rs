@@ -156,7 +156,7 @@ impl Scene {
         let trace = self.receiver.trace(trace_id(&miss)).await;
         assert_eq!(trace.tree(), MISS);
         assert_eq!(trace.remote_parent(), "");
-        let hit = self.gateway.ask(chat("auto", PROMPT)).await;
+        let hit = self.gateway.ask_with(&headers, chat("auto", PROMPT)).await;
         let hit_trace = self.receiver.trace(trace_id(&hit)).await;
         assert_eq!(hit_trace.tree(), HIT);
         assert_eq!(hit_trace.attributes("cache auto")["throughline.cache.outcome"], "hit");
