@@ -356,16 +356,20 @@ async fn a_directory_that_vanishes_costs_no_request_and_is_over_when_it_is_back(
     let (directory, _) = directory();
     let inner = directory.path().join("logs");
     fs::create_dir(&inner).unwrap();
-    let gateway = to_file(&inner.join("log")).start().await;
+    let log = inner.join("log");
+    let gateway = to_file(&log).start().await;
     asked(&gateway, 1).await;
+    let written = || fs::read_to_string(&log).unwrap().contains("a request was answered");
+    until("the first line", async || written().then_some(())).await;
     fs::remove_dir_all(&inner).unwrap();
     asked(&gateway, 5).await;
+    until("the loss", async || (lost(&gateway, "write_failed").await >= 5.0).then_some(())).await;
     assert!(becomes_degraded(&gateway).await.contains("its directory does not exist"));
     fs::create_dir(&inner).unwrap();
     recovers(&gateway).await;
     asked(&gateway, 1).await;
     assert_eq!(gateway.stop().await.code, Some(0));
-    let log = fs::read_to_string(inner.join("log")).unwrap();
+    let log = fs::read_to_string(&log).unwrap();
     assert_eq!(with_message(&log, "a request was answered").len(), 1, "{log}");
 }
 
