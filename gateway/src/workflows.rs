@@ -144,9 +144,9 @@ fn cached(
     }
     Ok(match &limits.place {
         Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed(),
-        Place::Store(store) => parts.stores[store].made.cache(model, config, caching)?,
+        Place::Store(store) => parts.stores[store].made.cache(None, model, config, caching)?,
         Place::Both(bytes, store) => {
-            parts.stores[store].made.cache_behind(Memory::new(*bytes as u64)?, model, config, caching)?
+            parts.stores[store].made.cache(Some(Memory::new(*bytes as u64)?), model, config, caching)?
         }
     })
 }
