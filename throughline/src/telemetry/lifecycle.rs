@@ -224,6 +224,12 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Where metrics are to be served; `None` if nowhere.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.settings.metrics.filter(|_| self.settings.enabled)
+    }
+
     /// Serves metrics nowhere; [`Sink::render`] still gives them.
     pub fn without_endpoint(mut self) -> Self {
         self.settings.metrics = None;
