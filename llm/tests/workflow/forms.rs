@@ -19,7 +19,7 @@ use throughline_llm::simulated::SimulatedConfig;
 use throughline_llm::{Answer, ChatCaching, ChatStream, Completion, Frame, PriceTable, sse};
 use tokio::time::{Instant, advance, sleep};
 
-use super::{PLAIN, STREAMED, ask, cached, drain, request, streamed, whole};
+use super::{PLAIN, STREAMED, ask, cached, drain, request, simulation, streamed, whole};
 
 type Cached<P> = Workflow<Observed<Cache<P, ChatCaching, Memory>>>;
 
@@ -377,5 +377,21 @@ fn a_pace_that_is_none_is_refused() {
             refused.to_string(),
             format!("replayed chunks per second is {rate}: it must be from 1 to 10000")
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_stream_is_not_the_caches() {
+    let slow = simulation(|config| config.tokens_per_second = 5.0);
+    let recorder = Recorder::new();
+    let flow = kept(ask("gpt-4o-mini", slow), caching().chunks_per_second(5.0).unwrap());
+    for (outcome, hit) in [(CacheOutcome::Miss, "false"), (CacheOutcome::Hit, "true")] {
+        let (start, cx) = (Instant::now(), recorder.context());
+        drain(streamed(flow.run(request(STREAMED), &cx).await)).await;
+        assert_eq!(cached(&cx), outcome);
+        assert!(start.elapsed() > Duration::from_secs(1), "it came slowly");
+        tokio::task::yield_now().await;
+        let latency = |what: &str| recorder.metric(&format!("cache_latency_seconds_{what}"), &[("hit", hit)]);
+        assert_eq!((latency("count"), latency("sum")), (Some(1.0), Some(0.0)), "hit: {hit}");
     }
 }
