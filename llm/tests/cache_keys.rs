@@ -135,6 +135,13 @@ impl Json {
         }
     }
 
+    /// The table with this field beside or in place of others.
+    fn with(&self, name: &str, value: Self) -> Self {
+        let mut with = self.clone();
+        Change::Add(name.to_owned(), value).act(&mut with);
+        with
+    }
+
     /// The same with the keys of every table in another order.
     fn turned(&self) -> Self {
         match self {
@@ -294,6 +301,36 @@ fn names() -> impl Strategy<Value = String> {
     ]
 }
 
+/// The name of a field inside which the order of fields may be that of a schema.
+fn ordered() -> impl Strategy<Value = String> {
+    names().prop_filter("its order counts", |name| name != "logit_bias")
+}
+
+/// A table of at least two fields, alone or in something else.
+fn table() -> impl Strategy<Value = Json> {
+    let fields = proptest::collection::btree_map(texts(), values(), 2..4);
+    (fields, 0_u8..3).prop_map(|(fields, around)| {
+        let table = Json::Table(fields.into_iter().collect());
+        match around {
+            0 => table,
+            1 => Json::List(vec![table]),
+            _ => Json::Table(vec![("parameters".into(), table)]),
+        }
+    })
+}
+
+/// Seven ones in a list, with an item ending where there is a cut.
+fn ones(cuts: u8) -> Json {
+    let (mut items, mut item) = (Vec::new(), String::new());
+    for at in 0..7 {
+        item.push('1');
+        if at == 6 || cuts >> at & 1 == 1 {
+            items.push(Json::Word(std::mem::take(&mut item)));
+        }
+    }
+    Json::List(items)
+}
+
 /// A request whose key can be made: system prompt, an image, a tool's call, and fields of all kinds.
 fn requests() -> impl Strategy<Value = Json> {
     let fields = proptest::collection::btree_map(names(), values(), 0..4);
@@ -360,6 +397,30 @@ proptest! {
         };
         let turned = Json::Table(fields.iter().rev().map(turn).collect());
         prop_assert_eq!(key(&request.written(0)), key(&turned.written(0)));
+    }
+
+    #[test]
+    fn the_order_of_fields_counts_where_a_model_could_follow_it(
+        request in requests(), name in ordered(), table in table()
+    ) {
+        let (one, other) = (request.with(&name, table.clone()), request.with(&name, table.turned()));
+        prop_assert_ne!(key(&one.written(0)), key(&other.written(0)), "{}", one.written(0));
+    }
+
+    #[test]
+    fn numbers_count_as_they_are_written(
+        request in requests(), name in names(), one in words(), other in words()
+    ) {
+        let key = |word: &str| key(&request.with(&name, Json::Word(word.to_owned())).written(0));
+        prop_assert!(key(&one).is_some());
+        prop_assert_eq!(one == other, key(&one) == key(&other), "{} and {}", one, other);
+    }
+
+    #[test]
+    fn where_an_item_begins_counts(request in requests(), name in names(), one in 0_u8..64, other in 0_u8..64) {
+        let key = |cuts: u8| key(&request.with(&name, ones(cuts)).written(0));
+        prop_assert!(key(one).is_some());
+        prop_assert_eq!(one == other, key(one) == key(other), "{:?} and {:?}", ones(one), ones(other));
     }
 
     #[test]
