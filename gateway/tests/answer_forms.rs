@@ -4,12 +4,13 @@
 
 mod process;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use process::upstream::{Seen, answer, piece, stream_end, stream_head};
 use process::{Answer, Gateway, Launch, Step, Upstream, chat};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// What 1,000 tokens in and 100 out cost at gpt-4o-mini.
 const COST: f64 = 0.000_21;
