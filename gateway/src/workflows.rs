@@ -110,6 +110,9 @@ fn build_served(
         if limits.shared {
             caching = caching.shared_by_all();
         }
+        if let Some(rate) = limits.chunks_per_second {
+            caching = caching.chunks_per_second(rate)?;
+        }
         built = cached(built, name, limits, caching, scope(config, model), parts)?;
     }
     if let Some(limit) = &model.timeout {

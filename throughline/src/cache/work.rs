@@ -125,8 +125,8 @@ where
         Keep::new(self.largest, move |value| {
             let put = async move {
                 let event = match value {
-                    Some(value) => work.put(key, value, since, clock.now()).await,
-                    None => CacheEvent::TooLarge,
+                    Ok(value) => work.put(key, value, since, clock.now()).await,
+                    Err(why) => why,
                 };
                 if let Some((_, count)) = counts.iter().find(|(counted, _)| *counted == event) {
                     count.inc();

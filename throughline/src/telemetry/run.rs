@@ -136,8 +136,13 @@ impl<'a, S: Stage> Run<'a, S> {
         self.outside(cx.elsewhere(work)).await
     }
 
-    /// Lets the run end later than the stage returns. The caller must hold on to what it gets.
+    /// Lets the run end later than the stage returns. The caller must hold on to what it gets. What is left is not this stage's
+    /// own work: it counts as [`Run::outside`].
     pub fn defer(&mut self) -> Deferred<S> {
+        let clock = self.cx.clock();
+        if let Some(live) = self.live() {
+            live.left = Some(clock.now());
+        }
         Deferred {
             core: Arc::clone(self.core),
             cx: self.cx.clone(),

@@ -14,4 +14,5 @@ mod runtimes;
 mod sentinel;
 mod server;
 mod sharing;
+mod spoilt;
 mod values;
