@@ -8,6 +8,7 @@ use throughline::cache::redis::Redis;
 use throughline::cache::{StoreHealth, Tiered};
 use throughline::{CacheConfig, ConfigError, Memory, Store as _};
 use throughline_llm::ChatCaching;
+use throughline_llm::semantic::{Embedder, SemanticConfig, semantic};
 
 use crate::config::Store;
 use crate::gateway::Model;
@@ -67,6 +68,26 @@ impl Opened {
                 model.cache(config.store_deadline(*deadline)?, caching, Arc::clone(store)).boxed()
             }
         })
+    }
+
+    /// The model with answers to other questions, as far as they are kept here.
+    pub(crate) fn semantic(
+        &self,
+        model: Model,
+        config: SemanticConfig,
+        (cache, caching): (CacheConfig, ChatCaching),
+        embedder: Embedder,
+    ) -> Model {
+        match self {
+            Self::Redis(store, deadline) => {
+                let exact = (cache, caching, Arc::clone(store));
+                semantic(model, config.store_deadline(*deadline), exact, embedder).boxed()
+            }
+            Self::Disk(store, deadline) => {
+                let exact = (cache, caching, Arc::clone(store));
+                semantic(model, config.store_deadline(*deadline), exact, embedder).boxed()
+            }
+        }
     }
 
     /// The model with its answers kept here and, in front of it, in `memory`.

@@ -8,6 +8,8 @@ use toml::{Spanned, Value};
 
 use super::check::Check;
 use super::error::unknown;
+use super::model::Named;
+use super::semantic::{Semantic, SemanticFile};
 
 /// What a model's cache may keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ pub(crate) struct CacheLimits {
     pub(crate) max_temperature: f64,
     /// Whether a request's `Cache-Control` is followed. Default: true.
     pub(crate) cache_control: bool,
+    /// How similar questions are answered. Default: they are not.
+    pub(crate) semantic: Option<Semantic>,
 }
 
 /// Errors that are given again without asking anybody.
@@ -86,6 +90,7 @@ pub(super) struct CacheFile {
     scope: Option<Spanned<String>>,
     max_temperature: Option<Spanned<f64>>,
     cache_control: Option<bool>,
+    semantic: Option<SemanticFile>,
 }
 
 #[derive(Deserialize)]
@@ -99,7 +104,7 @@ struct NegativeFile {
 
 impl CacheFile {
     /// Checks the section.
-    pub(super) fn check(&self, check: &mut Check<'_>, stores: &[String]) -> CacheLimits {
+    pub(super) fn check(&self, check: &mut Check<'_>, known: &Named<'_>) -> CacheLimits {
         let mut stale = |key: &str, written: &Option<Spanned<Value>>| {
             check.duration(key, written.as_ref(), Duration::ZERO)
         };
@@ -107,7 +112,7 @@ impl CacheFile {
         let stale_if_error = stale("stale_if_error", &self.stale_if_error);
         CacheLimits {
             ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO),
-            place: self.place(check, stores),
+            place: self.place(check, known.stores),
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
@@ -129,6 +134,7 @@ impl CacheFile {
                 1.0,
             ),
             cache_control: self.cache_control.unwrap_or(true),
+            semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders)),
         }
     }
 
@@ -231,6 +237,7 @@ mod tests {
             shared: false,
             max_temperature: 1.0,
             cache_control: true,
+            semantic: None,
         };
         assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
         assert_eq!(
@@ -253,6 +260,7 @@ mod tests {
             shared: true,
             max_temperature: 0.0,
             cache_control: false,
+            semantic: None,
         };
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
                     stale_if_error = \"1m\", cache_control = false, scope = \"all\", max_temperature = 0, early_refresh = 1, \

@@ -235,7 +235,7 @@ mod tests {
             (r#"{"data":[{"embedding":[1,null]}]}"#, holds_none),
             (r#"{"data":[{"embedding":[]}]}"#, nowhere),
             (r#"{"data":[{"embedding":[0,0]}]}"#, nowhere),
-            (r#"{"data":[{"embedding":[1e39]}]}"#, nowhere),
+            (r#"{"data":[{"embedding":[1e39]}]}"#, holds_none),
             (r#"{"data":[]}"#, "the provider gave too few embeddings"),
             (
                 r#"{"data":[{"index":1,"embedding":[1]}]}"#,
