@@ -211,7 +211,8 @@ fn metadata_of(model: &config::Model) -> Vec<String> {
     names.collect()
 }
 
-fn prices(config: &Config) -> PriceTable {
+/// What tokens cost by the built-in table and `config`.
+pub(crate) fn prices(config: &Config) -> PriceTable {
     config.prices.iter().fold(PriceTable::builtin(), |table, (model, price)| {
         let new = Price::new(price.input, price.output);
         table.with(model, price.cached_input.map_or(new, |cached| new.with_cached_input(cached)))

@@ -17,7 +17,7 @@ const DIMENSIONS: usize = 512;
 const WORD: f32 = 1.0;
 const LITTLE: f32 = 0.25;
 const PAIR: f32 = 0.5;
-const PIECES: f32 = 0.8;
+const PIECES: f32 = 1.0;
 
 /// The direction of `text`; `None` when there is no word in it.
 pub(super) fn ngrams(text: &str) -> Option<Vector> {
