@@ -189,10 +189,11 @@ async fn what_is_purged_is_not_given_to_other_questions() {
 
 #[tokio::test]
 async fn a_shadow_answers_nobody_and_counts_how_it_would_have_done() {
-    let upstream = Upstream::start(|seen: &Seen| {
-        let length = seen.body.len().to_string();
+    let calls = AtomicU64::new(0);
+    let upstream = Upstream::start(move |seen: &Seen| {
+        let number = calls.fetch_add(1, Ordering::Relaxed).to_string();
         let same = String::from_utf8_lossy(&seen.body).contains("password");
-        completion(if same { "Open the settings." } else { &length })
+        completion(if same { "Open the settings." } else { &number })
     })
     .await;
     let gateway = gateway(&upstream, "threshold = 0.8").await;
@@ -319,7 +320,7 @@ async fn an_embedding_of_another_model_is_an_error_and_never_a_hit() {
 #[tokio::test]
 async fn the_bound_is_kept() {
     let upstream = provider().await;
-    let gateway = gateway(&upstream, &format!("{ANSWER}, max_entries = 5")).await;
+    let gateway = gateway(&upstream, &format!("{}, max_entries = 5", ANSWER.replace("0.8", "0.5"))).await;
     for n in 0..20 {
         told(&gateway, &[], chat("auto", &format!("what does the number {n} mean"))).await;
     }
