@@ -365,3 +365,102 @@ async fn a_configuration_that_answers_without_evidence_is_refused() {
     assert_eq!(finished.code, Some(2));
     assert!(finished.stderr.contains("`mode` is `answer` without `max_error`, `learned`"), "{finished:?}");
 }
+
+/// Pairs of which one in `every` has another answer, far apart.
+fn pairs(count: usize, every: usize) -> String {
+    let line = |n: usize| {
+        let word = ["card", "account", "transfer", "refund", "fee"][n % 5];
+        let wrong = n % every == 0;
+        let b = if wrong { "when does the next train leave" } else { "how may i block my " };
+        let b = format!("{b}{}", if wrong { "" } else { word });
+        format!("{}\n", json!({"a": format!("how can i block my {word}"), "b": b, "same": !wrong}))
+    };
+    (0..count).map(line).collect()
+}
+
+async fn learn(pairs: &str, args: &[&str]) -> process::Finished {
+    let launch = Launch::new(&[&["cache", "learn", "pairs.jsonl"], args].concat());
+    launch.file("pairs.jsonl", pairs).finish().await
+}
+
+#[tokio::test]
+async fn a_threshold_is_learned_and_its_line_is_a_configuration_that_answers() {
+    let finished = learn(&pairs(400, 10), &["--json"]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let learned: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let chosen = &learned["chosen"];
+    assert_eq!(
+        (&learned["kind"], &chosen["served"], &chosen["wrong"]),
+        (&json!("pairs"), &json!(360), &json!(0))
+    );
+    assert!(chosen["bound"].as_f64().unwrap() <= 0.01);
+    let line = learned["config"].as_str().unwrap();
+    let text = format!(
+        "[providers.sim.simulated]\n[models.auto]\ncache = {{ ttl = \"1h\", {} }}\n\
+         [models.auto.routes.only]\nprovider = \"sim\"\nmodel = \"m\"\n",
+        line.replace("shadow", "answer")
+    );
+    let checked = Launch::new(&["check", "throughline.toml"]).file("throughline.toml", &text).finish().await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let shown = learn(&pairs(400, 10), &[]).await;
+    assert!(
+        shown.stdout.contains(line) && shown.stdout.contains("<- loosest that is shown"),
+        "{}",
+        shown.stdout
+    );
+}
+
+#[tokio::test]
+async fn what_the_examples_do_not_show_is_refused() {
+    for (text, args, why) in [
+        (
+            pairs(100, 10),
+            &[][..],
+            "at most 100 of the examples would get an answer: to show 1% errors with 95% confidence takes 299",
+        ),
+        (pairs(400, 10), &["--max-error", "0"], "write a share from 0.01% to 50%"),
+        ("{\"a\": 1}\n".to_owned(), &[], "pairs.jsonl:1: this is no example"),
+        (pairs(9, 10), &["--provider", "up"], "--model"),
+        (pairs(9, 10), &["--provider", "up", "--model", "e"], "throughline.toml"),
+    ] {
+        let finished = learn(&text, args).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(finished.stderr.contains(why), "{why}: {finished:?}");
+    }
+    let wrong = pairs(400, 2).replace("when does the next train leave", "how may i block the fee");
+    let finished = learn(&wrong, &["--max-error", "2%"]).await;
+    assert!(finished.stderr.contains("no threshold keeps errors at most 2%"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_provider_says_what_is_alike_when_it_is_asked_to() {
+    let (upstream, asked) = embedder(|_| answer("500 Internal Server Error", "", "{}")).await;
+    let text = config(&upstream, "", "");
+    let args = ["--provider", "up", "--model", "text-embedding-3-small"];
+    let run = async |text: &str| {
+        let launch = Launch::new(&[&["cache", "learn", "pairs.jsonl"], &args[..]].concat());
+        launch.file("throughline.toml", text).file("pairs.jsonl", &pairs(400, 10)).finish().await
+    };
+    let finished = run(&text).await;
+    assert_eq!((finished.code, asked.load(Ordering::Relaxed)), (Some(1), 1), "{finished:?}");
+    assert!(finished.stderr.contains("embedding failed: the provider answered 500"), "{finished:?}");
+
+    let many = Upstream::start(|seen| {
+        let body: Value = serde_json::from_slice(&seen.body).unwrap();
+        let texts = body["input"].as_array().unwrap().iter().enumerate();
+        let items = texts.map(|(at, text)| {
+            let train = text.as_str().unwrap().contains("train");
+            json!({"index": at, "embedding": if train { [1, 0] } else { [0, 1] }})
+        });
+        answer(
+            "200 OK",
+            "",
+            &json!({"data": items.collect::<Vec<_>>(), "usage": {"prompt_tokens": 50}}).to_string(),
+        )
+    })
+    .await;
+    let finished = run(&config(&many, "", "")).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("learned = \"text-embedding-3-small\""), "{}", finished.stdout);
+    assert!(finished.stdout.contains("it has cost $0.000001"), "{}", finished.stdout);
+}

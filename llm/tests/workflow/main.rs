@@ -5,6 +5,7 @@
 mod caching;
 mod keys;
 mod pricing;
+mod semantic;
 mod simulated;
 mod together;
 
