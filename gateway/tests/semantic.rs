@@ -416,7 +416,7 @@ async fn what_the_examples_do_not_show_is_refused() {
         (
             pairs(100, 10),
             &[][..],
-            "at most 100 of the examples would get an answer: to show 1% errors with 95% confidence takes 299",
+            "at most 90 of the examples would get an answer: to show 1% errors with 95% confidence takes 299",
         ),
         (pairs(400, 10), &["--max-error", "0"], "write a share from 0.01% to 50%"),
         ("{\"a\": 1}\n".to_owned(), &[], "pairs.jsonl:1: this is no example"),

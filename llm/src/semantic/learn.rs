@@ -71,7 +71,8 @@ pub fn row(trials: &[Trial], threshold: f64, confidence: f64) -> Row {
     Row { threshold, served, wrong, hit_rate, bound: upper_bound(wrong, served, confidence) }
 }
 
-/// The loosest threshold of `rows` whose errors are at most `max_error` with the confidence of their bounds.
+/// The loosest threshold of `rows` whose errors are at most `max_error` with the confidence of their bounds, as far as there
+/// are examples.
 ///
 /// # Errors
 /// When the examples do not show that of any.
@@ -83,8 +84,11 @@ pub fn choose(rows: &[Row], max_error: f64, confidence: f64) -> Result<Row, Refu
     }
     // A start that a single error would end is taken only where there is no other.
     let start = rows.iter().position(|row| row.served >= robust.min(most)).unwrap_or(0);
-    let passing = rows[start..].iter().take_while(|row| row.bound <= max_error);
-    passing.last().copied().ok_or(Refused::TooManyErrors)
+    let passing = || rows[start..].iter().take_while(|row| row.bound <= max_error);
+    let loosest = passing().last().ok_or(Refused::TooManyErrors)?;
+    // Between here and the loosest there is no example: nothing is shown of what it would let through.
+    let same = passing().find(|row| row.served == loosest.served);
+    Ok(*same.unwrap_or(loosest))
 }
 
 /// How many answers it takes to show `max_error` with so many wrong ones among them.
@@ -181,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_loosest_threshold_before_the_first_that_fails() {
+    fn takes_the_loosest_threshold_with_examples_before_the_first_that_fails() {
         let trials = trials(&[(600, 0.95, true), (400, 0.9, true), (30, 0.8, false), (3000, 0.7, true)]);
         let rows = rows(&trials, 0.95);
         let chosen = choose(&rows, 0.01, 0.95).unwrap();
         assert_eq!((chosen.served, chosen.wrong), (1000, 0));
-        near(chosen.threshold, 0.805);
+        near(chosen.threshold, 0.9);
         // 30 wrong ones in 4,030 would pass again, but the order was fixed beforehand.
         assert!(row(&trials, 0.6, 0.95).bound <= 0.0105);
     }
