@@ -338,7 +338,7 @@ async fn streams_are_known_once_they_are_whole() {
         match broken {
             true => steps.push(Step::Close),
             false => {
-                steps.extend([process::upstream::piece("data: [DONE]\n\n"), process::upstream::stream_end()])
+                steps.extend([process::upstream::piece("data: [DONE]\n\n"), process::upstream::stream_end()]);
             }
         }
         steps
@@ -370,7 +370,7 @@ async fn a_configuration_that_answers_without_evidence_is_refused() {
 fn pairs(count: usize, every: usize) -> String {
     let line = |n: usize| {
         let word = ["card", "account", "transfer", "refund", "fee"][n % 5];
-        let wrong = n % every == 0;
+        let wrong = n.is_multiple_of(every);
         let b = if wrong { "when does the next train leave" } else { "how may i block my " };
         let b = format!("{b}{}", if wrong { "" } else { word });
         format!("{}\n", json!({"a": format!("how can i block my {word}"), "b": b, "same": !wrong}))

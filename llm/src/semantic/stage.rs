@@ -223,7 +223,7 @@ impl<P> Semantic<P> {
 impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
     /// Writes down what it had.
     fn note(&self, looked: &Looked, run: &mut Run<'_, Self>) {
-        self.shared.count(looked.outcome, run.signals().map(|signals| &*signals));
+        self.shared.count(looked.outcome, run.signals());
         run.attribute("throughline.semantic.outcome", looked.outcome.as_str());
         if let Some(similarity) = looked.similarity {
             run.attribute("throughline.semantic.similarity", f64::from(similarity));
