@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod process;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../../throughline/tests/redis/server.rs"]
+mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use process::upstream::{Seen, Step, answer};
 use process::{Gateway, Launch, Upstream, chat, until};
 use serde_json::{Value, json};
+use server::Server;
 
 const LOOKUPS: &str = "semantic_cache_lookups_total";
 const ANSWER: &str = "mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\"";
@@ -166,7 +170,27 @@ async fn a_caller_decides_as_with_the_exact_cache() {
 }
 
 #[tokio::test]
-async fn what_is_purged_is_not_given_to_other_questions() {
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn what_an_operator_purges_is_not_given_to_other_questions() {
+    let (server, upstream) = (Server::start(&[]).await, provider().await);
+    let store = format!("[stores.kept.redis]\nurl = \"{}\"\ndeadline = \"2s\"\n", server.url());
+    let text = format!("{store}{}", config(&upstream, ", store = \"kept\"", ANSWER));
+    let gateway = Launch::serve(&text).start().await;
+    let told = async |team: &str, text: &str| told(&gateway, &[("x-team", team)], chat("auto", text)).await;
+    until("an answer from the store", async || told("red", QUESTION).await.1.eq("hit").then_some(())).await;
+    until("an answer from the store", async || told("blue", QUESTION).await.1.eq("hit").then_some(())).await;
+    assert!(told("red", REWORDED).await.2 && told("blue", REWORDED).await.2);
+    let asked = upstream.seen().len();
+    let purge =
+        Launch::new(&["cache", "purge", "--tenant", "red"]).file("throughline.toml", &text).finish().await;
+    assert_eq!(purge.code, Some(0), "{purge:?}");
+    assert!(!told("red", REWORDED).await.2, "it is gone");
+    assert!(told("blue", "how should i reset my password").await.2, "the others' is not");
+    assert_eq!((upstream.seen().len(), lookups(&gateway, "gone").await), (asked + 1, 1.0));
+}
+
+#[tokio::test]
+async fn a_renewed_answer_is_given_to_other_questions() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = provider().await;
     let store = format!("[stores.kept.disk]\npath = \"{}\"\n", dir.path().join("answers").display());
@@ -178,7 +202,6 @@ async fn what_is_purged_is_not_given_to_other_questions() {
     .await;
     let (first, cache, other) = told(&gateway, &[], chat("auto", REWORDED)).await;
     assert_eq!((cache.as_str(), other), ("hit", true));
-    // What purges from the side cannot have the file while the gateway runs; a caller who renews the answer can.
     let renewed = told(&gateway, &[("cache-control", "no-cache")], chat("auto", QUESTION)).await.0;
     assert_ne!(renewed, first);
     until("the new answer", async || {

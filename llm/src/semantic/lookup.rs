@@ -100,15 +100,14 @@ impl Shared {
         question: &Question,
         signals: Option<&SemanticSignals>,
         cx: &Context,
-    ) -> Result<(Vector, f64)> {
+    ) -> Result<(Vector, Option<f64>)> {
         let Embedded { mut vectors, cost_usd, .. } =
             self.embedder.embed(vec![question.text.clone()], cx).await?;
-        let cost = cost_usd.unwrap_or_default();
         if let Some(signals) = signals {
-            signals.embedded(cost);
+            signals.embedded(cost_usd.unwrap_or_default());
         }
         let vector = vectors.pop().ok_or_else(|| Error::new(Kind::Internal, "there is no embedding"))?;
-        Ok((vector, cost))
+        Ok((vector, cost_usd))
     }
 
     /// Looks for a question that is near enough, and for its answer.

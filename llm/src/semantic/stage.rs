@@ -250,8 +250,9 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
             self.count(SemanticOutcome::Error, run);
             return run.outside(self.inner.execute(request, cx)).await;
         };
-        if cost > 0.0 {
-            cx.state().update::<Spent>(|spent| spent.0 = spent.0.map(|sum| sum + cost));
+        // What nobody has to be asked for makes no bill, not even one of nothing.
+        if shared.embedder.is_remote() {
+            cx.state().update::<Spent>(|spent| spent.0 = spent.0.zip(cost).map(|(sum, cost)| sum + cost));
         }
         if question.looks {
             let looked = shared.look(&question, &vector, cx).await;
