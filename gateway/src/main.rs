@@ -17,6 +17,7 @@ mod ops;
 mod parts;
 mod reload;
 mod routes;
+mod semantic;
 mod serve;
 mod served;
 mod server;

@@ -74,8 +74,9 @@ impl Parts {
     pub(crate) fn mark_of_model(&self, config: &Config, name: &str, model: &config::Model) -> Mark {
         let own = [config.marks.named("models", name), config.marks.common()];
         let providers = model.routes.values().map(|route| self.providers[&route.provider].mark);
+        let embedder = model.embedder().map(|provider| self.providers[provider].mark);
         let store = model.store().map(|store| self.stores[store].mark);
-        Mark::of_all(own.into_iter().chain(providers).chain(store))
+        Mark::of_all(own.into_iter().chain(providers).chain(embedder).chain(store))
     }
 }
 

@@ -8,6 +8,7 @@ use throughline::cache::redis::Redis;
 use throughline::cache::{StoreHealth, Tiered};
 use throughline::{CacheConfig, ConfigError, Memory, Store};
 use throughline_llm::ChatCaching;
+use throughline_llm::semantic::{Embedder, SemanticConfig, semantic};
 
 use crate::config;
 use crate::gateway::Model;
@@ -65,6 +66,26 @@ impl Opened {
         match self {
             Self::Redis(store, deadline) => kept(store, *deadline, memory, model, config, caching),
             Self::Disk(store, deadline) => kept(store, *deadline, memory, model, config, caching),
+        }
+    }
+
+    /// The model with answers to other questions, as far as they are kept here.
+    pub(crate) fn semantic(
+        &self,
+        model: Model,
+        config: SemanticConfig,
+        (cache, caching): (CacheConfig, ChatCaching),
+        embedder: Embedder,
+    ) -> Model {
+        match self {
+            Self::Redis(store, deadline) => {
+                let exact = (cache, caching, Arc::clone(store));
+                semantic(model, config.store_deadline(*deadline), exact, embedder).boxed()
+            }
+            Self::Disk(store, deadline) => {
+                let exact = (cache, caching, Arc::clone(store));
+                semantic(model, config.store_deadline(*deadline), exact, embedder).boxed()
+            }
         }
     }
 }

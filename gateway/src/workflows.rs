@@ -28,6 +28,7 @@ use crate::config::{
 };
 use crate::gateway::{Model, Models, header_tag};
 use crate::parts::{Clients, Named, Parts, kept_or_made};
+use crate::semantic;
 use crate::stores::Opened;
 
 /// What is made of a configuration.
@@ -113,7 +114,9 @@ fn build_served(
         if let Some(rate) = limits.chunks_per_second {
             caching = caching.chunks_per_second(rate)?;
         }
-        built = cached(built, name, limits, caching, scope(config, model), parts)?;
+        let exact = cache(name, limits, scope(config, model))?;
+        built = semantic::around(built, (model, limits), &exact, &caching, prices, (name, parts))?;
+        built = cached(built, name, &limits.place, (exact, caching), parts)?;
     }
     if let Some(limit) = &model.timeout {
         built = built.timeout(timeout(name.to_owned(), limit)?).boxed();
@@ -121,15 +124,8 @@ fn build_served(
     Ok(served(name, built.named(name)).boxed())
 }
 
-/// The model, with its answers kept where the configuration says.
-fn cached(
-    model: Model,
-    name: &str,
-    limits: &CacheLimits,
-    caching: ChatCaching,
-    scope: String,
-    parts: &Parts,
-) -> Result<Model, ConfigError> {
+/// How a model's answers are kept.
+fn cache(name: &str, limits: &CacheLimits, scope: String) -> Result<CacheConfig, ConfigError> {
     let mut config = CacheConfig::new(name, limits.ttl)?
         .jitter(limits.jitter)?
         .stale_while_revalidate(limits.stale_while_revalidate)
@@ -145,7 +141,18 @@ fn cached(
     if !limits.cache_control {
         config = config.without_caller_policy();
     }
-    Ok(match &limits.place {
+    Ok(config)
+}
+
+/// The model, with its answers kept where the configuration says.
+fn cached(
+    model: Model,
+    name: &str,
+    place: &Place,
+    (config, caching): (CacheConfig, ChatCaching),
+    parts: &Parts,
+) -> Result<Model, ConfigError> {
+    Ok(match place {
         Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed(),
         Place::Store(store) => parts.stores[store].made.cache(None, model, config, caching)?,
         Place::Both(bytes, store) => {
@@ -207,7 +214,8 @@ fn metadata_of(model: &config::Model) -> Vec<String> {
     names.collect()
 }
 
-fn prices(config: &Config) -> PriceTable {
+/// What tokens cost by the built-in table and `config`.
+pub(crate) fn prices(config: &Config) -> PriceTable {
     config.prices.iter().fold(PriceTable::builtin(), |table, (model, price)| {
         let new = Price::new(price.input, price.output);
         table.with(model, price.cached_input.map_or(new, |cached| new.with_cached_input(cached)))

@@ -26,7 +26,7 @@ faults = { hang_rate = 1.0 }
 default_route = "cheap"
 baseline = "dear"
 route_header = "x-route"
-cache = { ttl = "1h" }
+cache = { ttl = "1h", semantic = {} }
 timeout = { limit = "1h" }
 [models.auto.routes.cheap]
 provider = "sim"

@@ -179,6 +179,11 @@ async fn symptoms_are_seen_where_the_guide_says() {
 }
 
 #[tokio::test]
+async fn a_threshold_is_learned_and_taken_as_the_guide_says() {
+    follow("semantic-cache.md").await;
+}
+
+#[tokio::test]
 async fn what_is_deployed_is_in_the_pack() {
     follow("deployment.md").await;
 }

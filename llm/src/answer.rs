@@ -35,6 +35,8 @@ pub struct Completion {
     pub model: Arc<str>,
     /// The tokens used, if the provider said so.
     pub usage: Option<Usage>,
+    /// Whether it was given to another question.
+    pub(crate) borrowed: bool,
 }
 
 /// An answer as it comes: whole server-sent events, byte for byte.
@@ -50,6 +52,10 @@ pub struct ChatStream {
     model: Arc<str>,
     /// What the frames have told so far, read or not.
     told: Arc<Mutex<Told>>,
+    /// All its events, where they are known before they are read.
+    replayed: Option<Bytes>,
+    /// Whether it was given to another question.
+    borrowed: bool,
 }
 
 /// What is known of a stream before its end.
@@ -84,13 +90,28 @@ pub struct StreamEnd {
     pub how: StreamEnding,
 }
 
+// === impl Answer ===
+
+impl Answer {
+    /// Marks it as given to another question: it must not be stored as the answer to this one, or a mistake would last
+    /// and its time would begin anew.
+    #[must_use]
+    pub(crate) fn borrowed(mut self) -> Self {
+        match &mut self {
+            Self::Full(answer) => answer.borrowed = true,
+            Self::Stream(stream) => stream.borrowed = true,
+        }
+        self
+    }
+}
+
 // === impl Completion ===
 
 impl Completion {
     /// An answer of `model`.
     #[must_use]
     pub fn new(body: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
-        Self { body, model, usage }
+        Self { body, model, usage, borrowed: false }
     }
 }
 
@@ -148,15 +169,17 @@ impl ChatStream {
             let late = Error::new(Kind::Timeout, "the answer was not complete in time");
             frames.limit(StreamLimit::until(end, late));
         }
-        Self { frames, model, told }
+        Self { frames, model, told, replayed: None, borrowed: false }
     }
 
     /// A stream that is complete already: `events` as they were, all at once.
     #[must_use]
     pub fn replay(events: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
+        let replayed = Some(events.clone());
         let frame = Frame { events, usage, content: true, last: true };
         let frames = ItemStream::new(stream::iter([Ok(frame)])).told_by(|_| Part::Last);
-        Self { frames, model, told: Arc::new(Mutex::new(Told { usage, first_chunk: None })) }
+        let told = Arc::new(Mutex::new(Told { usage, first_chunk: None }));
+        Self { frames, model, told, replayed, borrowed: false }
     }
 
     /// A stream that is complete already, one of `events` after the other with a `pause` between them: a shorter one
@@ -169,9 +192,10 @@ impl ChatStream {
         usage: Option<Usage>,
         cx: &Context,
     ) -> Self {
+        let replayed = Some(events.concat().into());
         let stream = Self::new(pauses(events, pause, cx), model, cx);
         lock(&stream.told).usage = usage;
-        stream
+        Self { replayed, ..stream }
     }
 
     /// The tokens used, as far as the stream has told.
@@ -203,6 +227,15 @@ impl ChatStream {
                 keep(lock(&tape).take().as_deref(), lock(&told).usage);
             }
         }));
+    }
+
+    pub(crate) fn is_borrowed(&self) -> bool {
+        self.borrowed
+    }
+
+    /// All events of a stream that is complete already.
+    pub(crate) fn replayed(&self) -> Option<&Bytes> {
+        self.replayed.as_ref()
     }
 
     /// The model that answers.

@@ -111,6 +111,29 @@ impl ChatCaching {
         !sampling.is_not_to_be_kept && (sampling.is_seeded || !drawn)
     }
 
+    /// What an answer depends on beside `text`, the request in one spelling.
+    fn key_with(&self, request: &ChatRequest, cx: &Context, key: KeyBuilder, text: &[u8]) -> Key {
+        let tenant = if self.shared { None } else { cx.tag(TENANT) };
+        let key = key.part(&[u8::from(tenant.is_some())]).tenant(tenant.unwrap_or_default());
+        let key = key.part(text);
+        let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
+        self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name))).build()
+    }
+
+    /// What an answer depends on beside the prose of the last message, and that prose. `None` where nothing is cached.
+    pub(crate) fn around_prompt(
+        &self,
+        request: &ChatRequest,
+        cx: &Context,
+        key: KeyBuilder,
+    ) -> Option<(Key, String)> {
+        if !self.may_repeat(request.sampling()) {
+            return None;
+        }
+        let (around, prose) = request.around_prompt()?;
+        Some((self.key_with(request, cx, key, &around), prose))
+    }
+
     /// Keeps answers apart by these tags of the context and entries of the request's metadata: what a
     /// router inside the cache looks at, besides the request itself.
     #[must_use]
@@ -130,22 +153,23 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
         if !self.may_repeat(request.sampling()) {
             return None;
         }
-        let tenant = if self.shared { None } else { cx.tag(TENANT) };
-        let key = key.part(&[u8::from(tenant.is_some())]).tenant(tenant.unwrap_or_default());
-        let key = key.part(&request.canonical()?);
-        let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
-        let key = self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name)));
-        Some(key.build())
+        Some(self.key_with(request, cx, key, &request.canonical()?))
     }
 
     fn encode(&self, answer: &Answer) -> Option<Bytes> {
         let Answer::Full(answer) = answer else { return None };
+        if answer.borrowed {
+            return None;
+        }
         let head = Head::new(&answer.model, answer.usage, None);
         if is_answer(&answer.body) { head.with(&answer.body) } else { None }
     }
 
     fn record(&self, answer: &mut Answer, keep: Keep) -> bool {
         let Answer::Stream(stream) = answer else { return false };
+        if stream.is_borrowed() {
+            return false;
+        }
         let model = Arc::clone(stream.model());
         stream.record(MAX_STREAM_BYTES.min(keep.most()), move |events, usage| {
             let Some(events) = events else { return keep.too_large() };

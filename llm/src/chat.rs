@@ -48,12 +48,12 @@ use crate::openai::{ChatRequest, Usage};
 use crate::prices::PriceTable;
 use crate::providers::Provider;
 
-static COST: Family = Family::amount(
+pub(crate) static COST: Family = Family::amount(
     "llm_cost_usd",
     "What model calls cost, in USD, by the tokens that the provider said were used",
     &["provider", "model"],
 );
-static UNPRICED: Family = Family::counter(
+pub(crate) static UNPRICED: Family = Family::counter(
     "llm_unpriced_calls",
     "Answered model calls whose cost is unknown: no price for the model, or no usage in the answer",
     &["provider", "model"],

@@ -15,6 +15,7 @@ pub mod http_call;
 pub mod openai;
 pub mod prices;
 pub mod providers;
+pub mod semantic;
 pub mod simulated;
 pub mod sse;
 

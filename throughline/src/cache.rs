@@ -92,7 +92,7 @@ pub use keep::Keep;
 pub use key::{Key, KeyBuilder, Tag, tag};
 pub use memory::Memory;
 use negative::Negatives;
-pub use policy::{CachePolicy, CachedAge, NotCached};
+pub use policy::{CachePolicy, CachedAge, NotCached, Refreshing};
 pub use store::{Found, Lifetime, Lookup, OnChange, Store};
 pub use tiered::Tiered;
 use work::{Landing, Lead, Work};
@@ -291,7 +291,7 @@ impl<P: Primitive, Shape> Workflow<P, Shape> {
             negatives: config.negative.clone().map(Negatives::new),
             largest: config.largest,
         };
-        let seed = KeyBuilder::scoped(&config.operation, config.schema, &config.scope);
+        let seed = config.keys();
         Workflow::from_stage(Cache { config, seed, work: Arc::new(work), counts: Counts::default() })
     }
 }
@@ -561,6 +561,7 @@ where
         if let Some(lead) = self.work.flights.try_lead(key) {
             run.event(event);
             let (work, cx) = (Arc::clone(&self.work), cx.detach().with_time_limit(REFRESH_LIMIT));
+            cx.state().insert(Refreshing);
             let counts = stores(run);
             tokio::spawn(async move {
                 let (claim, _claim) = Box::pin(work.try_claim(key, &cx)).await;

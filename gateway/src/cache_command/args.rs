@@ -20,6 +20,7 @@ Examples:
   throughline cache get 3f9c…
   throughline cache flush --store shared --yes
   throughline cache simulate trace.jsonl.gz
+  throughline cache learn pairs.jsonl --max-error 2%
 
 Exits with 0 if all was done, with 1 if a store failed, and with 2 if the configuration or the command line is not good.")]
 pub(crate) struct Cache {
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Flush(Flush),
     /// Say what a cache would have done for the requests of a trace, by size, ttl and policy
     Simulate(Simulate),
+    /// Say from which similarity on a semantic cache may answer, by labelled examples
+    Learn(Learn),
 }
 
 /// Which stores.
@@ -171,6 +174,56 @@ pub(crate) struct Simulate {
     pub(crate) json: bool,
 }
 
+#[derive(Args, Debug)]
+#[command(after_help = "\
+PAIRS is JSONL, plain or gzip, of one of two forms.
+
+Pairs, two prompts and whether the answer to the one serves the other as well:
+  {\"a\": \"how do I reset my password\", \"b\": \"I forgot my password\", \"same\": true}
+Every pair is one example. Take them from your own traffic, and mostly pairs that are near each other: what is far apart \
+shows nothing.
+
+Questions, each with the answer that it should get, or with a name for that:
+  {\"prompt\": \"how do I reset my password\", \"answer\": \"reset_password\"}   or   [\"QUESTION\", \"ANSWER\"]
+They come in an order drawn by chance, the same each time. Every question meets those before it, as in a running \
+cache: the nearest that the rules allow has the right answer or a wrong one. This is the harder and truer test, for the \
+more questions are known, the more there are to be mistaken for.
+
+A threshold is taken only if at most --max-error of the answers that it gives are wrong, with --confidence: by an upper bound \
+(Clopper and Pearson), for thresholds that are tested one after the other from the strictest on until the first that \
+fails. That takes examples: to show 1% with 95% confidence, 299 answers without an error, or 473 with one. The bound is \
+one for questions like the examples, and for the embedder that they were learned with.
+
+Examples:
+  throughline cache learn pairs.jsonl --max-error 2%
+  throughline cache learn questions.jsonl.gz --json | jq '.rows[] | select(.bound < 0.05)'
+  throughline cache learn pairs.jsonl --config throughline.toml --provider openai --model text-embedding-3-small
+
+Exits with 0 if there is a threshold, and with 2 if the examples do not show that there is one.")]
+pub(crate) struct Learn {
+    /// The labelled examples
+    #[arg(value_name = "PAIRS")]
+    pub(crate) pairs: PathBuf,
+    /// The largest share of wrong answers in all that are given, such as 2% or 0.02
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "1%")]
+    pub(crate) max_error: f64,
+    /// How sure the bound is to hold
+    #[arg(long, value_name = "SHARE", value_parser = confidence, default_value = "95%")]
+    pub(crate) confidence: f64,
+    /// Ask a provider of the configuration for embeddings, in place of the built-in embedder
+    #[arg(long, value_name = "NAME", requires = "model")]
+    pub(crate) provider: Option<String>,
+    /// The provider's model
+    #[arg(long, value_name = "NAME", requires = "provider")]
+    pub(crate) model: Option<String>,
+    /// The configuration with the provider [default: throughline.toml]
+    #[arg(long, value_name = "FILE", requires = "provider")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Who leaves when a cache is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Policy {
@@ -218,9 +271,39 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "write a number of requests a second, from 0.001 to 1000000".to_owned())
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    let share = share.ok().filter(|share: &f64| (0.0001..=0.5).contains(share));
+    share.ok_or_else(|| "write a share from 0.01% to 50%, such as 2% or 0.02".to_owned())
+}
+
+fn confidence(text: &str) -> Result<f64, String> {
+    let wanted = || "write a share from 50% to 99.99%, such as 95% or 0.95".to_owned();
+    let found = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    found.ok().filter(|found: &f64| (0.5..=0.9999).contains(found)).ok_or_else(wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_written_either_way() {
+        assert_eq!((share("2%"), share("0.02")), (Ok(0.02), Ok(0.02)));
+        assert_eq!(confidence("99 %"), Ok(0.99));
+        for wrong in ["0", "60%", "-1%", "NaN", "much"] {
+            assert!(share(wrong).unwrap_err().ends_with("such as 2% or 0.02"), "{wrong}");
+        }
+        for wrong in ["1", "100%", "0.4", ""] {
+            assert!(confidence(wrong).unwrap_err().ends_with("such as 95% or 0.95"), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_and_times_are_refused_with_what_is_allowed() {

@@ -1,5 +1,5 @@
 //! `throughline cache`: what the stores of a configuration hold, taking it out of them, and what a cache would have
-//! done for the requests of a trace.
+//! done for the requests of a trace, and what a semantic one may do.
 //!
 //! A command is a file: it reads what [`args`] has, asks stores or simulates one, and says what came of it, for people
 //! or as JSON. What takes long shows how far it is on standard error.
@@ -7,7 +7,10 @@
 pub(crate) mod args;
 mod flush;
 mod get;
+mod learn;
+mod learned;
 mod open;
+mod pairs;
 mod policy;
 mod progress;
 mod purge;
@@ -40,6 +43,7 @@ pub(crate) fn run(args: &Cache) -> Result<(), Ended> {
         Command::Purge(args) => waited(purge::run(args)),
         Command::Flush(args) => waited(flush::run(args)),
         Command::Simulate(args) => simulate::run(args),
+        Command::Learn(args) => waited(learn::run(args)),
     }
 }
 

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::Value;
 use throughline::{Key, KeyBuilder};
@@ -110,40 +109,9 @@ impl Trace {
     /// # Errors
     /// In words, with the line that is wrong.
     pub(super) fn read(path: &Path, prices: &PriceTable, model: Option<&str>) -> Result<Self, String> {
-        let shown = path.display();
-        let cannot = |error| format!("{shown}: {}", reason(&error));
-        let file = File::open(path).map_err(cannot)?;
-        let bar = progress::bar(file.metadata().map_err(cannot)?.len(), "reading the trace");
-        Self::from_lines(open(bar.wrap_read(file)).map_err(cannot)?, prices, model, &bar)
-            .map_err(|problem| format!("{shown}{problem}"))
-    }
-
-    fn from_lines(
-        mut lines: impl BufRead,
-        prices: &PriceTable,
-        model: Option<&str>,
-        bar: &ProgressBar,
-    ) -> Result<Self, String> {
         let mut reader = Reader::new(prices, model);
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            let length = (&mut lines).take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
-            let problem = match length {
-                Ok(0) => break,
-                Ok(length) if length as u64 > LONGEST_LINE => {
-                    Some(format!("the line is longer than {LONGEST_LINE} bytes"))
-                }
-                Ok(_) if line.trim_ascii().is_empty() => None,
-                Ok(_) => reader.line(&line).err(),
-                Err(error) => Some(format!("cannot be read on: {error}")),
-            };
-            if let Some(problem) = problem {
-                return Err(format!(":{number}: {problem}"));
-            }
-        }
-        bar.finish_and_clear();
-        reader.end()
+        each_line(path, "reading the trace", |line| reader.line(line))?;
+        reader.end().map_err(|problem| format!("{}{problem}", path.display()))
     }
 
     /// Has the requests come `rate` a second.
@@ -166,6 +134,47 @@ impl Trace {
         let answers: Option<Vec<_>> = self.requests.iter().map(|request| request.answer).collect();
         Some(answers?.into_iter().filter(|answer| !seen.insert(*answer)).count())
     }
+}
+
+/// Gives every line that is not empty of the file at `path`, which may be packed by gzip, to `take`; shows as `what` how
+/// far it is.
+///
+/// # Errors
+/// In words, with the line that is wrong.
+pub(super) fn each_line(
+    path: &Path,
+    what: &str,
+    take: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let shown = path.display();
+    let cannot = |error| format!("{shown}: {}", reason(&error));
+    let file = File::open(path).map_err(cannot)?;
+    let bar = progress::bar(file.metadata().map_err(cannot)?.len(), what);
+    let text = open(bar.wrap_read(file)).map_err(cannot)?;
+    lines(text, take).map_err(|problem| format!("{shown}{problem}"))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn lines(mut text: impl BufRead, mut take: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let length = (&mut text).take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
+        let problem = match length {
+            Ok(0) => break,
+            Ok(length) if length as u64 > LONGEST_LINE => {
+                Some(format!("the line is longer than {LONGEST_LINE} bytes"))
+            }
+            Ok(_) if line.trim_ascii().is_empty() => None,
+            Ok(_) => take(&line).err(),
+            Err(error) => Some(format!("cannot be read on: {error}")),
+        };
+        if let Some(problem) = problem {
+            return Err(format!(":{number}: {problem}"));
+        }
+    }
+    Ok(())
 }
 
 /// The text of a file that may be packed by gzip.
@@ -338,7 +347,9 @@ mod tests {
 
     fn read(text: &str) -> Result<Trace, String> {
         let prices = PriceTable::builtin();
-        Trace::from_lines(text.as_bytes(), &prices, None, &ProgressBar::hidden())
+        let mut reader = Reader::new(&prices, None);
+        lines(text.as_bytes(), |line| reader.line(line))?;
+        reader.end()
     }
 
     #[test]

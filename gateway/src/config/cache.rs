@@ -8,6 +8,8 @@ use toml::{Spanned, Value};
 
 use super::check::Check;
 use super::error::unknown;
+use super::model::Named;
+use super::semantic::{Semantic, SemanticFile};
 
 /// What a model's cache may keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,8 @@ pub(crate) struct CacheLimits {
     pub(crate) cache_control: bool,
     /// How many chunks a second a kept answer is given at as a stream, 1 to 10,000. Default: all at once.
     pub(crate) chunks_per_second: Option<f64>,
+    /// How similar questions are answered. Default: they are not.
+    pub(crate) semantic: Option<Semantic>,
 }
 
 /// Errors that are given again without asking anybody.
@@ -89,6 +93,7 @@ pub(super) struct CacheFile {
     max_temperature: Option<Spanned<f64>>,
     cache_control: Option<bool>,
     replay: Option<Spanned<Value>>,
+    semantic: Option<SemanticFile>,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +107,7 @@ struct NegativeFile {
 
 impl CacheFile {
     /// Checks the section.
-    pub(super) fn check(&self, check: &mut Check<'_>, stores: &[String]) -> CacheLimits {
+    pub(super) fn check(&self, check: &mut Check<'_>, known: &Named<'_>) -> CacheLimits {
         let mut stale = |key: &str, written: &Option<Spanned<Value>>| {
             check.duration(key, written.as_ref(), Duration::ZERO)
         };
@@ -110,7 +115,7 @@ impl CacheFile {
         let stale_if_error = stale("stale_if_error", &self.stale_if_error);
         CacheLimits {
             ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO),
-            place: self.place(check, stores),
+            place: self.place(check, known.stores),
             jitter: check.number("jitter", self.jitter.as_ref(), 0.0..=0.5, "a number from 0 to 0.5", 0.1),
             stale_while_revalidate,
             stale_if_error,
@@ -133,6 +138,7 @@ impl CacheFile {
             ),
             cache_control: self.cache_control.unwrap_or(true),
             chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, check)),
+            semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders)),
         }
     }
 
@@ -256,6 +262,7 @@ mod tests {
             max_temperature: 1.0,
             cache_control: true,
             chunks_per_second: None,
+            semantic: None,
         };
         assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
         assert_eq!(
@@ -279,6 +286,7 @@ mod tests {
             max_temperature: 0.0,
             cache_control: false,
             chunks_per_second: Some(80.0),
+            semantic: None,
         };
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
                     stale_if_error = \"1m\", cache_control = false, scope = \"all\", max_temperature = 0, early_refresh = 1, \

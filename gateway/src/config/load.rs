@@ -110,6 +110,8 @@ impl ConfigFile {
         let names: Vec<String> = self.providers.keys().map(|name| name.get_ref().clone()).collect();
         let providers = check.named("provider", self.providers, |check, name, file| file.check(check, name));
         let kinds: Vec<_> = providers.iter().map(|(name, found)| (name.clone(), Kind::from(found))).collect();
+        let embedders = providers.iter().filter(|(_, provider)| matches!(provider, Provider::OpenAi(_)));
+        let embedders: Vec<String> = embedders.map(|(name, _)| name.clone()).collect();
         let stores: Vec<String> = self.stores.keys().map(|name| name.get_ref().clone()).collect();
         Config {
             server,
@@ -121,7 +123,7 @@ impl ConfigFile {
             prices: price::check(self.prices, check),
             stores: check.named("store", self.stores, |check, name, file| file.check(check, name)),
             models: check.named("model", self.models, |check, name, file| {
-                file.check(check, name, &Named { providers: &names, stores: &stores })
+                file.check(check, name, &Named { providers: &names, stores: &stores, embedders: &embedders })
             }),
             marks: std::mem::take(&mut check.marks),
         }
@@ -296,6 +298,8 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
             "stores.s.disk",
             "models.m",
             "models.m.cache",
+            "models.m.cache.semantic",
+            "models.m.cache.semantic.embedder",
             "models.m.timeout",
             "models.m.routes.r",
             "models.m.routes.r.retry",

@@ -10,6 +10,7 @@ use super::cache::{CacheFile, CacheLimits, Place};
 use super::check::Check;
 use super::error::unknown;
 use super::route::{Route, RouteFile, Rule, RuleFile};
+use super::semantic::EmbedderOf;
 use super::timeout::{TimeLimit, TimeoutFile};
 
 /// What a fallback calls the route that was taken.
@@ -64,6 +65,8 @@ pub(super) struct ModelFile {
 pub(super) struct Named<'a> {
     pub(super) providers: &'a [String],
     pub(super) stores: &'a [String],
+    /// The providers that can have embeddings.
+    pub(super) embedders: &'a [String],
 }
 
 // === impl Model ===
@@ -74,6 +77,14 @@ impl Model {
         match &self.cache.as_ref()?.place {
             Place::Memory(_) => None,
             Place::Store(store) | Place::Both(_, store) => Some(store),
+        }
+    }
+
+    /// The provider whose embeddings are asked for.
+    pub(crate) fn embedder(&self) -> Option<&String> {
+        match &self.cache.as_ref()?.semantic.as_ref()?.embedder {
+            EmbedderOf::Ngrams => None,
+            EmbedderOf::Provider { provider, .. } => Some(provider),
         }
     }
 }
@@ -97,7 +108,7 @@ impl ModelFile {
             fail_on_unknown_route: self.on_unknown_route.is_some_and(|policy| fails(&policy, check)),
             weights,
             rules: self.rules.into_iter().map(|rule| rule.check(check, &routes)).collect(),
-            cache: self.cache.map(|cache| cache.check(check, known.stores)),
+            cache: self.cache.map(|cache| cache.check(check, known)),
             timeout: self.timeout.map(|timeout| timeout.check(check)),
             fallback: fallback(self.fallback, &routes, check),
             routes: check.named("route", self.routes, |check, _, route| route.check(check, known.providers)),

@@ -14,6 +14,7 @@ use throughline::fallback::AnsweredBy;
 use throughline::telemetry::Label as _;
 use throughline::{CacheOutcome, Context, Node, RouteTaken};
 use throughline_llm::openai::ChatRequest;
+use throughline_llm::semantic::Similarity;
 use throughline_llm::{Answer, Attempts, Spent};
 
 use crate::cache_control;
@@ -27,6 +28,7 @@ use crate::served::Served;
 const ROUTE: HeaderName = HeaderName::from_static("x-throughline-route");
 const FALLBACK: HeaderName = HeaderName::from_static("x-throughline-fallback");
 const CACHE: HeaderName = HeaderName::from_static("x-throughline-cache");
+const SIMILARITY: HeaderName = HeaderName::from_static("x-throughline-semantic-similarity");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-throughline-attempts");
 const COST: HeaderName = HeaderName::from_static("x-throughline-cost-usd");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-throughline-trace-id");
@@ -172,6 +174,9 @@ fn tell(headers: &mut HeaderMap, cx: &Context) {
         if let (CacheOutcome::Hit | CacheOutcome::Stale, Some(age)) = (*outcome, state.get::<CachedAge>()) {
             put(AGE, &age.0.as_secs().to_string());
         }
+    }
+    if let Some(similarity) = state.get::<Similarity>() {
+        put(SIMILARITY, &format!("{:.4}", similarity.0));
     }
     let attempts = state.get::<Attempts>().map_or(0, |attempts| attempts.count());
     put(ATTEMPTS, &attempts.to_string());

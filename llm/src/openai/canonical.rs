@@ -33,6 +33,56 @@ struct Reader<'a> {
 
 /// The canonical text of a request body that is valid JSON and not too deep.
 pub(super) fn canonical(text: &str) -> Option<Vec<u8>> {
+    read(text).map(|fields| written(fields, text.len()))
+}
+
+/// The canonical text without the prose of the last message, and that prose; `None` where the last message is not one
+/// of the user's with one text in it.
+pub(super) fn around_prompt(text: &str) -> Option<(Vec<u8>, String)> {
+    let mut fields = read(text)?;
+    let [(_, Node::Array(messages))] = &mut named(&mut fields, "messages")[..] else { return None };
+    let Some(Node::Object(last)) = messages.last_mut() else { return None };
+    let [(_, Node::Text(role))] = &named(last, "role")[..] else { return None };
+    if role != "\"user\"" {
+        return None;
+    }
+    let [(_, content)] = &mut named(last, "content")[..] else { return None };
+    let prose = match content {
+        Node::Array(parts) => {
+            let mut texts: Vec<_> = parts.iter_mut().filter_map(prose_of_part).collect();
+            let [text] = &mut texts[..] else { return None };
+            std::mem::replace(*text, GAP)
+        }
+        content => std::mem::replace(content, GAP),
+    };
+    let Node::Text(prose) = prose else { return None };
+    let prose = serde_json::from_str(&prose).ok()?;
+    Some((written(fields, text.len()), prose))
+}
+
+/// What stands in the place of the prose. No JSON is written like that.
+const GAP: Node<'static> = Node::Literal("?");
+
+/// All fields of this name: there may be several, and readers differ on which counts.
+fn named<'f, 'a>(
+    fields: &'f mut [(Cow<'a, str>, Node<'a>)],
+    name: &str,
+) -> Vec<&'f mut (Cow<'a, str>, Node<'a>)> {
+    fields.iter_mut().filter(|(field, _)| bare(field) == name).collect()
+}
+
+/// The text of a part that is one; `None` for an image and the like, and for what is no part.
+fn prose_of_part<'f, 'a>(part: &'f mut Node<'a>) -> Option<&'f mut Node<'a>> {
+    let Node::Object(fields) = part else { return None };
+    let is_text = matches!(&named(fields, "type")[..], [(_, Node::Text(kind))] if kind == "\"text\"");
+    let mut texts = named(fields, "text");
+    if !is_text || texts.len() != 1 {
+        return None;
+    }
+    texts.pop().map(|(_, text)| text)
+}
+
+fn read(text: &str) -> Option<Vec<(Cow<'_, str>, Node<'_>)>> {
     if memchr::memchr3_iter(b'[', b'{', b',', text.as_bytes()).count() > MOST_VALUES {
         return None;
     }
@@ -44,9 +94,13 @@ pub(super) fn canonical(text: &str) -> Option<Vec<u8>> {
         }
     }
     sort_by_name(&mut fields);
-    let mut out = Vec::with_capacity(text.len());
+    Some(fields)
+}
+
+fn written(fields: Vec<(Cow<'_, str>, Node<'_>)>, about: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(about);
     Node::Object(fields).write(&mut out);
-    Some(out)
+    out
 }
 
 fn bare(quoted: &str) -> &str {
@@ -265,6 +319,71 @@ mod tests {
     #[test]
     fn repeated_names_keep_their_order() {
         assert_ne!(text(r#"{"a":1,"a":2}"#), text(r#"{"a":2,"a":1}"#));
+    }
+
+    fn around(body: &str) -> Option<(String, String)> {
+        let (around, prose) = around_prompt(body)?;
+        Some((String::from_utf8(around).expect("canonical text is UTF-8"), prose))
+    }
+
+    #[test]
+    fn only_the_prose_of_the_last_message_is_taken_out() {
+        let asked = |content: &str| {
+            around(&format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"a"}},{{"role":"user","content":{content}}}]}}"#
+            ))
+        };
+        let plain = r#"{"messages":[{"content":"a","role":"user"},{"content":?,"role":"user"}],"model":"m"}"#;
+        assert_eq!(asked(r#""b\u0021\n""#), Some((plain.to_owned(), "b!\n".to_owned())));
+        let parts = r#"[{"type":"image_url","image_url":{"url":"u"}},{"type":"text","text":"b"}]"#;
+        let (around_parts, prose) = asked(parts).expect("there is one text");
+        assert_eq!(prose, "b");
+        assert!(
+            around_parts
+                .contains(r#"[{"image_url":{"url":"u"},"type":"image_url"},{"text":?,"type":"text"}]"#)
+        );
+        for other in
+            ["null", "7", "[]", r#"["b"]"#, r#"[{"type":"text","text":"b"},{"type":"text","text":"c"}]"#]
+        {
+            assert_eq!(asked(other), None, "{other}");
+        }
+        for body in [
+            r#"{"messages":[]}"#,
+            r#"{"messages":[{"role":"assistant","content":"a"}]}"#,
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"tool","content":"b"}]}"#,
+            r#"{"messages":[{"role":"user","content":"a","content":"b"}]}"#,
+            r#"{"messages":[{"role":"user","role":"system","content":"a"}]}"#,
+            r#"{"messages":[{"content":"a"}]}"#,
+            r#"{"messages":[{"role":"user","content":"\ud800"}]}"#,
+        ] {
+            assert_eq!(around(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn every_change_beside_the_prose_changes_what_is_around_it() {
+        let base = r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"a"}],"tools":[{"x":1}],"seed":1,"response_format":{"type":"text"}}"#;
+        let (whole, _) = around(base).expect("the last message is the user's");
+        for (before, after) in [
+            (r#""m""#, r#""n""#),
+            ("\"s\"", "\"t\""),
+            ("system", "developer"),
+            ("{\"x\":1}", "{\"x\":2}"),
+            ("\"seed\":1", "\"seed\":2"),
+            ("\"seed\":1", "\"seed\":1,\"temperature\":0"),
+            ("{\"type\":\"text\"}", "{\"type\":\"json_object\"}"),
+            ("\"content\":\"a\"", "\"content\":\"a\",\"name\":\"x\""),
+            ("{\"role\":\"user\"", "{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"user\""),
+        ] {
+            let changed = base.replacen(before, after, 1);
+            assert_ne!(changed, base);
+            assert_ne!(around(&changed).expect("the last message is the user's").0, whole, "{changed}");
+        }
+        assert_eq!(around(&base.replace("\"a\"", "\"b\"")).expect("it is the user's").0, whole);
+        assert_ne!(
+            around(&base.replace("\"a\"", "\"?\"")).expect("it is the user's").0,
+            canonical(base).map(|text| String::from_utf8(text).expect("it is UTF-8")).expect("it is JSON")
+        );
     }
 
     #[test]

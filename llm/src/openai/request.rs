@@ -235,6 +235,15 @@ impl ChatRequest {
     pub fn canonical(&self) -> Option<Vec<u8>> {
         canonical::canonical(std::str::from_utf8(&self.body).ok()?)
     }
+
+    /// As [`ChatRequest::canonical`], without the prose of the last message, and that prose: what may be worded
+    /// otherwise while all else must be the same. Earlier turns, images and everything else of the last message stay.
+    ///
+    /// `None` when the last message is not one of the user's with exactly one text.
+    #[must_use]
+    pub fn around_prompt(&self) -> Option<(Vec<u8>, String)> {
+        canonical::around_prompt(std::str::from_utf8(&self.body).ok()?)
+    }
 }
 
 impl fmt::Debug for ChatRequest {

@@ -46,6 +46,12 @@ pub trait Dialect: Send + Sync {
     /// When `body` is not an answer.
     fn completion(&self, body: Bytes, model: Arc<str>) -> Result<Completion>;
 
+    /// The request for the embeddings of `texts`. Default: it has none.
+    fn embeddings(&self, model: &str, texts: &[String]) -> Option<HttpRequest> {
+        let _ = (model, texts);
+        None
+    }
+
     /// What follows a streamed answer to `request`.
     fn watch(&self, request: &ChatRequest) -> StreamWatch;
 }

@@ -38,6 +38,7 @@ pub struct OpenAiConfig {
 struct OpenAi {
     name: String,
     uri: Uri,
+    embeddings: Uri,
     headers: HeaderMap,
     stream_usage: bool,
 }
@@ -47,12 +48,15 @@ struct OpenAi {
 /// # Errors
 /// When the address is not one, or the key holds characters that no header may.
 pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, ConfigError> {
-    let uri = chat_completions(&config.base_url).ok_or_else(|| {
-        ConfigError::new(format!(
-            "the address of provider `{}` is not a URL such as https://host/v1",
-            config.name
-        ))
-    })?;
+    let at = |path| {
+        endpoint(&config.base_url, path).ok_or_else(|| {
+            ConfigError::new(format!(
+                "the address of provider `{}` is not a URL such as https://host/v1",
+                config.name
+            ))
+        })
+    };
+    let (uri, embeddings) = (at("chat/completions")?, at("embeddings")?);
     let headers = headers(config.api_key.as_ref()).ok_or_else(|| {
         ConfigError::new(format!(
             "the key of provider `{}` holds characters that a header may not",
@@ -61,7 +65,7 @@ pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, Conf
     })?;
     let by_address = || uri.host().and_then(provider_name).unwrap_or("openai").to_owned();
     let name = config.provider_name.unwrap_or_else(by_address);
-    let dialect = OpenAi { name, uri, headers, stream_usage: config.stream_usage };
+    let dialect = OpenAi { name, uri, embeddings, headers, stream_usage: config.stream_usage };
     let mut call = HttpCall::new(config.name, client);
     if config.forwards_trace {
         call = call.forwarding_trace();
@@ -71,8 +75,8 @@ pub fn openai(config: OpenAiConfig, client: HttpClient) -> Result<Provider, Conf
 
 /// `None` for an address that cannot be called, or that holds more than origin and path: a password would
 /// end up in logs, and a query or a fragment would swallow the path.
-fn chat_completions(base_url: &str) -> Option<Uri> {
-    let uri: Uri = format!("{}/chat/completions", base_url.trim_end_matches('/')).parse().ok()?;
+fn endpoint(base_url: &str, path: &str) -> Option<Uri> {
+    let uri: Uri = format!("{}/{path}", base_url.trim_end_matches('/')).parse().ok()?;
     let is_plain = !base_url.contains(['?', '#', '@']);
     (is_plain && authority(&uri).is_some()).then_some(uri)
 }
@@ -106,6 +110,13 @@ impl Dialect for OpenAi {
         let accept = if request.stream() { "text/event-stream" } else { "application/json" };
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         HttpRequest { uri: self.uri.clone(), headers, body: request.for_upstream(model, self.stream_usage) }
+    }
+
+    fn embeddings(&self, model: &str, texts: &[String]) -> Option<HttpRequest> {
+        let mut headers = self.headers.clone();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let body = serde_json::json!({ "model": model, "input": texts, "encoding_format": "float" });
+        Some(HttpRequest { uri: self.embeddings.clone(), headers, body: body.to_string().into() })
     }
 
     fn completion(&self, body: Bytes, model: Arc<str>) -> Result<Completion> {

@@ -6,6 +6,7 @@ mod caching;
 mod forms;
 mod keys;
 mod pricing;
+mod semantic;
 mod simulated;
 mod together;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::key::KeyBuilder;
 use super::negative::NegativeRule;
 use crate::error::{ConfigError, Kind};
 
@@ -50,6 +51,29 @@ impl CacheConfig {
             negative: None,
             largest: usize::MAX,
         })
+    }
+
+    /// How the keys of this cache begin, for whoever wants to find in its store what it has put there.
+    pub fn keys(&self) -> KeyBuilder {
+        KeyBuilder::scoped(&self.operation, self.schema, &self.scope)
+    }
+
+    /// The operation.
+    #[must_use]
+    pub fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    /// How long values are fresh, at most.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Whether callers are asked for their [`CachePolicy`](super::CachePolicy).
+    #[must_use]
+    pub fn asks_callers(&self) -> bool {
+        self.caller_policy
     }
 
     /// Shortens each value's time by a random share of up to this much, so that values stored together

@@ -46,6 +46,12 @@ pub struct NotCached;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CachedAge(pub Duration);
 
+/// A cache refreshes a value in the background: what answers inside of it is to make a new one. Left in
+/// [`Context::state`](crate::Context::state).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refreshing;
+
 // === impl CachePolicy ===
 
 impl CachePolicy {
@@ -84,16 +90,21 @@ impl CachePolicy {
         self.only_if_cached
     }
 
-    pub(super) fn is_no_cache(&self) -> bool {
+    /// Whether the caller wants an answer of its own.
+    #[must_use]
+    pub fn is_no_cache(&self) -> bool {
         self.no_cache
     }
 
-    pub(super) fn is_no_store(&self) -> bool {
+    /// Whether the caller wants to leave no trace.
+    #[must_use]
+    pub fn is_no_store(&self) -> bool {
         self.no_store
     }
 
     /// Whether a value within its time may be that old.
-    pub(super) fn takes(&self, age: Duration) -> bool {
+    #[must_use]
+    pub fn takes(&self, age: Duration) -> bool {
         self.max_age.is_none_or(|most| age <= most)
     }
 

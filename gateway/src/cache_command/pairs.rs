@@ -1,0 +1,168 @@
+//! Reads labelled examples: pairs of prompts, or questions with their answers.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::trace::each_line;
+
+/// Labelled examples, of one form.
+#[derive(Debug)]
+pub(super) struct Examples {
+    /// Every prompt once.
+    pub(super) prompts: Vec<String>,
+    pub(super) labels: Labels,
+}
+
+/// What is known of the prompts, by their numbers.
+#[derive(Debug, PartialEq)]
+pub(super) enum Labels {
+    /// Two, and whether the answer to the one serves the other as well.
+    Pairs(Vec<(usize, usize, bool)>),
+    /// Each with the number of its answer, in the order of the file.
+    Questions(Vec<(usize, usize)>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Pair(Pair),
+    Question(Question),
+    Row(String, Value),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    a: String,
+    b: String,
+    same: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    prompt: String,
+    answer: Value,
+}
+
+/// Gives numbers to prompts and answers as they come.
+#[derive(Default)]
+struct Reader {
+    prompts: Vec<String>,
+    numbers: HashMap<String, usize>,
+    answers: HashMap<String, usize>,
+    pairs: Vec<(usize, usize, bool)>,
+    questions: Vec<(usize, usize)>,
+}
+
+// === impl Examples ===
+
+impl Examples {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// In words, with the line that is wrong.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let mut reader = Reader::default();
+        each_line(path, "reading the examples", |line| reader.line(line))?;
+        let shown = path.display();
+        let Reader { prompts, pairs, questions, .. } = reader;
+        let labels = match (pairs.is_empty(), questions.is_empty()) {
+            (false, true) => Labels::Pairs(pairs),
+            (true, false) => Labels::Questions(questions),
+            (true, true) => return Err(format!("{shown}: there is no example in it")),
+            (false, false) => {
+                let problem = "it holds pairs and questions: put them into a file each";
+                return Err(format!("{shown}: {problem}"));
+            }
+        };
+        Ok(Self { prompts, labels })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        match &self.labels {
+            Labels::Pairs(pairs) => pairs.len(),
+            Labels::Questions(questions) => questions.len(),
+        }
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn line(&mut self, line: &[u8]) -> Result<(), String> {
+        let wanted = "write {\"a\": \"…\", \"b\": \"…\", \"same\": true}, {\"prompt\": \"…\", \"answer\": \"…\"} or \
+                      [\"QUESTION\", \"ANSWER\"]";
+        let line: Line = serde_json::from_slice(line).map_err(|_| format!("this is no example: {wanted}"))?;
+        match line {
+            Line::Pair(Pair { a, b, same }) => {
+                let pair = (self.prompt(a)?, self.prompt(b)?, same);
+                self.pairs.push(pair);
+            }
+            Line::Question(Question { prompt, answer }) | Line::Row(prompt, answer) => {
+                let next = self.answers.len();
+                let answer = *self.answers.entry(answer.to_string()).or_insert(next);
+                let prompt = self.prompt(prompt)?;
+                self.questions.push((prompt, answer));
+            }
+        }
+        Ok(())
+    }
+
+    fn prompt(&mut self, prompt: String) -> Result<usize, String> {
+        if !prompt.chars().any(char::is_alphanumeric) {
+            return Err("a prompt without a word says nothing: leave the line out".to_owned());
+        }
+        let next = self.prompts.len();
+        Ok(*self.numbers.entry(prompt).or_insert_with_key(|prompt| {
+            self.prompts.push(prompt.clone());
+            next
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Examples, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e.jsonl");
+        std::fs::write(&path, text).unwrap();
+        Examples::read(&path).map_err(|said| said.replace(&format!("{}/", dir.path().display()), ""))
+    }
+
+    #[test]
+    fn reads_pairs_or_questions() {
+        let pairs =
+            read("{\"a\":\"x\",\"b\":\"y\",\"same\":true}\n\n{\"a\":\"y\",\"b\":\"z\",\"same\":false}\n")
+                .unwrap();
+        assert_eq!(pairs.labels, Labels::Pairs(vec![(0, 1, true), (1, 2, false)]));
+        assert_eq!(pairs.prompts, ["x", "y", "z"]);
+        let questions = read("[\"x\",\"A\"]\n{\"prompt\":\"y\",\"answer\":\"B\"}\n[\"z\",\"A\"]\n").unwrap();
+        assert_eq!(questions.labels, Labels::Questions(vec![(0, 0), (1, 1), (2, 0)]));
+        assert_eq!(questions.len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_example_is_refused_with_its_line() {
+        let said = |text: &str| read(text).unwrap_err();
+        assert!(
+            said("[\"x\",\"A\"]\n{\"a\":\"x\",\"b\":\"y\"}\n")
+                .starts_with("e.jsonl:2: this is no example: write {\"a\"")
+        );
+        assert!(
+            said("{\"a\":\"x\",\"b\":\"y\",\"same\":true,\"smae\":1}")
+                .starts_with("e.jsonl:1: this is no example")
+        );
+        assert!(said("[\"?\",\"A\"]").starts_with("e.jsonl:1: a prompt without a word says nothing"));
+        assert_eq!(said("\n"), "e.jsonl: there is no example in it");
+        let mixed = "[\"x\",\"A\"]\n{\"a\":\"x\",\"b\":\"y\",\"same\":true}\n";
+        assert_eq!(said(mixed), "e.jsonl: it holds pairs and questions: put them into a file each");
+        assert!(read("\0").unwrap_err().contains(":1: this is no example"));
+    }
+}

@@ -1,0 +1,166 @@
+//! What turns texts into directions.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use throughline::telemetry::Sink;
+use throughline::{Boxed, Context, Error, Kind, Result, Workflow};
+
+use super::ngrams;
+use super::vector::Vector;
+
+/// What turns texts into directions that are near each other where the texts say the same.
+pub struct Embedder {
+    name: String,
+    kind: Of,
+    /// Whether asking it waits for somebody else.
+    remote: bool,
+}
+
+enum Of {
+    Ngrams,
+    Asked {
+        model: Workflow<Boxed<Vec<String>, Embedded>>,
+        /// Of the first answer. Another one is of another model, whose similarities mean something else.
+        dimensions: OnceLock<usize>,
+    },
+}
+
+/// The directions of several texts, in their order.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Embedded {
+    /// One for each text.
+    pub vectors: Vec<Vector>,
+    /// What that has cost, in USD; `None` when unknown.
+    pub cost_usd: Option<f64>,
+}
+
+// === impl Embedded ===
+
+impl Embedded {
+    /// Directions that have cost so much.
+    #[must_use]
+    pub fn new(vectors: Vec<Vector>, cost_usd: Option<f64>) -> Self {
+        Self { vectors, cost_usd }
+    }
+}
+
+// === impl Embedder ===
+
+impl Embedder {
+    /// Hashed words and pieces of words: built in, at once and for nothing. It sees how texts are written and nothing
+    /// of what they mean.
+    #[must_use]
+    pub fn ngrams() -> Self {
+        Self { name: ngrams::NAME.to_owned(), kind: Of::Ngrams, remote: false }
+    }
+
+    /// What `model` says, such as an [`embeddings`](super::embeddings()) call inside a timeout and a breaker. Thresholds
+    /// are learned for its `name`.
+    #[must_use]
+    pub fn asked(name: impl Into<String>, model: Workflow<Boxed<Vec<String>, Embedded>>) -> Self {
+        Self { name: name.into(), kind: Of::Asked { model, dimensions: OnceLock::new() }, remote: true }
+    }
+
+    /// What thresholds are learned for.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether asking it waits for another service.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.remote
+    }
+
+    /// The directions of `texts`.
+    ///
+    /// # Errors
+    /// When there are none to be had: the service fails or is left alone, or its answer is of no use.
+    pub async fn embed(&self, texts: Vec<String>, cx: &Context) -> Result<Embedded> {
+        let wanted = texts.len();
+        match &self.kind {
+            Of::Ngrams => {
+                let vectors: Option<Vec<_>> = texts.iter().map(|text| ngrams::ngrams(text)).collect();
+                let none = || Error::new(Kind::InvalidInput, "a text without a word has no direction");
+                Ok(Embedded { vectors: vectors.ok_or_else(none)?, cost_usd: Some(0.0) })
+            }
+            Of::Asked { model, dimensions } => {
+                let embedded = model.run(texts, cx).await?;
+                if embedded.vectors.len() != wanted {
+                    let (got, what) = (embedded.vectors.len(), "the provider gave");
+                    return Err(unusable(format!("{what} {got} embeddings for {wanted} texts")));
+                }
+                for vector in &embedded.vectors {
+                    let (got, first) = (vector.dimensions(), *dimensions.get_or_init(|| vector.dimensions()));
+                    if got != first {
+                        return Err(unusable(format!(
+                            "an embedding has {got} numbers, the first had {first}"
+                        )));
+                    }
+                }
+                Ok(embedded)
+            }
+        }
+    }
+
+    /// Creates the series of what it asks.
+    pub(super) fn bind(&self, sink: &Sink) {
+        if let Of::Asked { model, .. } = &self.kind {
+            model.bind(sink);
+        }
+    }
+}
+
+fn unusable(message: String) -> Error {
+    Error::new(Kind::Upstream, message)
+}
+
+impl fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedder({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use throughline::workflow;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_of_another_space_or_number_is_refused() {
+        let calls = AtomicUsize::new(0);
+        let model = workflow("embed", move |texts: Vec<String>| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            let vector = Vector::new(&vec![1.0; [2, 2, 3][call]]).expect("it points somewhere");
+            let vectors = vec![vector; if call == 1 { 5 } else { texts.len() }];
+            async move { Ok(Embedded::new(vectors, None)) }
+        });
+        let (embedder, cx) = (Embedder::asked("m", model.boxed()), Context::new());
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            let embedded = embedder.embed(vec!["a".to_owned(), "b".to_owned()], &cx).await;
+            said.push(embedded.map(|embedded| embedded.vectors.len()).map_err(|error| error.to_string()));
+        }
+        let refused = |text: &str| Err(text.to_owned());
+        let expected = [
+            Ok(2),
+            refused("the provider gave 5 embeddings for 2 texts"),
+            refused("an embedding has 3 numbers, the first had 2"),
+        ];
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn the_built_in_one_refuses_what_has_no_word() {
+        let (embedder, cx) = (Embedder::ngrams(), Context::new());
+        assert!(embedder.embed(vec!["?".to_owned()], &cx).await.is_err());
+        let embedded = embedder.embed(vec!["a word".to_owned()], &cx).await.unwrap();
+        assert_eq!((embedded.vectors.len(), embedded.cost_usd), (1, Some(0.0)));
+    }
+}

@@ -1,0 +1,187 @@
+//! One question against what is known: what the cache in the request and its shadow have in common.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use throughline::cache::{CachePolicy, Found, Lookup, Refreshing};
+use throughline::telemetry::Tick;
+use throughline::{CacheConfig, Caching as _, Context, Error, Key, Kind, Result, Store};
+
+use super::embedder::{Embedded, Embedder};
+use super::guard::Marks;
+use super::index::{Entry, Index, Nearest};
+use super::signals::{Counts, SemanticOutcome, SemanticSignals};
+use super::stage::SemanticConfig;
+use super::vector::Vector;
+use crate::answer::Answer;
+use crate::caching::ChatCaching;
+use crate::openai::ChatRequest;
+
+/// An answer may be on its way into the store for so long after its question is known.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+
+/// Where the exact cache keeps its answers: a store, whichever it is.
+pub(super) trait Answers: Send + Sync {
+    fn find<'a>(
+        &'a self,
+        key: &'a Key,
+        now: Tick,
+    ) -> Pin<Box<dyn Future<Output = Result<Lookup>> + Send + 'a>>;
+}
+
+impl<S: Store> Answers for S {
+    fn find<'a>(
+        &'a self,
+        key: &'a Key,
+        now: Tick,
+    ) -> Pin<Box<dyn Future<Output = Result<Lookup>> + Send + 'a>> {
+        Box::pin(self.get(key, now))
+    }
+}
+
+/// What all lookups share.
+pub(super) struct Shared {
+    pub(super) config: SemanticConfig,
+    pub(super) cache: CacheConfig,
+    pub(super) caching: ChatCaching,
+    pub(super) answers: Box<dyn Answers>,
+    pub(super) embedder: Embedder,
+    pub(super) index: Index,
+    pub(super) counts: Counts,
+}
+
+/// A request as a question to look for.
+pub(super) struct Question {
+    request: ChatRequest,
+    pub(super) text: String,
+    /// Everything else that the answer depends on.
+    scope: Key,
+    /// Under which the exact cache stores the answer.
+    key: Key,
+    marks: Marks,
+    policy: CachePolicy,
+    /// Whether an answer to another question will do.
+    pub(super) looks: bool,
+}
+
+/// What was found for a question.
+pub(super) struct Looked {
+    pub(super) outcome: SemanticOutcome,
+    /// Of the nearest question that counts.
+    pub(super) similarity: Option<f32>,
+    /// The answer and its age, for a hit.
+    pub(super) answer: Option<(Answer, Duration)>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The question in a request; `None` where there is none to look for or to remember.
+    pub(super) fn question(&self, request: &ChatRequest, cx: &Context) -> Option<Question> {
+        let policy = cx.state().get::<CachePolicy>().filter(|_| self.cache.asks_callers());
+        let policy = policy.map(|policy| *policy).unwrap_or_default();
+        if policy.is_no_store() || request.prompt_chars() == 0 {
+            return None;
+        }
+        let band = self.config.bands.iter().filter(|chars| request.prompt_chars() >= **chars).count() as u64;
+        let begin = self.cache.keys().part(&band.to_le_bytes());
+        let (scope, text) = self.caching.around_prompt(request, cx, begin)?;
+        if text.chars().count() > self.config.longest_prompt {
+            return None;
+        }
+        let key = self.caching.key(request, cx, self.cache.keys())?;
+        let looks = !policy.is_no_cache() && cx.state().get::<Refreshing>().is_none();
+        Some(Question { request: request.clone(), marks: Marks::of(&text), text, scope, key, policy, looks })
+    }
+
+    /// The direction of a question. What it has cost is counted.
+    pub(super) async fn embed(
+        &self,
+        question: &Question,
+        signals: Option<&SemanticSignals>,
+        cx: &Context,
+    ) -> Result<(Vector, Option<f64>)> {
+        let Embedded { mut vectors, cost_usd, .. } =
+            self.embedder.embed(vec![question.text.clone()], cx).await?;
+        if let Some(signals) = signals {
+            signals.embedded(cost_usd.unwrap_or_default());
+        }
+        let vector = vectors.pop().ok_or_else(|| Error::new(Kind::Internal, "there is no embedding"))?;
+        Ok((vector, cost_usd))
+    }
+
+    /// Looks for a question that is near enough, and for its answer.
+    pub(super) async fn look(&self, question: &Question, vector: &Vector, cx: &Context) -> Looked {
+        let now = cx.clock().now();
+        let (scope, nearness) = (&question.scope, (vector, &question.marks));
+        let nearest = self.index.nearest(scope, &question.key, nearness, self.config.threshold, now);
+        let (outcome, similarity) = match nearest {
+            Nearest::Nothing(similarity) => (SemanticOutcome::Miss, similarity),
+            Nearest::Guarded(similarity) => (SemanticOutcome::Guarded, Some(similarity)),
+            Nearest::Match(key, similarity) => {
+                return match self.fetch(&key, now).await {
+                    Ok(Some(found)) => self.usable(found, question, similarity, cx),
+                    Ok(None) => {
+                        if !self.index.is_younger(scope, &key, ON_ITS_WAY, now) {
+                            self.index.remove(scope, &key);
+                        }
+                        Looked::without(SemanticOutcome::Gone, Some(similarity))
+                    }
+                    Err(_) => Looked::without(SemanticOutcome::Error, Some(similarity)),
+                };
+            }
+        };
+        Looked::without(outcome, similarity)
+    }
+
+    /// What the exact cache has under `key`.
+    async fn fetch(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+        let late = |_| Error::new(Kind::Store, "no answer from the store in time");
+        let deadline = self.config.store_deadline;
+        match tokio::time::timeout(deadline, self.answers.find(key, now)).await.map_err(late)?? {
+            Lookup::Found(found) => Ok(Some(found)),
+            Lookup::Missing | Lookup::Corrupt => Ok(None),
+        }
+    }
+
+    fn usable(&self, found: Found, question: &Question, similarity: f32, cx: &Context) -> Looked {
+        let (age, fresh) = (found.age, found.lifetime.fresh);
+        let answer = match self.caching.decode(found.value, &question.request, cx) {
+            Ok(Some(answer)) if age < fresh && question.policy.takes(age) => answer,
+            _ => return Looked::without(SemanticOutcome::Gone, Some(similarity)),
+        };
+        let answer = Some((answer.borrowed(), age));
+        Looked { outcome: SemanticOutcome::Hit, similarity: Some(similarity), answer }
+    }
+
+    /// Takes in a question whose answer the exact cache stores.
+    pub(super) fn remember(
+        &self,
+        question: Question,
+        vector: Vector,
+        signals: Option<&SemanticSignals>,
+        now: Tick,
+    ) {
+        let entry = Entry { key: question.key, vector, marks: question.marks, since: now };
+        self.index.insert(question.scope, entry);
+        if let Some(signals) = signals {
+            signals.holds(&self.index);
+        }
+    }
+
+    pub(super) fn count(&self, outcome: SemanticOutcome, signals: Option<&SemanticSignals>) {
+        self.counts.outcome(outcome);
+        if let Some(signals) = signals {
+            signals.outcome(outcome);
+        }
+    }
+}
+
+// === impl Looked ===
+
+impl Looked {
+    fn without(outcome: SemanticOutcome, similarity: Option<f32>) -> Self {
+        Self { outcome, similarity, answer: None }
+    }
+}

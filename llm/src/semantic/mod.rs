@@ -1,0 +1,42 @@
+//! Answers a question with the answer to another one that asks the same in other words.
+//!
+//! **When.** Around the choice of a route and inside the exact cache, for questions that many people ask: it is asked
+//! only where the exact cache has nothing. It holds no answers: for each question whose answer has been stored it keeps
+//! a vector and the exact cache's key, so that what is purged or past its time in the store is not given here either.
+//!
+//! **How.** Of a request, everything but the prose of its last message must be the same, the tenant included
+//! ([`ChatRequest::around_prompt`](crate::openai::ChatRequest::around_prompt)). Of the prose, numbers, names, quotes
+//! and negations must be the same, and nothing may be swapped for its opposite ([`Marks`]). What is left is compared by
+//! an [`Embedder`], and the nearest question counts if it is at least as near as a threshold, which is to be
+//! [learned](learn) from labelled pairs.
+//!
+//! **When not.** It cannot know that two questions have one answer; it is wrong at some rate, which the threshold only
+//! bounds. It begins in [`Mode::Shadow`], where it answers nobody and counts how often it would have been wrong.
+
+mod compare;
+mod embedder;
+mod embeddings;
+mod guard;
+mod index;
+pub mod learn;
+mod lookup;
+mod ngrams;
+mod said;
+mod shadow;
+mod signals;
+mod stage;
+mod tokens;
+mod vector;
+mod words;
+
+pub use compare::Verdict;
+pub use embedder::{Embedded, Embedder};
+pub use embeddings::{Embeddings, EmbeddingsConfig, EmbeddingsSignals, embeddings};
+pub use guard::Marks;
+pub use index::{Entry, Index, Nearest};
+pub use shadow::{Shadow, Watched};
+pub(crate) use signals::FAMILIES;
+pub use signals::{SemanticOutcome, SemanticSignals};
+pub use stage::{Mode, Semantic, SemanticConfig, SemanticEvent, SemanticStats, Similarity, semantic};
+pub use vector::Vector;
+pub(crate) use {embeddings::REPORTED as EMBEDDINGS, shadow::REPORTED as SHADOW, stage::REPORTED};

@@ -1,0 +1,155 @@
+//! What is counted of lookups, in the request and behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use throughline::labels;
+use throughline::telemetry::{Amount, Counter, Family, Gauge, Histogram, Label as _, OWN_SECONDS, Registry};
+
+use super::compare::Verdict;
+use super::index::Index;
+use super::stage::Mode;
+
+static LOOKUPS: Family = Family::counter(
+    "semantic_cache_lookups",
+    "Questions by what the semantic cache had for them; in shadow mode, what it would have had",
+    &["operation", "mode", "outcome"],
+);
+static VERDICTS: Family = Family::counter(
+    "semantic_cache_shadow",
+    "Answers that would have been given, by how they compare with the provider's",
+    &["operation", "verdict"],
+);
+static SECONDS: Family = Family::histogram(
+    "semantic_cache_seconds",
+    "Time to embed a question, look for it and fetch the answer, in seconds; in shadow mode nobody waits for it",
+    &["operation"],
+    OWN_SECONDS,
+);
+static SAVED: Family = Family::amount(
+    "semantic_cache_saved_usd",
+    "What answers of the semantic cache would have cost, in USD, before what embedding has cost; only where that is known",
+    &["operation"],
+);
+static EMBEDDING: Family = Family::amount(
+    "semantic_cache_embedding_usd",
+    "What the semantic cache has spent on embeddings, in USD; it is in llm_cost_usd_total as well",
+    &["operation"],
+);
+static ENTRIES: Family =
+    Family::gauge("semantic_cache_entries", "Questions that the semantic cache knows", &["operation"]);
+static BYTES: Family = Family::gauge(
+    "semantic_cache_bytes",
+    "Memory that these questions take, in bytes, about",
+    &["operation"],
+);
+
+pub(crate) static FAMILIES: &[&Family] =
+    &[&LOOKUPS, &VERDICTS, &SECONDS, &SAVED, &EMBEDDING, &ENTRIES, &BYTES];
+
+labels! {
+    /// What the semantic cache has for a question, or would have had.
+    #[non_exhaustive]
+    pub enum SemanticOutcome {
+        /// The answer to a question that is near enough.
+        Hit = "hit",
+        /// No question is near enough.
+        Miss = "miss",
+        /// A question is near enough, but numbers, names, negations or opposites differ.
+        Guarded = "guarded",
+        /// A question is near enough, but its answer is gone, or too old for the caller.
+        Gone = "gone",
+        /// The request is not one to look for: of its form, of its length, or by the caller's wish.
+        Ineligible = "ineligible",
+        /// There was no embedding to be had in time, or the store failed.
+        Error = "error",
+    }
+}
+
+/// Handles to the families of the semantic cache of an operation. A clone counts together.
+#[derive(Clone, Debug)]
+pub struct SemanticSignals(Arc<Series>);
+
+#[derive(Debug)]
+struct Series {
+    lookups: Vec<Counter>,
+    verdicts: Vec<Counter>,
+    seconds: Histogram,
+    saved: Amount,
+    embedding: Amount,
+    entries: Gauge,
+    bytes: Gauge,
+}
+
+/// The same with telemetry off.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    outcomes: [AtomicU64; SemanticOutcome::ALL.len()],
+    verdicts: [AtomicU64; Verdict::ALL.len()],
+}
+
+// === impl SemanticSignals ===
+
+impl SemanticSignals {
+    pub(super) fn new(registry: &Registry, operation: &str, mode: Mode) -> Self {
+        let lookup = |outcome: &SemanticOutcome| {
+            registry.counter(&LOOKUPS, &[operation, mode.as_str(), outcome.as_str()])
+        };
+        let verdict = |verdict: &Verdict| registry.counter(&VERDICTS, &[operation, verdict.as_str()]);
+        Self(Arc::new(Series {
+            lookups: SemanticOutcome::ALL.iter().map(lookup).collect(),
+            verdicts: Verdict::ALL.iter().map(verdict).collect(),
+            seconds: registry.histogram(&SECONDS, &[operation]),
+            saved: registry.amount(&SAVED, &[operation]),
+            embedding: registry.amount(&EMBEDDING, &[operation]),
+            entries: registry.gauge(&ENTRIES, &[operation]),
+            bytes: registry.gauge(&BYTES, &[operation]),
+        }))
+    }
+
+    pub(super) fn outcome(&self, outcome: SemanticOutcome) {
+        self.0.lookups[outcome.index()].inc();
+    }
+
+    pub(super) fn verdict(&self, verdict: Verdict) {
+        self.0.verdicts[verdict.index()].inc();
+    }
+
+    pub(super) fn took(&self, seconds: f64) {
+        self.0.seconds.observe(seconds, None);
+    }
+
+    pub(super) fn saved(&self, usd: f64) {
+        self.0.saved.add(usd);
+    }
+
+    pub(super) fn embedded(&self, usd: f64) {
+        self.0.embedding.add(usd);
+    }
+
+    pub(super) fn holds(&self, index: &Index) {
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.0.entries.set(whole(index.len()));
+        self.0.bytes.set(whole(index.bytes()));
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    pub(super) fn outcome(&self, outcome: SemanticOutcome) {
+        self.outcomes[outcome.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn verdict(&self, verdict: Verdict) {
+        self.verdicts[verdict.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn of(&self, outcome: SemanticOutcome) -> u64 {
+        self.outcomes[outcome.index()].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn with(&self, verdict: Verdict) -> u64 {
+        self.verdicts[verdict.index()].load(Ordering::Relaxed)
+    }
+}

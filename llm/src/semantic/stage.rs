@@ -1,0 +1,390 @@
+//! The semantic cache as a stage around what makes answers.
+//!
+//! It stands inside the exact cache and on the same store, and is asked for what that one does not have.
+//!
+//! # Cancellation
+//! A caller that goes away takes its lookup along. What a shadow compares goes on, for its own short time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline::cache::CachedAge;
+use throughline::stream::StreamEnding;
+use throughline::telemetry::{Attribute, Ended, Label as _, Observed, Registry, Reported, Run, Sink, Stage};
+use throughline::{
+    CacheConfig, CacheOutcome, Caching as _, ConfigError, Context, Node, Primitive, Result, Store, Streaming,
+    Workflow, labels,
+};
+use tokio::sync::Semaphore;
+
+use super::compare::Verdict;
+use super::embedder::Embedder;
+use super::index::Index;
+use super::lookup::{Looked, Question, Shared};
+use super::said;
+use super::shadow::{Shadow, Watched};
+use super::signals::{Counts, SemanticOutcome, SemanticSignals};
+use super::vector::Vector;
+use crate::answer::Answer;
+use crate::caching::ChatCaching;
+use crate::chat::Spent;
+use crate::openai::ChatRequest;
+
+pub(crate) static REPORTED: Reported = Reported::new::<Ended, SemanticEvent>(
+    "semantic_cache",
+    &[
+        Attribute::string(
+            "throughline.semantic.outcome",
+            "What it had for the question: an outcome of `semantic_cache_lookups_total`",
+        ),
+        Attribute::double("throughline.semantic.similarity", "The similarity of the nearest question"),
+    ],
+);
+
+labels! {
+    /// What a semantic cache does with what it finds.
+    pub enum Mode {
+        /// It answers nobody, and compares what it would have answered with what the provider did.
+        Shadow = "shadow",
+        /// It answers.
+        Answer = "answer",
+    }
+}
+
+labels! {
+    /// What can happen to a question.
+    #[non_exhaustive]
+    pub enum SemanticEvent {
+        /// It was not compared, for too many are under way.
+        ShadowSkipped = "shadow_skipped",
+    }
+}
+
+/// How similar questions are found. What is cached at all, and for how long, is the exact cache's to say.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[must_use = "a configuration does nothing until it is given to `semantic`"]
+pub struct SemanticConfig {
+    pub(super) mode: Mode,
+    pub(super) threshold: f32,
+    pub(super) most_entries: usize,
+    pub(super) most_bytes: usize,
+    pub(super) longest_prompt: usize,
+    pub(super) bands: Vec<usize>,
+    pub(super) store_deadline: Duration,
+}
+
+/// How similar the question was whose answer was given. Left in [`Context::state`] where that was another question's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Similarity(pub f32);
+
+/// Answers from questions that ask the same. Made by [`semantic`].
+pub struct Semantic<P> {
+    inner: P,
+    shared: Arc<Shared>,
+    shadow: Arc<Observed<Shadow>>,
+    /// How many comparisons may be under way.
+    free: Arc<Semaphore>,
+}
+
+/// What a [`Semantic`] has seen since it was built, with telemetry on or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SemanticStats {
+    /// Questions for which there was an answer, or would have been.
+    pub hits: u64,
+    /// Questions that nothing was near to.
+    pub misses: u64,
+    /// Questions that only the rules kept from an answer.
+    pub guarded: u64,
+    /// Questions whose answer was gone.
+    pub gone: u64,
+    /// Requests that were not looked for.
+    pub ineligible: u64,
+    /// Questions without an embedding, or behind a store that failed.
+    pub errors: u64,
+    /// Answers in the shadow that were the same as the provider's, or alike.
+    pub agreed: u64,
+    /// Answers in the shadow that were not.
+    pub disagreed: u64,
+    /// Questions that are known.
+    pub entries: usize,
+    /// About how many bytes they take.
+    pub bytes: usize,
+}
+
+/// Comparisons under way at the same time; more are skipped.
+const SHADOWS: usize = 64;
+/// The longest a comparison may take.
+const SHADOW_LIMIT: Duration = Duration::from_secs(30);
+/// A longer answer is not compared.
+const LONGEST_COMPARED: usize = 256 << 10;
+
+/// Puts a semantic cache around `inner`. The exact cache that `cache` and `caching` make must stand around that, with
+/// `store` as its store.
+pub fn semantic<P, Shape, S>(
+    inner: Workflow<P, Shape>,
+    config: SemanticConfig,
+    (cache, caching, store): (CacheConfig, ChatCaching, S),
+    embedder: Embedder,
+) -> Workflow<Observed<Semantic<P>>>
+where
+    P: Primitive<In = ChatRequest, Out = Answer>,
+    S: Store + 'static,
+{
+    let index = Index::new(config.most_entries, config.most_bytes, cache.ttl());
+    let (answers, counts) = (Box::new(store), Counts::default());
+    let shared = Arc::new(Shared { config, cache, caching, answers, embedder, index, counts });
+    let shadow = Arc::new(Observed::new(Shadow(Arc::clone(&shared))));
+    let free = Arc::new(Semaphore::new(SHADOWS));
+    Workflow::from_stage(Semantic { inner: inner.into_inner(), shared, shadow, free })
+}
+
+// === impl SemanticConfig ===
+
+impl SemanticConfig {
+    /// Starts in shadow mode with what counts as similar enough: a cosine.
+    ///
+    /// # Errors
+    /// When it is not above 0 and at most 1.
+    pub fn new(threshold: f64) -> Result<Self, ConfigError> {
+        if !(threshold > 0.0 && threshold <= 1.0) {
+            return Err(ConfigError::new(format!(
+                "the threshold is {threshold}: it must be above 0 and at most 1"
+            )));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a cosine needs no more than seven digits")]
+        let threshold = threshold as f32;
+        Ok(Self {
+            mode: Mode::Shadow,
+            threshold,
+            most_entries: 10_000,
+            most_bytes: 64 << 20,
+            longest_prompt: 500,
+            bands: Vec::new(),
+            store_deadline: Duration::from_millis(20),
+        })
+    }
+
+    /// Answers, in place of comparing.
+    pub fn answering(mut self) -> Self {
+        self.mode = Mode::Answer;
+        self
+    }
+
+    /// Knows at most so many questions, in so many bytes. Default: 10,000 in 64 MiB.
+    pub fn bounds(mut self, entries: usize, bytes: usize) -> Self {
+        (self.most_entries, self.most_bytes) = (entries, bytes);
+        self
+    }
+
+    /// Looks for no question that is longer, in characters: a word that matters hardly moves a long text. Default: 500.
+    pub fn longest_prompt(mut self, chars: usize) -> Self {
+        self.longest_prompt = chars;
+        self
+    }
+
+    /// Keeps apart requests of at least so many characters from others: where a router inside looks at that. Default: none.
+    pub fn bands(mut self, chars: Vec<usize>) -> Self {
+        self.bands = chars;
+        self
+    }
+
+    /// How long the store may take to give an answer. Default: 20 ms.
+    pub fn store_deadline(mut self, limit: Duration) -> Self {
+        self.store_deadline = limit;
+        self
+    }
+}
+
+// === impl Semantic ===
+
+impl<P> Semantic<P> {
+    /// What it has seen so far.
+    #[must_use]
+    pub fn stats(&self) -> SemanticStats {
+        let (counts, index) = (&self.shared.counts, &self.shared.index);
+        SemanticStats {
+            hits: counts.of(SemanticOutcome::Hit),
+            misses: counts.of(SemanticOutcome::Miss),
+            guarded: counts.of(SemanticOutcome::Guarded),
+            gone: counts.of(SemanticOutcome::Gone),
+            ineligible: counts.of(SemanticOutcome::Ineligible),
+            errors: counts.of(SemanticOutcome::Error),
+            agreed: counts.with(Verdict::Same) + counts.with(Verdict::Alike),
+            disagreed: counts.with(Verdict::Different),
+            entries: index.len(),
+            bytes: index.bytes(),
+        }
+    }
+}
+
+impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
+    /// Writes down what it had.
+    fn note(&self, looked: &Looked, run: &mut Run<'_, Self>) {
+        self.shared.count(looked.outcome, run.signals());
+        run.attribute("throughline.semantic.outcome", looked.outcome.as_str());
+        if let Some(similarity) = looked.similarity {
+            run.attribute("throughline.semantic.similarity", f64::from(similarity));
+        }
+    }
+
+    fn count(&self, outcome: SemanticOutcome, run: &mut Run<'_, Self>) {
+        self.note(&Looked { outcome, similarity: None, answer: None }, run);
+    }
+
+    /// Answers from another question if it can, else from within.
+    async fn answer(
+        &self,
+        question: Question,
+        request: ChatRequest,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<Answer> {
+        let (shared, signals) = (&self.shared, run.signals().cloned());
+        let started = cx.clock().now();
+        let embedding = cx.while_wanted(shared.embed(&question, signals.as_ref(), cx));
+        // An embedding that cannot be had must not cost the answer.
+        let Ok((vector, cost)) = run.outside(embedding).await.and_then(std::convert::identity) else {
+            self.count(SemanticOutcome::Error, run);
+            return run.outside(self.inner.execute(request, cx)).await;
+        };
+        // What nobody has to be asked for makes no bill, not even one of nothing.
+        if shared.embedder.is_remote() {
+            cx.state().update::<Spent>(|spent| spent.0 = spent.0.zip(cost).map(|(sum, cost)| sum + cost));
+        }
+        if question.looks {
+            let looked = shared.look(&question, &vector, cx).await;
+            self.note(&looked, run);
+            if let Some(signals) = &signals {
+                signals.took(cx.clock().now().since(started).as_secs_f64());
+            }
+            if let (Some((answer, age)), Some(similarity)) = (looked.answer, looked.similarity) {
+                if let Some(signals) = &signals {
+                    signals.saved(shared.caching.saved_usd(&answer).unwrap_or_default());
+                }
+                cx.state().insert(CacheOutcome::Hit);
+                cx.state().insert(CachedAge(age));
+                cx.state().insert(Similarity(similarity));
+                return Ok(answer);
+            }
+        } else {
+            self.count(SemanticOutcome::Ineligible, run);
+        }
+        let mut answer = run.outside(self.inner.execute(request, cx)).await?;
+        self.remember(question, vector, &mut answer, signals, cx);
+        Ok(answer)
+    }
+
+    /// Takes the question in once its answer is whole.
+    fn remember(
+        &self,
+        question: Question,
+        vector: Vector,
+        answer: &mut Answer,
+        signals: Option<SemanticSignals>,
+        cx: &Context,
+    ) {
+        let (shared, clock) = (Arc::clone(&self.shared), cx.clock());
+        match answer {
+            Answer::Full(_) => shared.remember(question, vector, signals.as_ref(), clock.now()),
+            Answer::Stream(stream) => Streaming::on_end(
+                stream,
+                Box::new(move |how| {
+                    if matches!(how, StreamEnding::Complete) {
+                        shared.remember(question, vector, signals.as_ref(), clock.now());
+                    }
+                }),
+            ),
+        }
+    }
+
+    /// Answers from within, and compares behind that.
+    async fn watch(
+        &self,
+        question: Question,
+        request: ChatRequest,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<Answer> {
+        let mut answer = run.outside(self.inner.execute(request, cx)).await?;
+        let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
+            run.event(SemanticEvent::ShadowSkipped);
+            return Ok(answer);
+        };
+        let (shadow, cx) = (Arc::clone(&self.shadow), cx.detach());
+        let compare = move |given: Option<String>| {
+            let compare = async move {
+                let comparing = shadow.execute(Watched { question, given }, &cx);
+                // What fails is counted, and nobody is to be told.
+                let _ = tokio::time::timeout(SHADOW_LIMIT, Box::pin(comparing)).await;
+                drop(permit);
+            };
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(compare);
+            }
+        };
+        match &mut answer {
+            Answer::Full(answer) => {
+                let short = answer.body.len() <= LONGEST_COMPARED;
+                compare(short.then(|| said::of_body(&answer.body)).flatten());
+            }
+            Answer::Stream(stream) => stream.record(LONGEST_COMPARED, move |events, _| {
+                compare(events.and_then(said::of_events));
+            }),
+        }
+        Ok(answer)
+    }
+}
+
+impl<P: Primitive<In = ChatRequest, Out = Answer>> Stage for Semantic<P> {
+    type In = ChatRequest;
+    type Out = Answer;
+    type Outcome = Ended;
+    type Event = SemanticEvent;
+    type Signals = SemanticSignals;
+    type Note = ();
+
+    const PRIMITIVE: &'static str = "semantic_cache";
+
+    fn operation(&self) -> &str {
+        self.shared.cache.operation()
+    }
+
+    fn declare(&self, registry: &Registry) -> SemanticSignals {
+        SemanticSignals::new(registry, self.operation(), self.shared.config.mode)
+    }
+
+    async fn run(&self, request: ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Result<Answer> {
+        let Some(question) = self.shared.question(&request, cx) else {
+            self.count(SemanticOutcome::Ineligible, run);
+            return run.outside(self.inner.execute(request, cx)).await;
+        };
+        match self.shared.config.mode {
+            Mode::Shadow => self.watch(question, request, cx, run).await,
+            Mode::Answer => Box::pin(self.answer(question, request, cx, run)).await,
+        }
+    }
+
+    fn describe(&self) -> Node {
+        Node::leaf(Self::PRIMITIVE, self.operation()).holding(self.inner.describe())
+    }
+
+    fn stream<'a>(&self, output: &'a mut Answer) -> Option<&'a mut dyn Streaming> {
+        self.inner.stream(output)
+    }
+
+    fn bind(&self, sink: &Sink) {
+        self.inner.bind(sink);
+        self.shadow.bind(sink);
+    }
+}
+
+impl<P> fmt::Debug for Semantic<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        write!(f, "Semantic({}, {}, ", self.shared.cache.operation(), self.shared.config.mode.as_str())?;
+        write!(f, "{} hits, {} misses, {:?})", stats.hits, stats.misses, self.shared.index)
+    }
+}

@@ -1,0 +1,175 @@
+//! The semantic cache inside the exact one, in virtual time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use opentelemetry::Value;
+use throughline::cache::CachePolicy;
+use throughline::testing::Recorder;
+use throughline::{Boxed, CacheConfig, CacheOutcome, Context, Memory, TimeoutConfig, Workflow, workflow};
+use throughline_llm::openai::ChatRequest;
+use throughline_llm::semantic::{Embedded, Embedder, SemanticConfig, Similarity, Vector, semantic};
+use throughline_llm::{Answer, ChatCaching, PriceTable};
+use tokio::time::{Instant, advance, sleep};
+
+use super::{ask, cached, request, simulation, whole};
+
+const TTL: Duration = Duration::from_secs(60);
+const QUESTION: &str = "How do I reset my password?";
+const REWORDED: &str = "how can i reset my passwords";
+
+type Flow = Workflow<Boxed<ChatRequest, Answer>>;
+
+fn question(text: &str) -> ChatRequest {
+    request(&format!(r#"{{"model":"auto","messages":[{{"role":"user","content":"{text}"}}]}}"#))
+}
+
+/// Numbered answers, each after a fifth of a second, behind a semantic cache and an exact one as `change` says.
+fn flow(config: SemanticConfig, embedder: Embedder, change: impl FnOnce(CacheConfig) -> CacheConfig) -> Flow {
+    let answers = (1..=200).map(|n| n.to_string()).collect();
+    let provider = simulation(|config| {
+        config.answers = answers;
+        config.latency_p99 = config.latency_p50;
+    });
+    let cache = change(CacheConfig::new("auto", TTL).unwrap().jitter(0.0).unwrap());
+    let (caching, store) =
+        (ChatCaching::new(PriceTable::builtin().into()), Arc::new(Memory::new(1 << 20).unwrap()));
+    let exact = (cache.clone(), caching.clone(), Arc::clone(&store));
+    let inner = semantic(ask("gpt-4o-mini", provider), config, exact, embedder);
+    inner.cache(cache, caching, store).boxed()
+}
+
+fn answering() -> SemanticConfig {
+    SemanticConfig::new(0.8).unwrap().answering()
+}
+
+/// The text, what the exact cache says, and whether it was another question's.
+async fn told(flow: &Flow, text: &str, cx: &Context) -> (String, CacheOutcome, bool) {
+    let answer = whole(flow.run(question(text), cx).await);
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let said = body["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    (said, cached(cx), cx.state().get::<Similarity>().is_some())
+}
+
+fn is(text: &str, outcome: CacheOutcome, other: bool) -> (String, CacheOutcome, bool) {
+    (text.to_owned(), outcome, other)
+}
+
+/// An embedder whose calls are what `call` makes of their number, within a quarter of a second.
+fn slow<F: Future<Output = ()> + Send + 'static>(
+    call: impl Fn(usize) -> F + Send + Sync + 'static,
+) -> Embedder {
+    let calls = AtomicUsize::new(0);
+    let model = workflow("embed", move |texts: Vec<String>| {
+        let waits = call(calls.fetch_add(1, Ordering::Relaxed));
+        async move {
+            waits.await;
+            Ok(Embedded::new(vec![Vector::new(&[1.0]).expect("it points somewhere"); texts.len()], None))
+        }
+    });
+    let limit = TimeoutConfig::new("embed", Duration::from_millis(250)).unwrap();
+    Embedder::asked("slow", model.timeout(limit).boxed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_as_old_for_other_questions_as_for_its_own() {
+    let (recorder, flow) = (Recorder::new(), flow(answering(), Embedder::ngrams(), |cache| cache));
+    let told = async |text: &str| told(&flow, text, &recorder.context()).await;
+    assert_eq!(told(QUESTION).await, is("1", CacheOutcome::Miss, false));
+    advance(TTL - Duration::from_secs(1)).await;
+    assert_eq!(told(REWORDED).await, is("1", CacheOutcome::Hit, true));
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(told(REWORDED).await, is("2", CacheOutcome::Miss, false), "a hit makes nothing younger");
+    assert_eq!(told(QUESTION).await, is("2", CacheOutcome::Hit, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_in_the_background_makes_a_new_answer() {
+    let refreshed = |cache: CacheConfig| cache.stale_while_revalidate(10 * TTL);
+    let (recorder, flow) = (Recorder::new(), flow(answering(), Embedder::ngrams(), refreshed));
+    let told = async |text: &str| told(&flow, text, &recorder.context()).await;
+    told(QUESTION).await;
+    advance(TTL / 2).await;
+    // Another question, near enough to answer the first, has an answer of its own that is still fresh.
+    let renewing = recorder.context();
+    renewing.state().insert(CachePolicy::new().no_cache());
+    assert_eq!(super::semantic::told(&flow, REWORDED, &renewing).await, is("2", CacheOutcome::Bypass, false));
+    advance(TTL / 2 + Duration::from_secs(1)).await;
+    assert_eq!(told(QUESTION).await, is("1", CacheOutcome::Stale, false));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(told(QUESTION).await, is("3", CacheOutcome::Hit, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_embedder_that_hangs_takes_its_deadline_and_nothing_else() {
+    let flow = flow(answering(), slow(|_| std::future::pending()), |cache| cache);
+    let begun = Instant::now();
+    let told = told(&flow, QUESTION, &Recorder::new().context()).await;
+    assert_eq!(told, is("1", CacheOutcome::Miss, false));
+    assert_eq!(begun.elapsed().as_millis(), 250 + 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_takes_no_time_of_a_request_however_sick_its_embedder_is() {
+    let (recorder, shadow) = (Recorder::new(), SemanticConfig::new(0.8).unwrap());
+    let flow = flow(shadow, slow(|_| std::future::pending()), |cache| cache);
+    let begun = Instant::now();
+    assert_eq!(told(&flow, QUESTION, &recorder.context()).await, is("1", CacheOutcome::Miss, false));
+    assert_eq!(begun.elapsed().as_millis(), 200);
+    sleep(Duration::from_secs(1)).await;
+    let errors = recorder.metric("semantic_cache_lookups_total", &[("mode", "shadow"), ("outcome", "error")]);
+    assert_eq!(errors, Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_comparisons_at_once_are_skipped_and_counted() {
+    let (recorder, shadow) = (Recorder::new(), SemanticConfig::new(0.8).unwrap());
+    let flow = flow(shadow, slow(|_| std::future::pending()), |cache| cache);
+    let texts: Vec<_> = (0..100).map(|n| format!("what is {n}")).collect();
+    let all = texts.iter().map(|text| async { told(&flow, text, &recorder.context()).await.1 });
+    let outcomes = futures_util::future::join_all(all).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == CacheOutcome::Miss));
+    let skipped = [("primitive", "semantic_cache"), ("event", "shadow_skipped")];
+    assert_eq!(recorder.metric("throughline_primitive_events_total", &skipped), Some(36.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_say_how_near_the_nearest_question_was() {
+    let (recorder, flow) = (
+        Recorder::new(),
+        flow(SemanticConfig::new(0.5).unwrap().answering(), Embedder::ngrams(), |cache| cache),
+    );
+    for text in [QUESTION, REWORDED, "how can i reset my 2 passwords"] {
+        told(&flow, text, &recorder.context()).await;
+    }
+    let spans = recorder.spans();
+    let of = |key: &str| {
+        let spans = spans.iter().filter(|span| span.name == "semantic_cache auto");
+        let values = spans.map(|span| span.attributes.iter().find(|found| found.key.as_str() == key));
+        values.map(|found| found.map(|found| found.value.clone())).collect::<Vec<_>>()
+    };
+    let outcomes: Vec<_> =
+        of("throughline.semantic.outcome").into_iter().flatten().map(|value| value.to_string()).collect();
+    assert_eq!(outcomes, ["miss", "hit", "guarded"]);
+    let similarities = of("throughline.semantic.similarity");
+    assert_eq!(similarities[0], None, "there was nothing to be near to");
+    assert!(
+        matches!(similarities[1], Some(Value::F64(found)) if (0.8..1.0).contains(&found)),
+        "{similarities:?}"
+    );
+    assert!(matches!(similarities[2], Some(Value::F64(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_goes_away_leaves_nothing_behind() {
+    let (recorder, flow) =
+        (Recorder::new(), flow(answering(), slow(|_| std::future::pending()), |cache| cache));
+    let cx = recorder.context();
+    let left = tokio::time::timeout(Duration::from_millis(100), flow.run(question(QUESTION), &cx)).await;
+    assert!(left.is_err());
+    for primitive in ["semantic_cache", "cache", "timeout"] {
+        let running = [("primitive", primitive)];
+        assert_eq!(recorder.metric("throughline_primitive_in_flight", &running), Some(0.0), "{primitive}");
+    }
+}
