@@ -175,6 +175,22 @@ async fn a_caller_who_goes_away_leaves_nothing_behind() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_same_question_many_times_at_once_is_embedded_once() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let embedder = slow(move |_| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(50))
+    });
+    let (recorder, flow) = (Recorder::new(), flow(answering(), embedder, |cache| cache));
+    told(&flow, QUESTION, &recorder.context()).await;
+    let all = (0..100).map(|_| async { told(&flow, REWORDED, &recorder.context()).await });
+    let all = futures_util::future::join_all(all).await;
+    assert!(all.iter().all(|answer| *answer == is("1", CacheOutcome::Hit, true)));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
 /// Finds everything the same.
 fn blind() -> Embedder {
     let model = workflow("embed", |texts: Vec<String>| async move {
