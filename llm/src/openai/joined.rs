@@ -193,24 +193,24 @@ mod tests {
         joined(&stream(chunks), None).map(|body| serde_json::from_slice(&body).unwrap())
     }
 
-    fn chunk(choices: Value) -> Value {
+    fn chunk(choices: &Value) -> Value {
         json!({"id": "i", "object": "chat.completion.chunk", "created": 5, "model": "m", "system_fingerprint": "f",
             "choices": choices})
     }
 
-    fn delta(delta: Value) -> Value {
-        chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]))
+    fn delta(delta: &Value) -> Value {
+        chunk(&json!([{"index": 0, "delta": delta, "finish_reason": null}]))
     }
 
     #[test]
     fn a_stream_becomes_the_answer_that_it_has_given() {
-        let call = |call: Value| delta(json!({"tool_calls": [call]}));
+        let call = |call: Value| delta(&json!({"tool_calls": [call]}));
         let body = plain(&[
-            delta(json!({"role": "assistant", "content": ""})),
-            delta(json!({"content": "He"})),
-            delta(json!({"content": "llo", "role": "assistant"})),
-            delta(json!({"reasoning_content": "h"})),
-            delta(json!({"reasoning_content": "m"})),
+            delta(&json!({"role": "assistant", "content": ""})),
+            delta(&json!({"content": "He"})),
+            delta(&json!({"content": "llo", "role": "assistant"})),
+            delta(&json!({"reasoning_content": "h"})),
+            delta(&json!({"reasoning_content": "m"})),
             call(
                 json!({"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}),
             ),
@@ -220,7 +220,7 @@ mod tests {
             call(json!({"index": 0, "function": {"arguments": "{\"x\""}})),
             call(json!({"index": 0, "id": "", "function": {"name": null, "arguments": ":1}"}})),
             call(json!({"index": 1, "id": "b", "function": {"name": "g", "arguments": "}"}})),
-            chunk(json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])),
+            chunk(&json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])),
             json!({"id": "i", "choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}),
         ]);
         let message = json!({"role": "assistant", "content": "Hello", "reasoning_content": "hm", "tool_calls": [
@@ -237,10 +237,10 @@ mod tests {
         let part = |index: u64, text: &str| json!({"index": index, "delta": {"content": text}});
         let end = |index: u64, reason: &str, stop: Value| json!({"index": index, "delta": {}, "finish_reason": reason, "stop_reason": stop});
         let body = plain(&[
-            chunk(json!([part(1, "b"), part(0, "a")])),
-            chunk(json!([part(0, "A")])),
-            chunk(json!([end(1, "stop", json!(7)), part(0, "!")])),
-            chunk(json!([end(0, "length", Value::Null)])),
+            chunk(&json!([part(1, "b"), part(0, "a")])),
+            chunk(&json!([part(0, "A")])),
+            chunk(&json!([end(1, "stop", json!(7)), part(0, "!")])),
+            chunk(&json!([end(0, "length", Value::Null)])),
         ]);
         let told = |at: usize| {
             let choice = body.as_ref().unwrap()["choices"][at].clone();
@@ -264,7 +264,7 @@ mod tests {
         };
         let first =
             json!({"id": "", "model": "", "created": 0, "choices": [], "prompt_filter_results": [{"n": 1}]});
-        let body = plain(&[first, chunk(part("a", json!({}))), chunk(part("b", safe.clone()))]).unwrap();
+        let body = plain(&[first, chunk(&part("a", json!({}))), chunk(&part("b", safe.clone()))]).unwrap();
         let choice = &body["choices"][0];
         assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), 2);
         assert_eq!(choice["content_filter_results"], safe);
@@ -274,45 +274,45 @@ mod tests {
 
     #[test]
     fn what_was_used_is_added_where_the_stream_does_not_tell() {
-        let events = stream(&[delta(json!({"content": "x"}))]);
+        let events = stream(&[delta(&json!({"content": "x"}))]);
         let body: Value = serde_json::from_slice(&joined(&events, Some(&Usage::new(4, 2))).unwrap()).unwrap();
         assert_eq!(body["usage"]["total_tokens"], 6);
-        assert_eq!(plain(&[delta(json!({"content": "x"}))]).unwrap().get("usage"), None);
+        assert_eq!(plain(&[delta(&json!({"content": "x"}))]).unwrap().get("usage"), None);
     }
 
     #[test]
     fn the_last_event_needs_no_blank_line() {
-        let events = stream(&[delta(json!({"content": "x"}))]);
+        let events = stream(&[delta(&json!({"content": "x"}))]);
         assert!(joined(&events[..events.len() - 2], None).is_some());
         assert!(joined(&events[..events.len() - DONE.len()], None).is_none(), "there was no [DONE]");
     }
 
     #[test]
     fn what_cannot_be_joined_has_no_other_form() {
-        let whole = delta(json!({"content": "x", "n": 1, "details": [{"text": "a"}]}));
+        let whole = delta(&json!({"content": "x", "n": 1, "details": [{"text": "a"}]}));
         assert!(plain(&[whole.clone(), whole.clone()]).is_some());
         for odd in [
             json!({"error": {"message": "broken"}}),
-            delta(json!({"content": 7})),
-            delta(json!({"n": 2})),
-            delta(json!({"details": [{"text": "b"}]})),
-            delta(json!({"role": "tool", "id": "a"})),
-            delta(json!({"audio": {"data": "AAAA"}})),
-            delta(json!({"tool_calls": [{"id": "no index"}]})),
-            chunk(json!([{"index": 0, "delta": "text"}])),
-            chunk(json!([{"index": "0", "delta": {}}])),
-            chunk(json!([{"index": 0, "delta": {}, "logprobs": {"content": "x"}}, {"index": 0, "delta": {},
+            delta(&json!({"content": 7})),
+            delta(&json!({"n": 2})),
+            delta(&json!({"details": [{"text": "b"}]})),
+            delta(&json!({"role": "tool", "id": "a"})),
+            delta(&json!({"audio": {"data": "AAAA"}})),
+            delta(&json!({"tool_calls": [{"id": "no index"}]})),
+            chunk(&json!([{"index": 0, "delta": "text"}])),
+            chunk(&json!([{"index": "0", "delta": {}}])),
+            chunk(&json!([{"index": 0, "delta": {}, "logprobs": {"content": "x"}}, {"index": 0, "delta": {},
                 "logprobs": {"content": []}}])),
             json!({"choices": {}}),
             json!([]),
         ] {
-            let role = delta(json!({"role": "assistant"}));
+            let role = delta(&json!({"role": "assistant"}));
             assert_eq!(plain(&[role, whole.clone(), odd.clone()]), None, "{odd}");
         }
         assert_eq!(plain(&[]), None);
         assert_eq!(joined(b"data: {\n\ndata: [DONE]\n\n", None), None);
         let two = |id: &str| {
-            delta(json!({"tool_calls": [{"index": 0, "id": id, "function": {"arguments": "{}"}}]}))
+            delta(&json!({"tool_calls": [{"index": 0, "id": id, "function": {"arguments": "{}"}}]}))
         };
         assert_eq!(plain(&[two("a"), two("b")]), None, "two calls that claim to be one");
     }

@@ -134,7 +134,7 @@ mod tests {
         events.into()
     }
 
-    fn says(text: &str, finish: Value) -> Value {
+    fn says(text: &str, finish: &Value) -> Value {
         json!({"id": "i", "model": "m", "choices": [{"delta": {"content": text}, "finish_reason": finish}]})
     }
 
@@ -167,11 +167,11 @@ mod tests {
 
     #[test]
     fn a_stream_without_choices_with_an_error_or_cut_off_by_a_filter_is_not_kept() {
-        let hi = says("Hi", Value::Null);
-        assert!(survey(&stream(&[hi.clone(), says("", json!("stop"))])).is_some());
+        let hi = says("Hi", &Value::Null);
+        assert!(survey(&stream(&[hi.clone(), says("", &json!("stop"))])).is_some());
         for not in [
-            vec![hi.clone(), says("", json!("content_filter"))],
-            vec![hi.clone(), json!({"error": {"message": "overloaded"}})],
+            vec![hi.clone(), says("", &json!("content_filter"))],
+            vec![hi, json!({"error": {"message": "overloaded"}})],
             vec![json!({"choices": []}), used()],
             vec![],
         ] {
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_usage_is_shown_to_who_has_asked_for_it_and_to_nobody_else() {
-        let (hi, usage) = (says("Hi", Value::Null), Usage::new(9, 3));
+        let (hi, usage) = (says("Hi", &Value::Null), Usage::new(9, 3));
         let mut beside = hi.clone();
         beside["usage"] = used()["usage"].clone();
         let (with, without) = (stream(&[hi.clone(), used()]), stream(std::slice::from_ref(&hi)));
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_hidden_in_escapes_is_found_in_long_streams_too() {
         let escaped = r#"data: {"choices":[{"delta":{},"finish\u005freason":"content\u005ffilter"}]}"#;
-        let first = sse::event(says("a", Value::Null).to_string().as_bytes());
+        let first = sse::event(says("a", &Value::Null).to_string().as_bytes());
         let events = [&first[..], escaped.as_bytes(), b"\n\n", DONE].concat();
         assert_eq!(survey(&events), None);
     }

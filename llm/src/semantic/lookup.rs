@@ -11,6 +11,7 @@ use throughline::{CacheConfig, Caching as _, Context, Error, Key, Kind, Result, 
 use super::embedder::{Embedded, Embedder};
 use super::guard::Marks;
 use super::index::{Entry, Index, Nearest};
+use super::memo::Memo;
 use super::signals::{Counts, SemanticOutcome, SemanticSignals};
 use super::stage::SemanticConfig;
 use super::vector::Vector;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) answers: Box<dyn Answers>,
     pub(super) embedder: Embedder,
     pub(super) index: Index,
+    pub(super) memo: Memo,
     pub(super) counts: Counts,
 }
 
@@ -95,19 +97,26 @@ impl Shared {
         Some(Question { request: request.clone(), marks: Marks::of(&text), text, scope, key, policy, looks })
     }
 
-    /// The direction of a question. What it has cost is counted.
+    /// The direction of a question, and what that has cost, which is counted.
     pub(super) async fn embed(
         &self,
         question: &Question,
         signals: Option<&SemanticSignals>,
         cx: &Context,
     ) -> Result<(Vector, Option<f64>)> {
+        let memo = self.embedder.is_remote().then_some(&self.memo);
+        if let Some(vector) = memo.and_then(|memo| memo.get(&question.text)) {
+            return Ok((vector, Some(0.0)));
+        }
         let Embedded { mut vectors, cost_usd, .. } =
             self.embedder.embed(vec![question.text.clone()], cx).await?;
         if let Some(signals) = signals {
             signals.embedded(cost_usd.unwrap_or_default());
         }
         let vector = vectors.pop().ok_or_else(|| Error::new(Kind::Internal, "there is no embedding"))?;
+        if let Some(memo) = memo {
+            memo.keep(&question.text, &vector);
+        }
         Ok((vector, cost_usd))
     }
 

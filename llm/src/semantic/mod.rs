@@ -20,6 +20,7 @@ mod guard;
 mod index;
 pub mod learn;
 mod lookup;
+mod memo;
 mod ngrams;
 mod said;
 mod shadow;

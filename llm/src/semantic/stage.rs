@@ -22,6 +22,7 @@ use super::compare::Verdict;
 use super::embedder::Embedder;
 use super::index::Index;
 use super::lookup::{Looked, Question, Shared};
+use super::memo::Memo;
 use super::said;
 use super::shadow::{Shadow, Watched};
 use super::signals::{Counts, SemanticOutcome, SemanticSignals};
@@ -135,7 +136,8 @@ where
 {
     let index = Index::new(config.most_entries, config.most_bytes, cache.ttl());
     let (answers, counts) = (Box::new(store), Counts::default());
-    let shared = Arc::new(Shared { config, cache, caching, answers, embedder, index, counts });
+    let memo = Memo::default();
+    let shared = Arc::new(Shared { config, cache, caching, answers, embedder, index, memo, counts });
     let shadow = Arc::new(Observed::new(Shadow(Arc::clone(&shared))));
     let free = Arc::new(Semaphore::new(SHADOWS));
     Workflow::from_stage(Semantic { inner: inner.into_inner(), shared, shadow, free })
@@ -353,7 +355,10 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Stage for Semantic<P> {
     }
 
     fn declare(&self, registry: &Registry) -> SemanticSignals {
-        SemanticSignals::new(registry, self.operation(), self.shared.config.mode)
+        let signals = SemanticSignals::new(registry, self.operation(), self.shared.config.mode);
+        // A reload begins with none.
+        signals.holds(&self.shared.index);
+        signals
     }
 
     async fn run(&self, request: ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Result<Answer> {

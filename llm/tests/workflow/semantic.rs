@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry::Value;
+use proptest::prelude::*;
 use throughline::cache::CachePolicy;
 use throughline::testing::Recorder;
 use throughline::{Boxed, CacheConfig, CacheOutcome, Context, Memory, TimeoutConfig, Workflow, workflow};
@@ -171,5 +172,79 @@ async fn a_caller_who_goes_away_leaves_nothing_behind() {
     for primitive in ["semantic_cache", "cache", "timeout"] {
         let running = [("primitive", primitive)];
         assert_eq!(recorder.metric("throughline_primitive_in_flight", &running), Some(0.0), "{primitive}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_question_many_times_at_once_is_embedded_once() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let embedder = slow(move |_| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(50))
+    });
+    let (recorder, flow) = (Recorder::new(), flow(answering(), embedder, |cache| cache));
+    told(&flow, QUESTION, &recorder.context()).await;
+    let all = (0..100).map(|_| async { told(&flow, REWORDED, &recorder.context()).await });
+    let all = futures_util::future::join_all(all).await;
+    assert!(all.iter().all(|answer| *answer == is("1", CacheOutcome::Hit, true)));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+/// Finds everything the same.
+fn blind() -> Embedder {
+    let model = workflow("embed", |texts: Vec<String>| async move {
+        Ok(Embedded::new(vec![Vector::new(&[1.0]).expect("it points somewhere"); texts.len()], None))
+    });
+    Embedder::asked("blind", model.boxed())
+}
+
+/// Whether the second of two questions gets the first one's answer, where only the rules are in the way.
+fn hits(one: &str, other: &str) -> bool {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let (recorder, flow) = (Recorder::new(), flow(answering(), blind(), |cache| cache));
+        told(&flow, one, &recorder.context()).await;
+        told(&flow, other, &recorder.context()).await.2
+    })
+}
+
+fn filled(frame: &str, with: &str) -> String {
+    frame.replace("{}", with)
+}
+
+const FRAMES: [&str; 3] = ["how do i send {} to my friend", "Why is {} on my bill?", "{} was wrong"];
+
+#[test]
+fn where_the_embedder_is_blind_other_words_are_a_hit() {
+    assert!(hits("how do i send money to my friend", "please let me wire cash for him"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn another_number_is_never_a_hit(frame in prop::sample::select(&FRAMES[..]), one in 0_u32..5000, other in 0_u32..5000) {
+        prop_assume!(one != other);
+        prop_assert!(!hits(&filled(frame, &one.to_string()), &filled(frame, &other.to_string())));
+        let (dollars, euros) = (format!("${one}"), format!("€{one}"));
+        prop_assert!(!hits(&filled(frame, &dollars), &filled(frame, &euros)));
+    }
+
+    #[test]
+    fn another_name_is_never_a_hit(frame in prop::sample::select(&FRAMES[..]), one in "Qu[a-z]{2,8}", other in "Qu[a-z]{2,8}") {
+        // `Question` may begin a sentence and is no name there.
+        prop_assume!(one != other && one != "Question" && other != "Question");
+        prop_assert!(!hits(&filled(frame, &one), &filled(frame, &other)));
+    }
+
+    #[test]
+    fn a_negation_is_never_a_hit(
+        frame in prop::sample::select(&FRAMES[..]),
+        denied in prop::sample::select(vec!["not it", "never it", "no money", "nothing"]),
+    ) {
+        prop_assert!(!hits(&filled(frame, "it"), &filled(frame, denied)));
+        prop_assert!(!hits(&filled(frame, denied), &filled(frame, "it")));
     }
 }
