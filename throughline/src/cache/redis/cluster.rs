@@ -111,7 +111,7 @@ impl Cluster {
         call: Call,
         key: &Key,
         name: &str,
-        command: &Cmd,
+        command: Cmd,
         judge: impl FnOnce(Answer) -> Result<T, Useless>,
     ) -> Result<T> {
         self.are_found().await?;
@@ -122,8 +122,11 @@ impl Cluster {
             asked.node.health().admit(call, Clock::Tokio.now())?;
             let trial = Trial::of(&asked.node, call, self.settings.deadline);
             let link = asked.node.link(key);
-            let answer =
-                if in_advance { link.ask_in_advance(command).await } else { link.ask(command).await };
+            let answer = match call {
+                _ if in_advance => link.ask_in_advance(&command).await,
+                Call::Read => link.read(command.clone()).await,
+                Call::Write => link.ask(&command).await,
+            };
             match answer {
                 Ok(Err(error)) if error.redirect_node().is_some() => {
                     trial.ends(None);
