@@ -63,7 +63,8 @@ impl<S: Store> Guarded<S> {
 
     async fn call<T>(&self, kind: Call, now: Tick, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.health.admit(kind, now)?;
-        let late = || Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)));
+        let late =
+            || Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)));
         let result = self.patience.wait_for(call).await.unwrap_or_else(late);
         self.health.learn(kind, now, result.as_ref().err());
         result

@@ -124,8 +124,18 @@ impl Redis {
         let servers = Servers::new(config, &prefix, &changes)?;
         let health = servers.health();
         let writes = Writes::default();
-        let shared =
-            Shared { shown, prefix, servers, changes, claims, writes, health, deadline, largest, compress_from };
+        let shared = Shared {
+            shown,
+            prefix,
+            servers,
+            changes,
+            claims,
+            writes,
+            health,
+            deadline,
+            largest,
+            compress_from,
+        };
         Ok(Self { shared: Arc::new(shared), keeper: Keeper::default() })
     }
 
@@ -218,11 +228,7 @@ impl Shared {
             self.claims.as_ref().and_then(|claims| claims.put(key, &name, &sealed, lifetime.kept))
         {
             // Whose claim has ended stores nothing: what has been made since stands.
-            return self
-                .servers
-                .ask(Call::Write, key, &name, command, commands::counted)
-                .await
-                .map(|_| true);
+            return self.servers.ask(Call::Write, key, &name, command, commands::counted).await.map(|_| true);
         }
         let command = commands::set(&name, &sealed, lifetime.kept);
         self.servers.ask(Call::Write, key, &name, command, commands::was_set).await.map(|()| true)

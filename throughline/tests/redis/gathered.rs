@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
+use futures_util::poll;
 use throughline::cache::{Lifetime, Lookup};
 use throughline::{Clock, KeyBuilder, Store as _};
 
@@ -10,6 +11,12 @@ use crate::outages::{recovers, works};
 use crate::proxy::{Mood, Proxy};
 use crate::rig::{Rig, at, raw, seen, tell};
 use crate::server::Server;
+
+const HOUR: Lifetime = Lifetime {
+    fresh: Duration::from_secs(3600),
+    kept: Duration::from_secs(3600),
+    computed_in: Duration::ZERO,
+};
 
 /// More than travel in one group, and not a whole number of groups.
 const MANY: usize = 100;
@@ -100,14 +107,30 @@ async fn a_value_that_is_being_stored_is_found_by_whoever_asks_next() {
     let rig = Rig::new(at(&server.url()));
     works(&rig).await;
     let (key, now) = (KeyBuilder::new("shout", 0).text("hello").build(), Clock::Tokio.now());
-    let hour = Duration::from_secs(3600);
-    let lifetime = Lifetime { fresh: hour, kept: hour, computed_in: Duration::ZERO };
     for n in 0..50_u8 {
-        let put = rig.store.put(key, vec![n; 1_000].into(), lifetime, now);
+        let put = rig.store.put(key, vec![n; 1_000].into(), HOUR, now);
         let get = rig.store.get(&key, now);
         let (put, got) = join(put, get).await;
         assert!(put.unwrap());
         let Lookup::Found(found) = got.unwrap() else { panic!("it is there") };
         assert_eq!(found.value, vec![n; 1_000]);
     }
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_flush_waits_for_what_is_on_its_way() {
+    let server = Server::start(&[]).await;
+    let rig = Rig::new(at(&server.url()));
+    works(&rig).await;
+    let (key, now) = (KeyBuilder::new("shout", 0).text("late").build(), Clock::Tokio.now());
+    server.freeze();
+    let mut put = Box::pin(rig.store.put(key, "late".into(), HOUR, now));
+    assert!(poll!(put.as_mut()).is_pending());
+    let mut flush = Box::pin(rig.store.flush());
+    assert!(poll!(flush.as_mut()).is_pending());
+    server.thaw();
+    let (put, ()) = join(put, flush).await;
+    assert!(put.unwrap());
+    assert!(matches!(rig.store.get(&key, now).await, Ok(Lookup::Found(_))));
 }
