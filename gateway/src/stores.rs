@@ -46,11 +46,10 @@ impl Opened {
         }
     }
 
-    /// Completes once what was stored is on the disk, where that is not the case already.
+    /// Completes once what was stored behind the requests is on the disk or the server.
     pub(crate) async fn flush(&self) {
         match self {
-            // What Redis has taken is Redis's.
-            Self::Redis(..) => {}
+            Self::Redis(store, _) => store.flush().await,
             Self::Disk(store, _) => store.flush().await,
         }
     }

@@ -34,6 +34,7 @@
 //! # Cancellation
 //! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
 
+mod behind;
 mod claim;
 mod config;
 #[cfg(feature = "disk")]
@@ -52,6 +53,7 @@ mod keep;
 mod key;
 mod memory;
 mod negative;
+mod patience;
 mod policy;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -6,6 +6,7 @@
 mod claims;
 mod cluster;
 mod entries;
+mod gathered;
 mod near;
 mod outages;
 mod proxy;
