@@ -1,11 +1,10 @@
 //! A distribution that many threads record at once, without a lock.
 //!
-//! An observation is two atomic additions in the thread's own stripe: to the count of its bucket, and to the sum. The
+//! An observation is two additions in the thread's own stripe: to the count of its bucket, and to the sum. The
 //! number of all observations is not kept; a page adds up the buckets, so that the two agree in every scrape.
 //!
 //! By hand, because the histograms with exemplars that are to be had take a lock per observation.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::TraceId;
@@ -37,10 +36,6 @@ pub(super) struct Exemplar {
     pub(super) value: f64,
 }
 
-/// A sum of fractions that only grows.
-#[derive(Debug, Default)]
-pub(super) struct Sum(AtomicU64);
-
 /// What a page shows of one bucket.
 pub(super) struct Count {
     /// Infinite for the last one.
@@ -70,16 +65,17 @@ impl Histogram {
         // A walk and no bisection: what is so fast that the search matters lands in the first buckets, and the
         // processor foresees the end of a walk but must wait for every step of a bisection.
         let at = cells.bounds.iter().position(|bound| value <= *bound).unwrap_or(cells.bounds.len());
-        // Relaxed: a scrape between the two additions sees the one without the other, as any two metrics.
-        cells.figures.own(FIRST + at).fetch_add(1, Ordering::Relaxed);
-        add(cells.figures.own(SUM), value);
+        // A scrape between the two additions sees the one without the other, as any two metrics.
+        let own = cells.figures.own();
+        own.add(FIRST + at, 1);
+        own.add_fraction(SUM, value);
         if let Some(trace) = trace {
             *lock(&cells.exemplars[at]) = Some(Exemplar { trace, value });
         }
     }
 
     pub(super) fn sum(&self) -> f64 {
-        self.0.figures.all(SUM).map(fraction).sum()
+        self.0.figures.sum_of_fractions(SUM)
     }
 
     /// The buckets in ascending order.
@@ -88,7 +84,7 @@ impl Histogram {
         let counts = self.0.exemplars.iter().zip(bounds).enumerate();
         let count = |(at, (exemplar, bound)): (usize, (&Mutex<_>, f64))| Count {
             bound,
-            count: self.0.figures.all(FIRST + at).map(|count| count.load(Ordering::Relaxed)).sum(),
+            count: self.0.figures.sum(FIRST + at),
             exemplar: *lock(exemplar),
         };
         counts.map(count).collect()
@@ -103,36 +99,6 @@ pub(super) fn countable(value: f64) -> bool {
 
 fn lock(exemplar: &Mutex<Option<Exemplar>>) -> MutexGuard<'_, Option<Exemplar>> {
     exemplar.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[inline]
-fn add(sum: &AtomicU64, value: f64) {
-    // There is no atomic addition of fractions: who was overtaken between reading and writing, tries again.
-    let mut old = sum.load(Ordering::Relaxed);
-    loop {
-        let new = (f64::from_bits(old) + value).to_bits();
-        match sum.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(overtaken) => old = overtaken,
-        }
-    }
-}
-
-fn fraction(sum: &AtomicU64) -> f64 {
-    f64::from_bits(sum.load(Ordering::Relaxed))
-}
-
-// === impl Sum ===
-
-impl Sum {
-    #[inline]
-    pub(super) fn add(&self, value: f64) {
-        add(&self.0, value);
-    }
-
-    pub(super) fn get(&self) -> f64 {
-        fraction(&self.0)
-    }
 }
 
 #[cfg(test)]

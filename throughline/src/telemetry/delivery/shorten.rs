@@ -1,18 +1,31 @@
 //! `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`, which the SDK does not know: the text of an attribute has an end.
 
 use opentelemetry::{Array, KeyValue, StringValue, Value};
-use opentelemetry_sdk::trace::SpanData;
 
+use super::super::span::Record;
 use super::settings::Limits;
 
 /// Cuts the texts in `span` off where `limits` say, counted in characters.
-pub(super) fn shorten(span: &mut SpanData, limits: Limits) {
+pub(super) fn shorten(span: &mut Record, limits: Limits) {
+    if span.outline.attributes.iter().any(|attribute| is_longer(&attribute.value, limits.span_text)) {
+        span.outline = span.outline.changed(|outline| attributes(&mut outline.attributes, limits.span_text));
+    }
     attributes(&mut span.attributes, limits.span_text);
     for event in &mut span.events.events {
         attributes(&mut event.attributes, limits.text);
     }
     for link in &mut span.links.links {
         attributes(&mut link.attributes, limits.text);
+    }
+}
+
+/// Whether a text in `value` may be longer, counted in bytes, of which a character has at least one.
+fn is_longer(value: &Value, limit: u32) -> bool {
+    let longer = |text: &StringValue| text.as_str().len() > limit as usize;
+    match value {
+        Value::String(text) => longer(text),
+        Value::Array(Array::String(texts)) => texts.iter().any(longer),
+        _ => false,
     }
 }
 

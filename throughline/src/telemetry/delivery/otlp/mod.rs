@@ -25,6 +25,7 @@ use super::failure::{ErrorType, Failure, Retry};
 use super::otlp_settings::{Otlp, Protocol, Signal};
 use super::report::Report;
 use client::Client;
+use encode::Envelope;
 pub(super) use metrics::Page;
 
 /// The pause before the second attempt, at most; it doubles from then on.
@@ -44,6 +45,7 @@ pub(super) struct Link {
 pub(super) struct Spans {
     link: Link,
     resource: ResourceAttributesWithSchema,
+    envelope: Envelope,
 }
 
 // === impl Link ===
@@ -72,17 +74,14 @@ impl Link {
     ///
     /// # Errors
     /// Why it cannot be written.
-    pub(super) fn written<M: prost::Message + serde::Serialize>(
-        &self,
-        message: &M,
-    ) -> Result<Vec<u8>, String> {
-        request::written(message, self.protocol)
+    pub(super) fn written<M: prost::Message + serde::Serialize>(&self, message: &M) -> Result<Bytes, String> {
+        request::written(message, self.protocol).map(Bytes::from)
     }
 
     /// Sends `message`, as it is written, again and again while that may help and there is time. Returns how much was rejected.
     pub(super) async fn deliver(
         &mut self,
-        message: Result<Vec<u8>, String>,
+        message: Result<Bytes, String>,
         budget: &Budget,
         report: &Report,
     ) -> Result<usize, Failure> {
@@ -126,7 +125,8 @@ impl Link {
 
 impl Spans {
     pub(super) fn new(link: Link, resource: &Resource) -> Self {
-        Self { link, resource: resource.into() }
+        let resource = resource.into();
+        Self { link, envelope: Envelope::new(&resource), resource }
     }
 }
 
@@ -139,7 +139,7 @@ impl Exporter for Spans {
     ) -> BoxFuture<'a, Result<Delivered, Failure>> {
         let message = match self.link.protocol {
             Protocol::Json => self.link.written(&spans::request(batch, &self.resource)),
-            Protocol::Grpc | Protocol::Protobuf => Ok(encode::request(&batch, &self.resource)),
+            Protocol::Grpc | Protocol::Protobuf => Ok(self.envelope.around(&batch)),
         };
         async move {
             let rejected = self.link.deliver(message, budget, report).await?;
