@@ -98,6 +98,15 @@ impl Tick {
         }
     }
 
+    /// As [`Tick::since`], in nanoseconds.
+    #[inline]
+    pub(super) fn nanos_since(self, earlier: Tick) -> u64 {
+        match (self.0, earlier.0) {
+            (At::Monotonic(now), At::Monotonic(then)) => COUNTER.delta_as_nanos(then, now),
+            _ => u64::try_from(self.since(earlier).as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
     /// The time `wait` after this one, on the same clock: for simulations, which let no time pass. On the processor's counter
     /// it is exact to a millionth.
     #[must_use]

@@ -55,6 +55,7 @@ mod semconv;
 mod settings;
 mod sink;
 mod span;
+mod spare;
 mod stage;
 mod stripes;
 mod text;

@@ -165,13 +165,14 @@ impl<S: Stage> Core<S> {
             return;
         };
         let at = cx.clock().now();
-        let elapsed = at.since(live.started);
+        let nanos = at.nanos_since(live.started);
+        let elapsed = Duration::from_nanos(nanos);
         let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(Span::context);
         let trace = span.and_then(|span| exemplar(cx, span, elapsed, error_type.is_some()));
         binding.handles.in_flight.dec();
         let durations = &binding.handles.durations[outcome.index()];
         let duration = durations.get_or_init(|| self.duration(cx, outcome));
-        duration.observe(elapsed.as_secs_f64(), trace);
+        duration.observe_nanos(nanos, trace);
         if S::UPSTREAM {
             cx.add_upstream_time(elapsed);
         }

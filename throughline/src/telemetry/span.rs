@@ -13,6 +13,7 @@ use opentelemetry::{InstrumentationScope, KeyValue, SpanId, Value};
 use opentelemetry_sdk::trace::{Span as SdkSpan, SpanData, SpanEvents, SpanLinks};
 
 use super::clock::{Anchor, Tick};
+use super::spare;
 
 /// What spans are said to be made by.
 pub(super) const SCOPE: &str = "throughline";
@@ -39,6 +40,9 @@ pub(super) struct Outline {
     /// As an exporter writes it: only of one that may leave the process.
     pub(super) written: OnceLock<Box<[u8]>>,
 }
+
+/// Several of them. Each stays where it is from its beginning to its end.
+pub(super) type Records = Vec<Box<Record>>;
 
 /// What is written down of a span.
 #[derive(Clone, Debug)]
@@ -142,7 +146,18 @@ impl Outline {
 
 impl Record {
     /// A span that begins, with no more than `most` attributes.
-    pub(super) fn begin(outline: &Arc<Outline>, place: Place<'_>, most: u32) -> Self {
+    pub(super) fn begin(outline: &Arc<Outline>, place: Place<'_>, most: u32) -> Box<Self> {
+        match spare::taken() {
+            Some(mut spare) => {
+                let attributes = std::mem::take(&mut spare.attributes);
+                *spare = Self::with(attributes, outline, place, most);
+                spare
+            }
+            None => Box::new(Self::with(Vec::new(), outline, place, most)),
+        }
+    }
+
+    fn with(attributes: Vec<KeyValue>, outline: &Arc<Outline>, place: Place<'_>, most: u32) -> Self {
         let Place { context, parent, anchor, started } = place;
         let held = u32::try_from(outline.attributes.len()).unwrap_or(u32::MAX);
         let start = anchor.time_of(started);
@@ -154,7 +169,7 @@ impl Record {
             anchor,
             start,
             end: start,
-            attributes: Vec::new(),
+            attributes,
             outcome: "",
             error: "",
             status: Status::Unset,
@@ -163,6 +178,13 @@ impl Record {
             events: SpanEvents::default(),
             links: SpanLinks::default(),
         }
+    }
+
+    /// Forgets what it was told.
+    pub(super) fn forget(&mut self) {
+        self.attributes.clear();
+        (self.events, self.links) = (SpanEvents::default(), SpanLinks::default());
+        (self.context, self.status) = (SpanContext::NONE, Status::Unset);
     }
 
     fn set(&mut self, key: &'static str, value: Value) {

@@ -13,8 +13,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 const MOST: usize = 8;
 /// The stripe that threads share.
 const COMMON: usize = 0;
-/// Numbers in a line.
-const WIDTH: usize = 16;
+/// As many numbers as there are in a line of the cache stand unused between two stripes.
+const APART: usize = 8;
 
 /// How many stripes there are: the common one, one per core, and two for threads beside those that do the work.
 static COUNT: LazyLock<usize> = LazyLock::new(|| {
@@ -37,42 +37,41 @@ struct Held(Cell<usize>);
 /// A row of numbers, once per stripe.
 #[derive(Debug)]
 pub(super) struct Stripes {
-    lines: Box<[Line]>,
-    /// Lines of a stripe.
+    numbers: Box<[AtomicU64]>,
+    /// From one stripe to the next.
     each: usize,
+    count: usize,
 }
 
 /// This thread's numbers of a row.
 #[derive(Clone, Copy)]
 pub(super) struct Own<'a> {
-    lines: &'a [Line],
+    numbers: &'a [AtomicU64],
+    first: usize,
     shared: bool,
 }
-
-/// What one core may keep without taking it from another: two lines of the cache, which some processors fetch in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Line([AtomicU64; WIDTH]);
 
 // === impl Stripes ===
 
 impl Stripes {
     /// `count` numbers, all 0.
     pub(super) fn new(count: usize) -> Self {
-        let each = count.div_ceil(WIDTH);
-        Self { lines: std::iter::repeat_with(Line::default).take(each * *COUNT).collect(), each }
+        let each = count + APART;
+        let numbers = std::iter::repeat_with(AtomicU64::default).take(each * *COUNT).collect();
+        Self { numbers, each, count }
     }
 
     /// This thread's share.
     #[inline]
     pub(super) fn own(&self) -> Own<'_> {
         let mine = MINE.get().unwrap_or_else(assign);
-        Own { lines: &self.lines[mine * self.each..][..self.each], shared: mine == COMMON }
+        Own { numbers: &self.numbers, first: mine * self.each, shared: mine == COMMON }
     }
 
     /// Every thread's share of the number `at`.
     pub(super) fn all(&self, at: usize) -> impl Iterator<Item = &AtomicU64> {
-        self.lines.chunks(self.each).map(move |lines| number(lines, at))
+        debug_assert!(at < self.count, "it is one of them");
+        self.numbers.iter().skip(at).step_by(self.each)
     }
 
     /// The number `at`, which grew by whole ones.
@@ -92,7 +91,7 @@ impl<'a> Own<'a> {
     /// Adds to the number `at`, around the end of numbers if need be.
     #[inline]
     pub(super) fn add(self, at: usize, amount: u64) {
-        let number = number(self.lines, at);
+        let number = &self.numbers[self.first + at];
         if self.shared {
             number.fetch_add(amount, Ordering::Relaxed);
         } else {
@@ -103,7 +102,7 @@ impl<'a> Own<'a> {
     /// Adds to the number `at`, which nobody adds whole ones to.
     #[inline]
     pub(super) fn add_fraction(self, at: usize, amount: f64) {
-        let number = number(self.lines, at);
+        let number = &self.numbers[self.first + at];
         let more = |old: u64| (f64::from_bits(old) + amount).to_bits();
         if self.shared {
             // The closure always answers, so this cannot fail.
@@ -115,13 +114,8 @@ impl<'a> Own<'a> {
 
     /// The number `at`, for what is more than an addition, and whether other threads may be doing the same.
     pub(super) fn number(self, at: usize) -> (&'a AtomicU64, bool) {
-        (number(self.lines, at), self.shared)
+        (&self.numbers[self.first + at], self.shared)
     }
-}
-
-#[inline]
-fn number(lines: &[Line], at: usize) -> &AtomicU64 {
-    &lines[at / WIDTH].0[at % WIDTH]
 }
 
 #[cold]
@@ -160,14 +154,14 @@ mod tests {
     fn what_threads_add_is_all_there_and_stands_at_its_place() {
         const EACH: u64 = 10_000;
         let threads = 2 * (MOST as u64 + 3);
-        let stripes = Stripes::new(WIDTH + 3);
+        let stripes = Stripes::new(17);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     for turn in 0..EACH {
                         match turn % 2 {
                             0 => stripes.own().add(0, 1),
-                            _ => stripes.own().add_fraction(WIDTH + 2, 0.5),
+                            _ => stripes.own().add_fraction(16, 0.5),
                         }
                     }
                 });
@@ -175,8 +169,8 @@ mod tests {
         });
         let half = threads * EACH / 2;
         assert_eq!(stripes.sum(0), half);
-        assert_eq!(stripes.sum_of_fractions(WIDTH + 2), half as f64 / 2.0);
-        assert_eq!((1..WIDTH + 2).map(|at| stripes.sum(at)).sum::<u64>(), 0);
+        assert_eq!(stripes.sum_of_fractions(16), half as f64 / 2.0);
+        assert_eq!((1..16).map(|at| stripes.sum(at)).sum::<u64>(), 0);
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Own {
         }
         let anchor = cx.anchor().or_at(started);
         let place = Place { context: context.clone(), parent, anchor, started };
-        let mut record = Box::new(Record::begin(outline, place, self.limits.attributes));
+        let mut record = Record::begin(outline, place, self.limits.attributes);
         if let Some(caller) = cx.link() {
             record.links = self.linked(caller);
         }

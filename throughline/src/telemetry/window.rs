@@ -5,12 +5,11 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use super::clock::Tick;
 use super::stripes::Stripes;
 
-const SLOT: Duration = Duration::from_secs(30);
+const SLOT_NANOS: u64 = 30_000_000_000;
 const SLOTS: usize = 10;
 
 /// One event of a slot; one that had the property is counted in the upper half as well.
@@ -67,7 +66,7 @@ impl Window {
 
 /// Starts at `SLOTS`, so that slots in which nothing has happened yet are out of date.
 fn epoch(start: Tick, now: Tick) -> u64 {
-    now.since(start).as_secs() / SLOT.as_secs() + SLOTS as u64
+    now.nanos_since(start) / SLOT_NANOS + SLOTS as u64
 }
 
 fn index(epoch: u64) -> usize {
@@ -76,6 +75,8 @@ fn index(epoch: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Clock;
 
@@ -119,7 +120,7 @@ mod tests {
         let window = Window::new();
         window.record(Clock::Tokio.now(), false);
         let earlier = Clock::Tokio.now();
-        tokio::time::advance(SLOT).await;
+        tokio::time::advance(Duration::from_nanos(SLOT_NANOS)).await;
         window.record(Clock::Tokio.now(), true);
         assert_eq!(window.ratio(earlier), Some(0.5));
     }

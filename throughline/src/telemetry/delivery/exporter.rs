@@ -6,12 +6,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::super::span::Record;
+use super::super::span::Records;
 use super::failure::Failure;
 use super::report::Report;
 
 /// A batch of spans.
-pub(super) type Batch = Vec<Box<Record>>;
+pub(super) type Batch = Records;
 
 /// Delivers spans somewhere. It is asked to deliver one batch at a time.
 pub(super) trait Exporter: Send + 'static {

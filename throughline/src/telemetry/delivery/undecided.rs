@@ -22,6 +22,7 @@ use super::super::family::Family;
 use super::super::label::Label as _;
 use super::super::registry::{Counter, Registry};
 use super::super::span::Record;
+use super::exporter::Batch;
 use super::keep::Keep;
 use super::report::{Loss, Losses};
 
@@ -83,7 +84,7 @@ struct Shard {
 #[derive(Debug)]
 struct Held {
     since: Tick,
-    spans: Vec<Box<Record>>,
+    spans: Batch,
     bytes: usize,
     /// Spans that did not fit.
     lost: usize,
@@ -164,7 +165,7 @@ impl Undecided {
     }
 
     /// Takes a span that ended. What comes back is to be exported.
-    pub(super) fn ended(&self, span: Box<Record>) -> Vec<Box<Record>> {
+    pub(super) fn ended(&self, span: Box<Record>) -> Batch {
         let id = span.context.trace_id();
         let mut shard = self.shard(id);
         let Some(held) = shard.held.get_mut(&id) else {
@@ -212,7 +213,7 @@ impl Undecided {
         held.spans.push(span);
     }
 
-    fn settle(&self, held: Held, mut root: Box<Record>, verdict: Verdict) -> Vec<Box<Record>> {
+    fn settle(&self, held: Held, mut root: Box<Record>, verdict: Verdict) -> Batch {
         self.release(&held);
         self.count(verdict.0);
         let Some(why) = verdict.why() else { return Vec::new() };

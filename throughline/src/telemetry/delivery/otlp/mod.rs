@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource;
 
+use super::super::spare;
 use super::exporter::{Batch, Budget, Delivered, Exporter};
 use super::failure::{ErrorType, Failure, Retry};
 use super::otlp_settings::{Otlp, Protocol, Signal};
@@ -139,7 +140,11 @@ impl Exporter for Spans {
     ) -> BoxFuture<'a, Result<Delivered, Failure>> {
         let message = match self.link.protocol {
             Protocol::Json => self.link.written(&spans::request(batch, &self.resource)),
-            Protocol::Grpc | Protocol::Protobuf => Ok(self.envelope.around(&batch)),
+            Protocol::Grpc | Protocol::Protobuf => {
+                let written = self.envelope.around(&batch);
+                spare::given_back(batch);
+                Ok(written)
+            }
         };
         async move {
             let rejected = self.link.deliver(message, budget, report).await?;
