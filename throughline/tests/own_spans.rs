@@ -10,8 +10,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SimpleSpanProcessor, SpanData, SpanExporter};
 use throughline::telemetry::{Telemetry, TelemetryBuilder};
 use throughline::{
-    Backoff, CacheConfig, Context, Error, FallbackConfig, JsonCaching, Kind, Memory, Result, RetryConfig,
-    workflow,
+    Backoff, CacheConfig, Context, Error, FallbackConfig, JsonCaching, Kind, Memory, RetryConfig, workflow,
 };
 
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

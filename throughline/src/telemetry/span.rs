@@ -56,9 +56,9 @@ pub(super) struct Record {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) attributes: Vec<KeyValue>,
-    /// Of a closed set, and therefore apart from the attributes, which may be anything. Empty for none.
-    outcome: &'static str,
-    error: &'static str,
+    /// Of a closed set, and therefore apart from the attributes, which may be anything.
+    outcome: Option<&'static str>,
+    error: Option<&'static str>,
     pub(super) status: Status,
     pub(super) dropped: u32,
     /// So many attributes more may be added.
@@ -170,8 +170,8 @@ impl Record {
             start,
             end: start,
             attributes,
-            outcome: "",
-            error: "",
+            outcome: None,
+            error: None,
             status: Status::Unset,
             dropped: outline.dropped,
             room: most.saturating_sub(held),
@@ -198,19 +198,19 @@ impl Record {
 
     /// Says something of the closed sets whether there is room or not.
     #[cfg(test)]
-    pub(super) fn say(&mut self, outcome: &'static str, error: &'static str) {
+    pub(super) fn say(&mut self, outcome: Option<&'static str>, error: Option<&'static str>) {
         (self.outcome, self.error) = (outcome, error);
     }
 
     fn close(&mut self, at: Tick, outcome: &'static str, error_type: Option<&'static str>) {
         self.end = self.anchor.time_of(at);
         if self.takes_one_more() {
-            self.outcome = outcome;
+            self.outcome = Some(outcome);
         }
         self.status = match error_type {
             Some(kind) => {
                 if self.takes_one_more() {
-                    self.error = kind;
+                    self.error = Some(kind);
                 }
                 Status::error(kind)
             }
@@ -227,7 +227,14 @@ impl Record {
 
     /// What the closed sets say: no text of anybody else.
     pub(super) fn closed(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        [(OUTCOME, self.outcome), (ERROR_TYPE, self.error)].into_iter().filter(|(_, value)| !value.is_empty())
+        let said =
+            [self.outcome.map(|outcome| (OUTCOME, outcome)), self.error.map(|error| (ERROR_TYPE, error))];
+        said.into_iter().flatten()
+    }
+
+    /// Has `cut` shorten what the closed sets say.
+    pub(super) fn shorten_closed(&mut self, cut: impl Fn(&'static str) -> &'static str) {
+        (self.outcome, self.error) = (self.outcome.map(&cut), self.error.map(&cut));
     }
 
     /// From start to end.
@@ -273,8 +280,8 @@ impl From<SpanData> for Record {
             start: nanoseconds(span.start_time),
             end: nanoseconds(span.end_time),
             attributes: span.attributes,
-            outcome: "",
-            error: "",
+            outcome: None,
+            error: None,
             status: span.status,
             dropped: span.dropped_attributes_count,
             room: 0,

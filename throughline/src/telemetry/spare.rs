@@ -72,7 +72,7 @@ mod tests {
         for _ in 0..3 * A_FEW {
             let mut record = begun(&first);
             record.attributes.push(KeyValue::new("said", "a secret"));
-            record.say("error", "timeout");
+            record.say(Some("error"), Some("timeout"));
             record.dropped = 7;
             given_back(vec![record]);
             let data = begun(&second).into_data();

@@ -18,7 +18,7 @@ use crate::context::Context;
 pub(super) enum Tracer {
     /// Ours, as long as no processor of the program's own wants to see spans of the SDK.
     Own(Own),
-    Sdk(SdkTracer, Limits),
+    Sdk(SdkTracer),
 }
 
 pub(super) struct Own {
@@ -46,15 +46,19 @@ impl Tracer {
         kind: SpanKind,
         attributes: Vec<KeyValue>,
     ) -> Arc<Outline> {
-        let (Self::Own(Own { limits, .. }) | Self::Sdk(_, limits)) = self;
-        Arc::new(Outline::new(name, kind, attributes, limits.attributes))
+        let most = match self {
+            Self::Own(own) => own.limits.attributes,
+            // It counts them itself.
+            Self::Sdk(_) => u32::MAX,
+        };
+        Arc::new(Outline::new(name, kind, attributes, most))
     }
 
     /// Opens a span under the one that is open in `cx`.
     pub(super) fn open(&self, outline: &Arc<Outline>, cx: &Context, started: Tick) -> Option<Opened> {
         match self {
             Self::Own(own) => own.open(outline, cx, started),
-            Self::Sdk(tracer, _) => Some(sdk(tracer, outline, cx)),
+            Self::Sdk(tracer) => Some(sdk(tracer, outline, cx)),
         }
     }
 

@@ -162,7 +162,7 @@ impl Pipeline<'_> {
             builder = builder.with_span_processor(FromSdk(intake));
         }
         let provider = builder.build();
-        let tracer = Tracer::Sdk(provider.tracer(SCOPE), self.delivery.limits);
+        let tracer = Tracer::Sdk(provider.tracer(SCOPE));
         Attached { tracer, provider: Provider::Sdk(provider), undecided }
     }
 

@@ -11,6 +11,7 @@ pub(super) fn shorten(span: &mut Record, limits: Limits) {
         span.outline = span.outline.changed(|outline| attributes(&mut outline.attributes, limits.span_text));
     }
     attributes(&mut span.attributes, limits.span_text);
+    span.shorten_closed(|text| shortened(text, limits.span_text).unwrap_or(text));
     for event in &mut span.events.events {
         attributes(&mut event.attributes, limits.text);
     }
@@ -40,14 +41,19 @@ fn attributes(attributes: &mut [KeyValue], limit: u32) {
 }
 
 fn cut(text: &mut StringValue, limit: u32) {
+    if let Some(short) = shortened(text.as_str(), limit) {
+        *text = short.to_owned().into();
+    }
+}
+
+/// The beginning of `text`, if it is too long.
+fn shortened(text: &str, limit: u32) -> Option<&str> {
     let limit = limit as usize;
     // A character has at least one byte.
-    if text.as_str().len() <= limit {
-        return;
+    if text.len() <= limit {
+        return None;
     }
-    if let Some((end, _)) = text.as_str().char_indices().nth(limit) {
-        *text = text.as_str()[..end].to_owned().into();
-    }
+    text.char_indices().nth(limit).map(|(end, _)| &text[..end])
 }
 
 #[cfg(test)]

@@ -377,7 +377,11 @@ mod tests {
 
     /// As one comes from the SDK, with some of what is in it moved to where our own spans have it.
     fn any_span() -> impl Strategy<Value = Box<Record>> {
-        let closed = prop_oneof![Just(("", "")), Just(("success", "")), Just(("error", "timeout"))];
+        let closed = prop_oneof![
+            Just((None, None)),
+            Just((Some("success"), None)),
+            Just((Some(""), Some("timeout"))),
+        ];
         (any_data(), any_attributes(), closed).prop_map(|(data, attributes, (outcome, error))| {
             let mut record = Record::from(data);
             record.outline = record.outline.changed(|outline| outline.attributes = attributes);
