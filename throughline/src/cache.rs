@@ -678,13 +678,13 @@ where
             CacheOutcome::Hit | CacheOutcome::Stale | CacheOutcome::Coalesced => {
                 signals.hits.inc();
                 signals.hit_rate.record(seen.at, true);
-                signals.latency_hit.observe(seen.own.as_secs_f64(), seen.trace);
+                signals.latency_hit.observe_time(seen.own, seen.trace);
                 signals.savings.add(saved.unwrap_or_default());
             }
             CacheOutcome::Miss | CacheOutcome::Corrupt => {
                 signals.misses.inc();
                 signals.hit_rate.record(seen.at, false);
-                signals.latency_miss.observe(seen.own.as_secs_f64(), seen.trace);
+                signals.latency_miss.observe_time(seen.own, seen.trace);
             }
             CacheOutcome::Bypass | CacheOutcome::Error | CacheOutcome::Negative => {}
         }
