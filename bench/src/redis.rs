@@ -27,10 +27,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Args, Debug)]
 pub(crate) struct RedisBench {
     /// Rounds; each measures the client and the cache once with every number of tasks
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 31)]
     rounds: usize,
     /// Answers per measurement
-    #[arg(long, default_value_t = 40_000)]
+    #[arg(long, default_value_t = 10_000)]
     answers: usize,
     /// The length of a value, in bytes
     #[arg(long, default_value_t = 1_024)]

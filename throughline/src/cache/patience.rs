@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// What the runtime's timers may be late by: they are rounded up to the next millisecond, and so is the sleep of the
 /// thread that drives them. The rest is for the way back to the caller.
-const LATE: Duration = Duration::from_millis(3);
+const LATE: Duration = Duration::from_millis(4);
 
 const WAITS: u8 = 0;
 const ANSWERED: u8 = 1;
