@@ -10,6 +10,7 @@
 mod gateway;
 mod load;
 mod peer;
+mod talk;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::cpu::median;
 use gateway::Gateway;
 use load::Load;
 use peer::Says;
+use talk::Size;
 
 /// What must hold beside the first gateway.
 const PROCESSOR: f64 = 1.02;
@@ -69,6 +71,9 @@ pub(crate) struct Overhead {
     /// Requests a second, over all connections; without it as many as get through
     #[arg(long)]
     rate: Option<f64>,
+    /// How much is asked and answered
+    #[arg(long, value_enum, default_value_t = Size::Small)]
+    size: Size,
     /// Compare sick collectors of spans with a healthy one
     #[arg(long)]
     sick: bool,
@@ -104,8 +109,8 @@ pub(crate) fn run(args: &Overhead) -> ExitCode {
 }
 
 async fn measure(args: &Overhead) -> Result<Vec<Samples>, String> {
-    let provider = peer::start(Says::Ok(peer::CHAT)).await?;
-    let collector = peer::start(Says::Ok("")).await?;
+    let provider = peer::start(Says::Chat(args.size.answers().into())).await?;
+    let collector = peer::start(Says::Ok).await?;
     let mut gateways = Vec::new();
     for mode in args.modes() {
         let receiver = match mode.collector {
@@ -115,12 +120,12 @@ async fn measure(args: &Overhead) -> Result<Vec<Samples>, String> {
             Some(Collector::Failing) => Some(peer::start(Says::Failed).await?.address()),
             None => None,
         };
-        gateways.push(start(mode, provider.address(), receiver).await?);
+        gateways.push(start(mode, args.size, provider.address(), receiver).await?);
     }
     let connections = args.connections.max(1);
     let interval = args.rate.map_or(0.0, |rate| connections as f64 / rate);
     let interval = Duration::try_from_secs_f64(interval).map_err(|_| "--rate must be above 0".to_owned())?;
-    let load = Load { requests: args.requests.max(1), connections, interval };
+    let load = Load { requests: args.requests.max(1), connections, interval, size: args.size };
     let mut samples: Vec<Samples> = gateways.iter().map(|_| Samples::default()).collect();
     for round in 0..=args.rounds.max(1) {
         for turn in 0..gateways.len() {
@@ -146,7 +151,12 @@ async fn measure(args: &Overhead) -> Result<Vec<Samples>, String> {
     }
 }
 
-async fn start(mode: &Mode, provider: SocketAddr, receiver: Option<SocketAddr>) -> Result<Gateway, String> {
+async fn start(
+    mode: &Mode,
+    size: Size,
+    provider: SocketAddr,
+    receiver: Option<SocketAddr>,
+) -> Result<Gateway, String> {
     let mut environment = Vec::new();
     if !mode.on {
         environment.push(("ENABLE_OBSERVABILITY", "false".to_owned()));
@@ -156,26 +166,54 @@ async fn start(mode: &Mode, provider: SocketAddr, receiver: Option<SocketAddr>) 
         environment.push(("OTEL_TRACES_SAMPLER_ARG", "0.1".to_owned()));
         environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{receiver}")));
     }
-    Gateway::start(mode.name, provider, &environment).await
+    Gateway::start(mode.name, &config(size, provider), &environment).await
+}
+
+/// What the README shows, with `provider` in the place of OpenAI, and every request on the same way.
+fn config(size: Size, provider: SocketAddr) -> String {
+    format!(
+        r#"
+[providers.upstream.openai]
+base_url = "http://{provider}/v1"
+
+[models.auto]
+default_route = "cheap"
+baseline = "premium"
+rules = [{{ route = "premium", when = {{ prompt_chars_at_least = {} }} }}]
+cache = {{ ttl = "10m" }}
+timeout = {{ limit = "60s" }}
+fallback = ["premium"]
+
+[models.auto.routes.cheap]
+provider = "upstream"
+model = "gpt-4o-mini"
+timeout = {{ limit = "20s", grace = "2s" }}
+retry = {{ attempts = 3 }}
+
+[models.auto.routes.premium]
+provider = "upstream"
+model = "gpt-4o"
+"#,
+        size.long_prompt()
+    )
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what this command prints")]
 fn report(args: &Overhead, samples: &[Samples]) -> ExitCode {
     let modes = args.modes();
     println!(
-        "{} rounds of {} requests over {} connections; beside it the median of the rounds' ratios to the first\n\n\
+        "{} rounds of {} requests over {} connections, {:?}; beside it the median of the rounds' ratios to the first\n\n\
          | telemetry | processor time a request | | p50 | | p99 | |\n|---|--:|--:|--:|--:|--:|--:|",
-        args.rounds, args.requests, args.connections
+        args.rounds, args.requests, args.connections, args.size
     );
     let mut fits = true;
     let first = &samples[0];
     for (Mode { name, .. }, row) in modes.iter().zip(samples) {
-        // Ticks of the kernel's account are coarse: only the sum over all rounds is exact enough.
-        let processor = sum(&row.processor) / sum(&first.processor);
+        let processor = ratio(&row.processor, &first.processor);
         let (middle, slowest) = (ratio(&row.middle, &first.middle), ratio(&row.slowest, &first.slowest));
         println!(
             "| {name} | {:.1} us | {processor:.3} | {:.0} us | {middle:.3} | {:.0} us | {slowest:.3} |",
-            1e6 * sum(&row.processor) / row.processor.len() as f64,
+            1e6 * median(&mut row.processor.clone()).unwrap_or_default(),
             1e6 * median(&mut row.middle.clone()).unwrap_or_default(),
             1e6 * median(&mut row.slowest.clone()).unwrap_or_default(),
         );
@@ -188,10 +226,6 @@ fn report(args: &Overhead, samples: &[Samples]) -> ExitCode {
         if fits { "ok" } else { "MISSED" }
     );
     if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn sum(values: &[f64]) -> f64 {
-    values.iter().sum()
 }
 
 /// The median of what each round has beside the same round of `base`.

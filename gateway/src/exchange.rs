@@ -200,9 +200,9 @@ impl Stage for Exchange {
             // A status is a number that this program chose or a provider's refusal among five.
             registry.counter(&REQUESTS, &[self.route.path(), &code.to_string()]).inc();
         }
-        handles.duration.observe(seen.elapsed.as_secs_f64(), seen.trace);
+        handles.duration.observe_time(seen.elapsed, seen.trace);
         let overhead = seen.elapsed.saturating_sub(seen.cx.upstream_time());
-        handles.overhead.observe(overhead.as_secs_f64(), seen.trace);
+        handles.overhead.observe_time(overhead, seen.trace);
     }
 }
 

@@ -13,6 +13,7 @@ mod gateway;
 mod inbound;
 mod logs;
 mod maturity;
+mod one_arena;
 mod ops;
 mod parts;
 mod reload;
@@ -39,6 +40,9 @@ const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
+        one_arena::ensure();
+    }
     report_panics();
     match run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use throughline::telemetry::Telemetry;
+use throughline::telemetry::{Telemetry, TelemetryBuilder};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -67,12 +67,12 @@ pub(crate) fn built_in(listen: &Listen) -> Result<Config, String> {
     on(listen, Config::parse(BUILT_IN, "demo.toml", &|_| None).map_err(|errors| errors.to_string())?)
 }
 
-/// The command line wins over the file, except that it cannot let other machines in.
+/// The command line and the environment win over the file, except that they cannot let other machines in.
 fn on(listen: &Listen, mut config: Config) -> Result<Config, String> {
     if let Some(address) = listen.listen {
         config.server.listen_on(address)?;
     }
-    if let Some(address) = listen.metrics_listen {
+    if let Some(address) = telemetry(&config, listen).metrics_address() {
         config.telemetry.permits(address)?;
     }
     Ok(config)
@@ -89,7 +89,7 @@ pub(crate) async fn start(
     logs: &Logs,
 ) -> Result<Running, String> {
     let address = config.server.listen;
-    let telemetry = telemetry(config, listen);
+    let telemetry = telemetry(config, listen).runtime(tokio::runtime::Handle::current()).init();
     telemetry.sink().registry().into_iter().for_each(|registry| logs.counts_in(registry));
     logs.listen_for_signals();
     let log = logs.clone();
@@ -116,13 +116,12 @@ pub(crate) async fn start(
     Ok(Running { address, gateway, stop, server })
 }
 
-fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
+fn telemetry(config: &Config, listen: &Listen) -> TelemetryBuilder {
     let mut builder = Telemetry::builder()
         .service_name(&config.telemetry.service_name)
         .service_version(env!("CARGO_PKG_VERSION"))
         .metrics_listen(config.telemetry.metrics_listen)
         .endpoint_security(config.telemetry.security.clone())
-        .runtime(tokio::runtime::Handle::current())
         .keep_errors(config.telemetry.keep_errors);
     if let Some(limit) = config.telemetry.keep_slower_than {
         builder = builder.keep_slower_than(limit);
@@ -131,7 +130,7 @@ fn telemetry(config: &Config, listen: &Listen) -> Telemetry {
     if let Some(address) = listen.metrics_listen {
         builder = builder.metrics_listen(address);
     }
-    builder.init()
+    builder
 }
 
 /// `throughline serve`: runs until it is told to stop.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use throughline::cache::disk::Disk;
 use throughline::cache::redis::Redis;
 use throughline::cache::{StoreHealth, Tiered};
-use throughline::{CacheConfig, ConfigError, Memory, Store as _};
+use throughline::{CacheConfig, ConfigError, Memory, Store};
 use throughline_llm::ChatCaching;
 use throughline_llm::semantic::{Embedder, SemanticConfig, semantic};
 
-use crate::config::Store;
+use crate::config;
 use crate::gateway::Model;
 
 /// A store, with the deadline of a call.
@@ -27,12 +27,14 @@ impl Opened {
     ///
     /// # Errors
     /// When the parts of the configuration do not fit each other.
-    pub(crate) fn new(config: &Store) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &config::Store) -> Result<Self, ConfigError> {
         Ok(match config {
-            Store::Redis(config) => {
+            config::Store::Redis(config) => {
                 Self::Redis(Arc::new(Redis::new(config.clone())?), config.call_deadline())
             }
-            Store::Disk(config) => Self::Disk(Arc::new(Disk::new(config.clone())), config.call_deadline()),
+            config::Store::Disk(config) => {
+                Self::Disk(Arc::new(Disk::new(config.clone())), config.call_deadline())
+            }
         })
     }
 
@@ -44,30 +46,26 @@ impl Opened {
         }
     }
 
-    /// Completes once what was stored is on the disk, where that is not the case already.
+    /// Completes once what was stored behind the requests is on the disk or the server.
     pub(crate) async fn flush(&self) {
         match self {
-            // What Redis has taken is Redis's.
-            Self::Redis(..) => {}
+            Self::Redis(store, _) => store.flush().await,
             Self::Disk(store, _) => store.flush().await,
         }
     }
 
-    /// The model with its answers kept here.
+    /// The model with its answers kept here and, where there is one, in `memory` in front of it.
     pub(crate) fn cache(
         &self,
+        memory: Option<Memory>,
         model: Model,
         config: CacheConfig,
         caching: ChatCaching,
     ) -> Result<Model, ConfigError> {
-        Ok(match self {
-            Self::Redis(store, deadline) => {
-                model.cache(config.store_deadline(*deadline)?, caching, Arc::clone(store)).boxed()
-            }
-            Self::Disk(store, deadline) => {
-                model.cache(config.store_deadline(*deadline)?, caching, Arc::clone(store)).boxed()
-            }
-        })
+        match self {
+            Self::Redis(store, deadline) => kept(store, *deadline, memory, model, config, caching),
+            Self::Disk(store, deadline) => kept(store, *deadline, memory, model, config, caching),
+        }
     }
 
     /// The model with answers to other questions, as far as they are kept here.
@@ -89,24 +87,22 @@ impl Opened {
             }
         }
     }
+}
 
-    /// The model with its answers kept here and, in front of it, in `memory`.
-    pub(crate) fn cache_behind(
-        &self,
-        memory: Memory,
-        model: Model,
-        config: CacheConfig,
-        caching: ChatCaching,
-    ) -> Result<Model, ConfigError> {
-        Ok(match self {
-            Self::Redis(store, deadline) => {
-                let store = Tiered::new(memory, Arc::clone(store), *deadline)?;
-                model.cache(config.store_deadline(*deadline * 2)?, caching, store).boxed()
-            }
-            Self::Disk(store, deadline) => {
-                let store = Tiered::new(memory, Arc::clone(store), *deadline)?;
-                model.cache(config.store_deadline(*deadline * 2)?, caching, store).boxed()
-            }
-        })
-    }
+fn kept(
+    store: &Arc<impl Store + 'static>,
+    deadline: Duration,
+    memory: Option<Memory>,
+    model: Model,
+    config: CacheConfig,
+    caching: ChatCaching,
+) -> Result<Model, ConfigError> {
+    let store = Arc::clone(store);
+    Ok(match memory {
+        Some(memory) => {
+            let store = Tiered::new(memory, store, deadline)?;
+            model.cache(config.store_deadline(deadline * 2)?, caching, store).boxed()
+        }
+        None => model.cache(config.store_deadline(deadline)?, caching, store).boxed(),
+    })
 }

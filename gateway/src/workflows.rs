@@ -111,6 +111,9 @@ fn build_served(
         if limits.shared {
             caching = caching.shared_by_all();
         }
+        if let Some(rate) = limits.chunks_per_second {
+            caching = caching.chunks_per_second(rate)?;
+        }
         let exact = cache(name, limits, scope(config, model))?;
         built = semantic::around(built, (model, limits), &exact, &caching, prices, (name, parts))?;
         built = cached(built, name, &limits.place, (exact, caching), parts)?;
@@ -151,9 +154,9 @@ fn cached(
 ) -> Result<Model, ConfigError> {
     Ok(match place {
         Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed(),
-        Place::Store(store) => parts.stores[store].made.cache(model, config, caching)?,
+        Place::Store(store) => parts.stores[store].made.cache(None, model, config, caching)?,
         Place::Both(bytes, store) => {
-            parts.stores[store].made.cache_behind(Memory::new(*bytes as u64)?, model, config, caching)?
+            parts.stores[store].made.cache(Some(Memory::new(*bytes as u64)?), model, config, caching)?
         }
     })
 }

@@ -216,22 +216,24 @@ async fn the_guides_examples_are_accepted_by_whom_they_are_for() {
 
 #[tokio::test]
 async fn public_metrics_without_authentication_are_refused_with_exit_code_2() {
-    for (telemetry, args) in [
-        ("metrics_listen = \"0.0.0.0:0\"", &[][..]),
-        ("", &["--metrics-listen", "0.0.0.0:0"]),
-        ("web_config_file = \"web.yml\"", &["--metrics-listen", "[::]:0"]),
+    let host = "OTEL_EXPORTER_PROMETHEUS_HOST";
+    for (telemetry, args, address) in [
+        ("metrics_listen = \"0.0.0.0:0\"", &[][..], "localhost"),
+        ("", &["--metrics-listen", "0.0.0.0:0"], "localhost"),
+        ("", &[], "0.0.0.0"),
+        ("web_config_file = \"web.yml\"", &["--metrics-listen", "[::]:0"], "localhost"),
     ] {
         let config = prompt_config(&format!("[telemetry]\n{telemetry}"));
         let launch = Launch::new(&["serve", "--config", "throughline.toml", "--listen", "127.0.0.1:0"]);
         // TLS alone asks nobody who they are.
         let operator = Operator::new();
         let tls = operator.web_config().split_once("basic_auth").unwrap().0.to_owned();
-        let launch =
-            operator.equip(launch.args(args)).file("throughline.toml", &config).file("web.yml", &tls);
+        let launch = operator.equip(launch.args(args)).env(host, address);
+        let launch = launch.file("throughline.toml", &config).file("web.yml", &tls);
         let refused = launch.finish().await;
         assert_eq!(refused.code, Some(2), "{}", refused.stderr);
         assert!(
-            refused.stderr.contains("where other machines can read the metrics without a key"),
+            refused.stderr.contains("where other machines can read them without a key"),
             "{}",
             refused.stderr
         );

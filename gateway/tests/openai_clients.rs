@@ -124,6 +124,47 @@ async fn async_openai_reads_streams() {
 }
 
 #[tokio::test]
+async fn async_openai_has_the_same_answer_plain_and_streamed() {
+    let gateway = Launch::serve(CONFIG).start().await;
+    let client = client(&gateway);
+    let plain = async |prompt: &str| {
+        let answer = client.chat().create(request("auto", prompt)).await.unwrap();
+        let choice = &answer.choices[0];
+        (
+            answer.id,
+            choice.message.content.clone().unwrap(),
+            choice.finish_reason,
+            answer.usage.unwrap().total_tokens,
+        )
+    };
+    let streamed = async |prompt: &str| {
+        let mut request = request("auto", prompt);
+        request.stream_options =
+            Some(ChatCompletionStreamOptions { include_usage: Some(true), include_obfuscation: None });
+        let mut stream = client.chat().create_stream(request).await.unwrap();
+        let (mut id, mut text, mut finish, mut tokens) = (String::new(), String::new(), None, 0);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.unwrap();
+            id = chunk.id;
+            tokens += chunk.usage.map_or(0, |usage| usage.total_tokens);
+            for choice in chunk.choices {
+                text.push_str(&choice.delta.content.unwrap_or_default());
+                finish = choice.finish_reason.or(finish);
+            }
+        }
+        (id, text, finish, tokens)
+    };
+    let first = plain("Name a river.").await;
+    assert_eq!(streamed("Name a river.").await, first);
+    let first = streamed("Name a lake.").await;
+    gateway.settles("cache_misses_total", &[("operation", "auto")], 2.0).await;
+    let stored = [("primitive", "cache"), ("event", "stored")];
+    gateway.settles("throughline_primitive_events_total", &stored, 2.0).await;
+    assert_eq!(plain("Name a lake.").await, first);
+    assert_eq!(gateway.metric("cache_hits_total", &[("operation", "auto")]).await, 2.0);
+}
+
+#[tokio::test]
 async fn async_openai_understands_every_error() {
     let gateway = Launch::serve(CONFIG).start().await;
     let client = client(&gateway);

@@ -49,6 +49,12 @@ async fn outcome(gateway: &Gateway, outcome: &str) -> f64 {
     gateway.metric(OUTCOMES, &[("outcome", outcome)]).await
 }
 
+/// Waits until so many answers are in the store: no request waits for that.
+async fn stores(gateway: &Gateway, count: f64) {
+    let labels = [("primitive", "cache"), ("event", "stored")];
+    gateway.settles("throughline_primitive_events_total", &labels, count).await;
+}
+
 async fn degraded(gateway: &Gateway) -> Value {
     let ready = gateway.send(Method::GET, "/readyz", "").await;
     assert_eq!(ready.status, 200, "a store that is down is no reason to take no requests");
@@ -62,6 +68,7 @@ async fn two_gateways_share_answers_and_a_restart_keeps_them() {
     let config = config(&upstream, &server.url(), "");
     let (one, other) = (Launch::serve(&config).start().await, Launch::serve(&config).start().await);
     asks(&one, "hello").await;
+    stores(&one, 1.0).await;
     asks(&other, "hello").await;
     assert_eq!(upstream.seen().len(), 1);
     assert_eq!((outcome(&one, "miss").await, outcome(&other, "hit").await), (1.0, 1.0));
@@ -126,6 +133,51 @@ async fn memory_in_front_of_a_store_goes_on_without_it() {
     let other = Launch::serve(&config).start().await;
     asks(&other, "before").await;
     assert_eq!(outcome(&other, "hit").await, 1.0, "what stands in the store is found by others");
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_purge_reaches_the_memory_of_every_gateway() {
+    let (server, upstream) = (Server::start(&[]).await, provider().await);
+    let config = config(&upstream, &server.url(), ", max_bytes = \"1MiB\"");
+    let (one, other) = (Launch::serve(&config).start().await, Launch::serve(&config).start().await);
+    asks(&one, "hello").await;
+    stores(&one, 1.0).await;
+    asks(&other, "hello").await;
+    for (gateway, calls) in [(&one, 2), (&other, 3)] {
+        let purge = Launch::new(&["cache", "purge", "--model", "auto"]).file("throughline.toml", &config);
+        let purged = purge.finish().await;
+        assert!(purged.stdout.starts_with("store shared: 1 of 1 entries removed"), "{purged:?}");
+        until("the answer is made again", async || {
+            asks(gateway, "hello").await;
+            (upstream.seen().len() == calls).then_some(())
+        })
+        .await;
+        // The other one has it from the store, or it would ask.
+        until("it is stored", async || {
+            let stats = Launch::new(&["cache", "stats", "--json"]).file("throughline.toml", &config).finish();
+            let stats: Value = serde_json::from_str(&stats.await.stdout).unwrap();
+            (stats["stores"][0]["entries"] == 1).then_some(())
+        })
+        .await;
+        asks(&one, "hello").await;
+        asks(&other, "hello").await;
+        assert_eq!(upstream.seen().len(), calls);
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by cargo xtask test: needs redis-server"]
+async fn a_gateway_that_is_stopped_stores_what_it_has_answered() {
+    let (server, upstream) = (Server::start(&[]).await, provider().await);
+    let config = config(&upstream, &server.url(), "").replace(STORE, "deadline = \"10s\"");
+    let (one, other) = (Launch::serve(&config).start().await, Launch::serve(&config).start().await);
+    asks(&one, "before").await;
+    stores(&one, 1.0).await;
+    asks(&one, "hello").await;
+    one.stop().await;
+    asks(&other, "hello").await;
+    assert_eq!((upstream.seen().len(), outcome(&other, "hit").await), (2, 1.0));
 }
 
 /// Three gateways of which one asks the provider for all, if the store keeps a deadline that even a busy machine does.

@@ -198,6 +198,9 @@ async fn answers_in_memory_are_kept_unless_they_would_be_other_answers() {
     assert_eq!(cache_outcome(&gateway).await, "miss", "another model answers");
     reconfigure(&gateway, &caching("", "2m", "small")).await;
     assert_eq!(cache_outcome(&gateway).await, "hit", "the first one is back");
+    let smaller = caching("", "2m", "small").replace("ttl = \"1h\"", "ttl = \"1h\", max_bytes = \"63MiB\"");
+    reconfigure(&gateway, &smaller).await;
+    assert_eq!(cache_outcome(&gateway).await, "miss", "a memory of another size begins empty");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use throughline::stream::{OnEnd, Part, StreamEnding, StreamLimit};
 use throughline::{Context, Error, ItemStream, Kind, Result, Streaming};
+use tokio::time::{Instant, sleep_until};
 
 use crate::genai::Pace;
 use crate::openai::Usage;
@@ -181,6 +182,22 @@ impl ChatStream {
         Self { frames, model, told, replayed, borrowed: false }
     }
 
+    /// A stream that is complete already, one of `events` after the other with a `pause` between them: a shorter one
+    /// where the time of `cx` would not do.
+    #[must_use]
+    pub fn paced(
+        events: Vec<Bytes>,
+        pause: Duration,
+        model: Arc<str>,
+        usage: Option<Usage>,
+        cx: &Context,
+    ) -> Self {
+        let replayed = Some(events.concat().into());
+        let stream = Self::new(pauses(events, pause, cx), model, cx);
+        lock(&stream.told).usage = usage;
+        Self { replayed, ..stream }
+    }
+
     /// The tokens used, as far as the stream has told.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
@@ -238,6 +255,36 @@ impl ChatStream {
         self.frames.on_end(Box::new(hear));
         self
     }
+}
+
+/// The share of a caller's time that a paced stream may take.
+const MOST_OF_THE_TIME: f64 = 0.8;
+
+/// One event after the other, the first at once and the last, which says nothing, with the one before it.
+fn pauses(
+    events: Vec<Bytes>,
+    pause: Duration,
+    cx: &Context,
+) -> impl Stream<Item = Result<Frame>> + Send + 'static {
+    let (count, cx) = (u32::try_from(events.len()).unwrap_or(u32::MAX).max(1), cx.clone());
+    stream::unfold((0_u32, None, events.into_iter()), move |(at, begun, mut events)| {
+        let cx = cx.clone();
+        async move {
+            let event = events.next()?;
+            // It begins when it is read, which may be long after it was made.
+            let (start, pause) = begun.unwrap_or_else(|| {
+                let most = cx.time_left().map(|left| left.mul_f64(MOST_OF_THE_TIME) / count);
+                (Instant::now(), most.map_or(pause, |most| most.min(pause)))
+            });
+            let is_last = events.len() == 0;
+            if at > 0 && !is_last {
+                // By the clock, not by the sum of the pauses: a timer is late by up to a millisecond. Nor is it work.
+                cx.elsewhere(sleep_until(start + pause * at)).await;
+            }
+            let frame = Frame { events: event, usage: None, content: true, last: is_last };
+            Some((Ok(frame), (at + 1, Some((start, pause)), events)))
+        }
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -355,6 +402,53 @@ mod tests {
         let end = (Some(Usage::new(3, 2)), "Complete".to_owned());
         assert_eq!(*seen.lock().unwrap(), [end]);
         assert!(stream.next().await.is_none(), "it does not wait for what nobody needs");
+    }
+
+    fn paced(words: &[&'static str], pause: u64, cx: &Context) -> ChatStream {
+        let events = words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect();
+        ChatStream::paced(events, Duration::from_millis(pause), "m".into(), Some(Usage::new(3, 2)), cx)
+    }
+
+    /// What came when, in milliseconds.
+    async fn times(mut stream: ChatStream) -> Vec<(Bytes, u128)> {
+        let (start, mut times) = (tokio::time::Instant::now(), Vec::new());
+        while let Some(event) = stream.next().await {
+            times.push((event.unwrap(), start.elapsed().as_millis()));
+        }
+        times
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paced_stream_gives_one_event_after_the_other_and_knows_its_usage_before() {
+        let (seen, hear) = ends();
+        let stream = paced(&["a", "b", "c", "done"], 100, &Context::new());
+        assert_eq!(stream.usage(), Some(Usage::new(3, 2)));
+        let came = times(stream.on_end(hear)).await;
+        let expected = [("a", 0), ("b", 100), ("c", 200), ("done", 200)];
+        assert_eq!(came, expected.map(|(event, at)| (Bytes::from(event), at)));
+        assert_eq!(*seen.lock().unwrap(), [(Some(Usage::new(3, 2)), "Complete".to_owned())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paced_stream_keeps_to_the_callers_time() {
+        let cx = Context::new().with_time_limit(Duration::from_secs(3));
+        let words: Vec<_> = std::iter::repeat_n("x", 101).collect();
+        let came = times(paced(&words, 1_000, &cx)).await;
+        assert_eq!(came.len(), 101);
+        assert!(came.last().is_some_and(|(_, at)| (2_000..2_500).contains(at)), "{came:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_are_none_of_this_programs_work_and_end_with_the_reader() {
+        let (seen, hear) = ends();
+        let cx = throughline::testing::Recorder::new().context();
+        let mut stream = paced(&["a", "b", "c", "d", "done"], 1_000, &cx).on_end(hear);
+        for _ in 0..3 {
+            stream.next().await.unwrap().unwrap();
+        }
+        drop(stream);
+        assert_eq!(seen.lock().unwrap()[0].1, "Dropped");
+        assert_eq!(cx.upstream_time(), Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]

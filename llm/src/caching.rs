@@ -1,20 +1,26 @@
 //! How chat answers are cached and what routes are charged: the chat side of the library's
 //! [`Caching`] and [`Pricing`].
 
+mod replay;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use replay::{Kept, Replay};
 use serde::{Deserialize, Serialize};
 use throughline::cache::Keep;
-use throughline::{Bill, Caching, Context, Error, Key, KeyBuilder, Kind, Pricing, Result};
+use throughline::{Bill, Caching, ConfigError, Context, Error, Key, KeyBuilder, Kind, Pricing, Result};
 
-use crate::answer::{Answer, ChatStream, Completion};
-use crate::openai::{ChatRequest, Sampling, Usage};
+use crate::answer::Answer;
+use crate::openai::{ChatRequest, Sampling, Tells, Usage, is_answer, survey};
 use crate::prices::PriceTable;
 
 /// Caches answers under everything in the request that can change them, each tenant's for itself. A stream that has
-/// been read to its end is kept as it was, and replayed at once to whoever asks for one like it.
+/// been read to its end is kept as it was. Who asks for a stream is given one whichever was kept, and who asks for a plain
+/// answer that.
+///
+/// An answer is not kept that has no choices or an error in it, or that a content filter has cut off.
 ///
 /// The tenant is the tag [`TENANT`] of the context. A request is not cached that says `store: false`; nor, unless it has
 /// a `seed`, one that asks for several choices, or for a temperature above [`ChatCaching::max_temperature`].
@@ -25,6 +31,7 @@ pub struct ChatCaching {
     metadata: Vec<String>,
     max_temperature: f64,
     shared: bool,
+    replay: Replay,
 }
 
 /// The tag of a context that says whose request it is.
@@ -50,6 +57,9 @@ struct Head<'a> {
     usage: Option<Usage>,
     #[serde(default)]
     stream: bool,
+    /// What the events of a stream tell of its usage.
+    #[serde(default)]
+    tells: Tells,
 }
 
 const CHECKSUM_BYTES: usize = 16;
@@ -64,7 +74,8 @@ impl ChatCaching {
     #[must_use]
     pub fn new(prices: Arc<PriceTable>) -> Self {
         let (tags, metadata) = (Vec::new(), Vec::new());
-        Self { prices, tags, metadata, max_temperature: USUAL_TEMPERATURE, shared: false }
+        let replay = Replay::default();
+        Self { prices, tags, metadata, max_temperature: USUAL_TEMPERATURE, shared: false, replay }
     }
 
     /// Caches no request that asks for a higher temperature: who raises it wants another answer each time. A
@@ -82,6 +93,17 @@ impl ChatCaching {
         self
     }
 
+    /// Gives kept answers to who asks for a stream at this many chunks a second, or faster where the caller's time would
+    /// not do. A chunk is what the provider has sent as one, mostly a token, and of a plain answer a word.
+    /// Default: at once.
+    ///
+    /// # Errors
+    /// When it is not from 1 to 10,000.
+    pub fn chunks_per_second(mut self, rate: f64) -> Result<Self, ConfigError> {
+        self.replay = Replay::paced(rate)?;
+        Ok(self)
+    }
+
     /// Whether a request may have the answer that another one like it has got.
     fn may_repeat(&self, sampling: Sampling) -> bool {
         let drawn = sampling.choices.is_some_and(|choices| choices > 1.0)
@@ -92,9 +114,8 @@ impl ChatCaching {
     /// What an answer depends on beside `text`, the request in one spelling.
     fn key_with(&self, request: &ChatRequest, cx: &Context, key: KeyBuilder, text: &[u8]) -> Key {
         let tenant = if self.shared { None } else { cx.tag(TENANT) };
-        let form = [u8::from(request.stream()), u8::from(request.stream() && request.wants_stream_usage())];
         let key = key.part(&[u8::from(tenant.is_some())]).tenant(tenant.unwrap_or_default());
-        let key = key.part(&form).part(text);
+        let key = key.part(text);
         let key = self.tags.iter().fold(key, |key, tag| maybe(key, cx.tag(tag)));
         self.metadata.iter().fold(key, |key, name| maybe(key, request.metadata(name))).build()
     }
@@ -140,7 +161,8 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
         if answer.borrowed {
             return None;
         }
-        Head { model: Cow::Borrowed(&answer.model), usage: answer.usage, stream: false }.with(&answer.body)
+        let head = Head::new(&answer.model, answer.usage, None);
+        if is_answer(&answer.body) { head.with(&answer.body) } else { None }
     }
 
     fn record(&self, answer: &mut Answer, keep: Keep) -> bool {
@@ -150,26 +172,19 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
         }
         let model = Arc::clone(stream.model());
         stream.record(MAX_STREAM_BYTES.min(keep.most()), move |events, usage| {
-            let head = Head { model: Cow::Borrowed(&model), usage, stream: true };
-            match events {
-                Some(events) => {
-                    if let Some(value) = head.with(events) {
-                        keep.value(value);
-                    }
-                }
-                None => keep.too_large(),
+            let Some(events) = events else { return keep.too_large() };
+            let Some(tells) = survey(events) else { return keep.refuse() };
+            if let Some(value) = Head::new(&model, usage, Some(tells)).with(events) {
+                keep.value(value);
             }
         });
         true
     }
 
-    fn decode(&self, value: Bytes) -> Result<Answer> {
-        let (head, content) = parts(value)?;
-        let model = head.model.into();
-        Ok(match head.stream {
-            true => Answer::Stream(ChatStream::replay(content, model, head.usage)),
-            false => Answer::Full(Completion::new(content, model, head.usage)),
-        })
+    fn decode(&self, value: Bytes, request: &ChatRequest, cx: &Context) -> Result<Option<Answer>> {
+        let (Head { model, usage, stream, tells }, content) = parts(value)?;
+        let kept = Kept { model: model.into(), usage, stream: stream.then_some(tells), content };
+        Ok(kept.answer(request, self.replay, cx))
     }
 
     fn saved_usd(&self, answer: &Answer) -> Option<f64> {
@@ -215,7 +230,12 @@ fn parts(mut value: Bytes) -> Result<(Head<'static>, Bytes)> {
 
 // === impl Head ===
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    fn new(model: &'a str, usage: Option<Usage>, stream: Option<Tells>) -> Self {
+        let (is_stream, tells) = (stream.is_some(), stream.unwrap_or_default());
+        Self { model: Cow::Borrowed(model), usage, stream: is_stream, tells }
+    }
+
     fn with(&self, content: &[u8]) -> Option<Bytes> {
         let mut value = vec![0; CHECKSUM_BYTES];
         serde_json::to_writer(&mut value, self).ok()?;

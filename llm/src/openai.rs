@@ -24,14 +24,20 @@
 
 mod answer;
 mod canonical;
+mod joined;
+mod kept;
 mod peek;
 mod request;
 mod sampling;
+mod split;
 mod stream_watch;
 mod usage;
 
 pub use answer::{DONE, Delta, chunk, completion, error_body, usage_chunk};
+pub(crate) use joined::joined;
+pub(crate) use kept::{Tells, is_answer, retold, survey};
 pub use request::{ChatRequest, Limits, RequestError};
 pub use sampling::Sampling;
+pub(crate) use split::{Pieces, split};
 pub use stream_watch::{Chunk, StreamWatch};
 pub use usage::{Usage, usage};

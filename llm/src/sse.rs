@@ -187,6 +187,20 @@ fn data_line(line: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Every event of a stream that is there as a whole.
+///
+/// # Errors
+/// [`SseError::EventTooLarge`], for one of more than [`MAX_EVENT_BYTES`].
+pub fn events(stream: &[u8]) -> Result<Vec<Event>, SseError> {
+    let (mut parser, mut events) = (SseParser::default(), Vec::new());
+    parser.push(stream);
+    while let Some(event) = parser.next_event()? {
+        events.push(event);
+    }
+    events.extend(parser.finish());
+    Ok(events)
+}
+
 /// Frames `data`, which must hold no line end, as one event.
 #[must_use]
 pub fn event(data: &[u8]) -> Bytes {
@@ -248,6 +262,15 @@ mod tests {
             let bytes: Vec<&[u8]> = stream.chunks(1).collect();
             assert_eq!(parse(&bytes), whole);
         }
+    }
+
+    #[test]
+    fn a_whole_stream_is_read_as_its_pieces_are() {
+        for stream in STREAMS {
+            assert_eq!(events(stream).unwrap(), parse(&[stream]));
+        }
+        let too_large = [b"data: ", vec![b'x'; MAX_EVENT_BYTES].as_slice(), b"\n\n"].concat();
+        assert_eq!(events(&too_large), Err(SseError::EventTooLarge { max: MAX_EVENT_BYTES }));
     }
 
     #[test]

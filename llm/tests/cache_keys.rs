@@ -135,6 +135,13 @@ impl Json {
         }
     }
 
+    /// The table with this field beside or in place of others.
+    fn with(&self, name: &str, value: Self) -> Self {
+        let mut with = self.clone();
+        Change::Add(name.to_owned(), value).act(&mut with);
+        with
+    }
+
     /// The same with the keys of every table in another order.
     fn turned(&self) -> Self {
         match self {
@@ -294,6 +301,36 @@ fn names() -> impl Strategy<Value = String> {
     ]
 }
 
+/// The name of a field inside which the order of fields may be that of a schema.
+fn ordered() -> impl Strategy<Value = String> {
+    names().prop_filter("its order counts", |name| name != "logit_bias")
+}
+
+/// A table of at least two fields, alone or in something else.
+fn table() -> impl Strategy<Value = Json> {
+    let fields = proptest::collection::btree_map(texts(), values(), 2..4);
+    (fields, 0_u8..3).prop_map(|(fields, around)| {
+        let table = Json::Table(fields.into_iter().collect());
+        match around {
+            0 => table,
+            1 => Json::List(vec![table]),
+            _ => Json::Table(vec![("parameters".into(), table)]),
+        }
+    })
+}
+
+/// Seven ones in a list, with an item ending where there is a cut.
+fn ones(cuts: u8) -> Json {
+    let (mut items, mut item) = (Vec::new(), String::new());
+    for at in 0..7 {
+        item.push('1');
+        if at == 6 || cuts >> at & 1 == 1 {
+            items.push(Json::Word(std::mem::take(&mut item)));
+        }
+    }
+    Json::List(items)
+}
+
 /// A request whose key can be made: system prompt, an image, a tool's call, and fields of all kinds.
 fn requests() -> impl Strategy<Value = Json> {
     let fields = proptest::collection::btree_map(names(), values(), 0..4);
@@ -363,6 +400,30 @@ proptest! {
     }
 
     #[test]
+    fn the_order_of_fields_counts_where_a_model_could_follow_it(
+        request in requests(), name in ordered(), table in table()
+    ) {
+        let (one, other) = (request.with(&name, table.clone()), request.with(&name, table.turned()));
+        prop_assert_ne!(key(&one.written(0)), key(&other.written(0)), "{}", one.written(0));
+    }
+
+    #[test]
+    fn numbers_count_as_they_are_written(
+        request in requests(), name in names(), one in words(), other in words()
+    ) {
+        let key = |word: &str| key(&request.with(&name, Json::Word(word.to_owned())).written(0));
+        prop_assert!(key(&one).is_some());
+        prop_assert_eq!(one == other, key(&one) == key(&other), "{} and {}", one, other);
+    }
+
+    #[test]
+    fn where_an_item_begins_counts(request in requests(), name in names(), one in 0_u8..64, other in 0_u8..64) {
+        let key = |cuts: u8| key(&request.with(&name, ones(cuts)).written(0));
+        prop_assert!(key(one).is_some());
+        prop_assert_eq!(one == other, key(one) == key(other), "{:?} and {:?}", ones(one), ones(other));
+    }
+
+    #[test]
     fn the_named_fields_are_left_out(request in requests(), value in values(), user in texts()) {
         let Json::Table(mut fields) = request.clone() else { unreachable!("a request is a table") };
         fields.insert(1, ("user".into(), Json::Text(user)));
@@ -402,10 +463,11 @@ fn with(fields: &str) -> String {
 }
 
 #[test]
-fn the_model_the_scope_and_the_form_of_the_answer_count() {
+fn the_model_and_the_scope_count_and_the_form_of_the_answer_does_not() {
     let base = key(ASKED).unwrap();
-    let forms = [r#""stream":true,"#, r#""stream":true,"stream_options":{"include_usage":true},"#];
-    let [plain, usage] = forms.map(|form| key(&with(form)).unwrap());
+    for form in [r#""stream":true,"#, r#""stream":true,"stream_options":{"include_usage":true},"#] {
+        assert_eq!(key(&with(form)).unwrap(), base, "{form}");
+    }
     let alias = key_by(
         CacheConfig::new("other", Duration::from_secs(60)).unwrap(),
         caching(),
@@ -413,10 +475,21 @@ fn the_model_the_scope_and_the_form_of_the_answer_count() {
         ASKED,
     );
     let scope = key_by(minute().scope("another provider"), caching(), &Context::new(), ASKED);
-    let all = [base, plain, usage, alias.unwrap(), scope.unwrap()];
+    let all = [base, alias.unwrap(), scope.unwrap()];
     for (at, one) in all.iter().enumerate() {
         assert!(all.iter().skip(at + 1).all(|other| one != other), "{at}");
     }
+}
+
+#[test]
+fn the_key_of_a_request_is_the_same_in_every_process_and_build() {
+    let cx = Context::builder().tag(TENANT, "acme").build();
+    let key = key_by(minute(), caching(), &cx, ASKED).unwrap();
+    assert_eq!(
+        key.to_string(),
+        "1936d283ac8301b090d46dbd99ee7ab7ced538e7e012ceb82f03488ebb7fdb40",
+        "with another key the answers in shared stores are lost"
+    );
 }
 
 #[test]

@@ -34,6 +34,7 @@
 //! # Cancellation
 //! A caller that goes away while it computes hands over to one that waits. A background refresh goes on.
 
+mod behind;
 mod claim;
 mod config;
 #[cfg(feature = "disk")]
@@ -52,6 +53,7 @@ mod keep;
 mod key;
 mod memory;
 mod negative;
+mod patience;
 mod policy;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -180,6 +182,12 @@ labels! {
     }
 }
 
+/// A value past its time, and what it says to the caller: opened before the work takes the input.
+struct Expired<Out> {
+    output: Out,
+    found: Found,
+}
+
 /// The longest a refresh in the background may take.
 const REFRESH_LIMIT: Duration = Duration::from_secs(300);
 
@@ -192,11 +200,12 @@ pub trait Caching<In, Out>: Send + Sync {
     /// The bytes to store. `None`: this output is not to be cached.
     fn encode(&self, output: &Out) -> Option<Bytes>;
 
-    /// The output from stored bytes.
+    /// The output from stored bytes, in the form that `input` asks for. `None`: the bytes are good, and cannot answer this
+    /// input; it is then as if there were none.
     ///
     /// # Errors
     /// When the bytes are not what [`Caching::encode`] made.
-    fn decode(&self, value: Bytes) -> Result<Out>;
+    fn decode(&self, value: Bytes, input: &In, cx: &Context) -> Result<Option<Out>>;
 
     /// Gives `keep` the bytes to store once the stream in `output` has been read to its end, so that
     /// [`Caching::decode`] can replay it. Default: no stream is stored, which `false` says.
@@ -401,9 +410,23 @@ where
     }
 
     /// The value past its time in place of an error that may pass.
-    fn in_place_of(&self, error: &Error, expired: &Option<Found>) -> Option<P::Out> {
-        let found = expired.as_ref().filter(|_| error.is_retryable())?;
-        self.work.caching.decode(found.value.clone()).ok()
+    fn in_place_of<T>(error: &Error, expired: Option<T>) -> Option<T> {
+        expired.filter(|_| error.is_retryable())
+    }
+
+    /// What another run has got, as this caller wants it; without that, a run of its own does not fail for it.
+    async fn share(
+        &self,
+        value: Bytes,
+        outcome: CacheOutcome,
+        input: P::In,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<P::Out> {
+        match self.work.caching.decode(value, &input, cx) {
+            Ok(Some(output)) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
+            _ => self.pass(outcome, input, cx, run).await,
+        }
     }
 
     /// No value can be served as it is: lead the flight, or wait for its leader.
@@ -411,37 +434,34 @@ where
         &self,
         key: Key,
         outcome: CacheOutcome,
-        expired: Option<Found>,
-        input: P::In,
+        expired: Option<Box<Expired<P::Out>>>,
+        mut input: P::In,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
         if let Some(error) = self.negative(&key, cx, run.note.policy) {
-            if let (Some(output), Some(found)) = (self.in_place_of(&error, &expired), &expired) {
-                return Ok(self.serve_on_error(output, found.age, cx, run));
+            if let Some(expired) = Self::in_place_of(&error, expired) {
+                return Ok(self.serve_on_error(expired.output, expired.found.age, cx, run));
             }
             Self::note(cx, run, CacheOutcome::Negative);
             return Err(error);
         }
         Self::refuse(cx, run, outcome)?;
+        let began = cx.clock().now();
         let joined = run.upstream(cx.while_wanted(self.work.flights.join(key))).await;
         let joined = joined.inspect_err(|_| Self::note(cx, run, outcome))?;
         match joined {
-            Joined::Landed(Landing::Value(value)) => match self.work.caching.decode(value) {
-                Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
-                // A value that does not survive its encoding: a run of one's own does not fail for it.
-                Err(_) => self.pass(outcome, input, cx, run).await,
-            },
+            Joined::Landed(Landing::Value(value)) => self.share(value, outcome, input, cx, run).await,
             Joined::Landed(Landing::Expired(found)) if run.note.policy.takes_stale() => {
-                match self.work.caching.decode(found.value) {
-                    Ok(output) => Ok(self.serve_on_error(output, found.age, cx, run)),
-                    Err(_) => self.pass(outcome, input, cx, run).await,
+                match self.work.caching.decode(found.value, &input, cx) {
+                    Ok(Some(output)) => Ok(self.serve_on_error(output, found.age, cx, run)),
+                    _ => self.pass(outcome, input, cx, run).await,
                 }
             }
             Joined::Landed(Landing::Fatal(error)) => {
                 // It may be that the leader had nothing to fall back on, and this one has.
-                if let (Some(output), Some(found)) = (self.in_place_of(&error, &expired), &expired) {
-                    return Ok(self.serve_on_error(output, found.age, cx, run));
+                if let Some(expired) = Self::in_place_of(&error, expired) {
+                    return Ok(self.serve_on_error(expired.output, expired.found.age, cx, run));
                 }
                 // An error is no answer: the hit rate must not gain by it.
                 Self::note(cx, run, outcome);
@@ -451,18 +471,15 @@ where
                 self.pass(outcome, input, cx, run).await
             }
             Joined::Leader(lead) => {
+                let turn = self.turn(key, began, &mut input, cx, run).await;
                 // Held until the value is stored, or will not be.
-                let _claim =
-                    match self.turn(key, cx, run).await.inspect_err(|_| Self::note(cx, run, outcome))? {
-                        Turn::Run(claim) => claim,
-                        Turn::Made(found) => {
-                            lead.land(Landing::Value(found.value.clone()));
-                            return match self.work.caching.decode(found.value) {
-                                Ok(output) => Ok(self.serve(output, CacheOutcome::Coalesced, cx, run)),
-                                Err(_) => self.pass(outcome, input, cx, run).await,
-                            };
-                        }
-                    };
+                let _claim = match turn.inspect_err(|_| Self::note(cx, run, outcome))? {
+                    Turn::Run(claim) => claim,
+                    Turn::Made(value) => {
+                        lead.land(Landing::Value(value.clone()));
+                        return self.share(value, outcome, input, cx, run).await;
+                    }
+                };
                 let since = cx.clock().now();
                 let result = self.pass(outcome, input, cx, run).await;
                 self.lead(Some(lead), key, (result, since), expired, cx, run).await
@@ -470,12 +487,27 @@ where
         }
     }
 
-    /// Waits for another replica that computes the value, where the store knows of it.
-    async fn turn(&self, key: Key, cx: &Context, run: &mut Run<'_, Self>) -> Result<Turn<P, C, S>> {
+    /// Waits for another replica that computes the value, where the store knows of it. `began` is when the caller began to
+    /// wait.
+    async fn turn(
+        &self,
+        key: Key,
+        began: Tick,
+        input: &mut P::In,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Result<Turn<P, C, S>> {
         if !self.work.store.keeps_claims() {
             return Ok(Turn::Run(None));
         }
-        let is_usable = |found: &Found| found.age < found.lifetime.fresh;
+        let (policy, caching) = (run.note.policy, &self.work.caching);
+        // The input is held alone, for it need not be one that several may look at.
+        let is_usable = move |found: &Found| {
+            // What was made while the caller waited is as new as what it would make itself.
+            let is_new = policy.takes(found.age) || found.age <= cx.clock().now().since(began);
+            let decode = || caching.decode(found.value.clone(), input, cx);
+            found.age < found.lifetime.fresh && is_new && matches!(decode(), Ok(Some(_)))
+        };
         // Boxed, for most runs have no use for the room.
         run.upstream(cx.while_wanted(Box::pin(self.work.claim(key, is_usable, cx)))).await
     }
@@ -501,15 +533,15 @@ where
         lead: Option<Lead>,
         key: Key,
         (result, since): (Result<P::Out>, Tick),
-        expired: Option<Found>,
+        expired: Option<Box<Expired<P::Out>>>,
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> Result<P::Out> {
         if let Err(error) = &result
-            && let Some(output) = self.in_place_of(error, &expired)
-            && let Some(found) = expired
+            && let Some(expired) = Self::in_place_of(error, expired)
         {
             self.work.learn(key, error, cx);
+            let Expired { output, found } = *expired;
             let age = found.age;
             if let Some(lead) = lead {
                 lead.land(Landing::Expired(found));
@@ -599,7 +631,7 @@ where
             return self.renew(key, input, cx, run).await;
         }
         let now = cx.clock().now();
-        let found = match self.work.store.get(&key, now).await {
+        let mut found = match self.work.store.get(&key, now).await {
             Ok(Lookup::Found(found)) => found,
             Ok(Lookup::Missing) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
             Ok(Lookup::Corrupt) => return self.replace(key, now, input, cx, run).await,
@@ -608,14 +640,21 @@ where
         let (age, Lifetime { fresh, .. }) = (found.age, found.lifetime);
         let within = |window| policy.takes_stale() && age < fresh.saturating_add(window);
         let is_fresh = age < fresh && policy.takes(age);
-        if !is_fresh && !within(self.config.stale_while_revalidate) {
-            // The store may have kept it for longer than this configuration allows.
-            let expired = within(self.config.stale_if_error).then_some(found);
+        let is_served = is_fresh || within(self.config.stale_while_revalidate);
+        // The store may have kept it for longer than this configuration allows.
+        if !is_served && !within(self.config.stale_if_error) {
+            return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await;
+        }
+        let value = if is_served { std::mem::take(&mut found.value) } else { found.value.clone() };
+        let output = match self.work.caching.decode(value, &input, cx) {
+            Ok(Some(output)) => output,
+            Ok(None) => return self.fetch(key, CacheOutcome::Miss, None, input, cx, run).await,
+            Err(_) => return self.replace(key, now, input, cx, run).await,
+        };
+        if !is_served {
+            let expired = Some(Box::new(Expired { output, found }));
             return self.fetch(key, CacheOutcome::Miss, expired, input, cx, run).await;
         }
-        let Ok(output) = self.work.caching.decode(found.value) else {
-            return self.replace(key, now, input, cx, run).await;
-        };
         cx.state().insert(CachedAge(age));
         let due = match is_fresh {
             true => self.is_due_early(age, found.lifetime).then_some(CacheEvent::EarlyRefreshStarted),
@@ -639,13 +678,13 @@ where
             CacheOutcome::Hit | CacheOutcome::Stale | CacheOutcome::Coalesced => {
                 signals.hits.inc();
                 signals.hit_rate.record(seen.at, true);
-                signals.latency_hit.observe(seen.own.as_secs_f64(), seen.trace);
+                signals.latency_hit.observe_time(seen.own, seen.trace);
                 signals.savings.add(saved.unwrap_or_default());
             }
             CacheOutcome::Miss | CacheOutcome::Corrupt => {
                 signals.misses.inc();
                 signals.hit_rate.record(seen.at, false);
-                signals.latency_miss.observe(seen.own.as_secs_f64(), seen.trace);
+                signals.latency_miss.observe_time(seen.own, seen.trace);
             }
             CacheOutcome::Bypass | CacheOutcome::Error | CacheOutcome::Negative => {}
         }
@@ -666,7 +705,8 @@ where
 
 /// The counts of what can become of a stored value.
 fn stores<S: Stage<Event = CacheEvent>>(run: &Run<'_, S>) -> Vec<(CacheEvent, Counter)> {
-    let events = [CacheEvent::Stored, CacheEvent::TooLarge, CacheEvent::StoreFailed];
+    let events =
+        [CacheEvent::Stored, CacheEvent::TooLarge, CacheEvent::StoreFailed, CacheEvent::NotCacheable];
     events.into_iter().filter_map(|event| Some((event, run.counter(event)?))).collect()
 }
 

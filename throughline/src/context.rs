@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Kind, Result};
 use crate::propagation;
 use crate::saga::Journal;
-use crate::telemetry::{Clock, Sink, Tick};
+use crate::telemetry::{Anchor, Clock, Sink, Tick};
 pub use state::State;
 use stop::Stop;
 
@@ -47,6 +47,7 @@ pub struct Context {
     request: Arc<Request>,
     state: State,
     span: SpanContext,
+    anchor: Anchor,
     deadline: Option<Instant>,
     attempt: u32,
     stop: Stop,
@@ -300,6 +301,7 @@ impl Context {
             request: Arc::new(request),
             state: State::default(),
             span: self.span.clone(),
+            anchor: self.anchor,
             deadline: None,
             attempt: 1,
             stop: Stop::default(),
@@ -321,8 +323,24 @@ impl Context {
         Self { attempt, ..self.clone() }
     }
 
-    pub(crate) fn with_span(&self, span: SpanContext) -> Self {
-        Self { span, ..self.clone() }
+    /// The time of day by which the spans of this trace are dated.
+    pub(crate) fn anchor(&self) -> Anchor {
+        self.anchor
+    }
+
+    pub(crate) fn with_span(&self, span: SpanContext, anchor: Anchor) -> Self {
+        // Field by field: a clone would copy the span that is replaced.
+        Self {
+            request: Arc::clone(&self.request),
+            state: self.state.clone(),
+            span,
+            anchor,
+            deadline: self.deadline,
+            attempt: self.attempt,
+            stop: self.stop.clone(),
+            journal: self.journal.clone(),
+            expects_stream: self.expects_stream,
+        }
     }
 
     /// Time that calls to other services took, summed over this request.
@@ -478,6 +496,7 @@ impl ContextBuilder {
             request: Arc::new(self.request),
             state: State::default(),
             span: self.span.unwrap_or(SpanContext::NONE),
+            anchor: Anchor::NONE,
             deadline: None,
             attempt: 1,
             stop: Stop::default(),

@@ -474,7 +474,7 @@ impl<In: Send + Sync + 'static, Out: Send + 'static> Stage for Router<In, Out> {
 
     fn ended(&self, end: &End<'_, Self>) {
         if let (Some(route), Some(seen)) = (end.note, &end.seen) {
-            seen.signals.0[*route].execution.observe(seen.elapsed.as_secs_f64(), seen.trace);
+            seen.signals.0[*route].execution.observe_time(seen.elapsed, seen.trace);
         }
     }
 

@@ -322,7 +322,7 @@ impl<P: Primitive> Stage for Timeout<P> {
             TimeoutOutcome::InnerError | TimeoutOutcome::Cancelled => {}
         }
         if end.outcome != TimeoutOutcome::CANCELLED {
-            seen.signals.execution.observe(seen.elapsed.as_secs_f64(), seen.trace);
+            seen.signals.execution.observe_time(seen.elapsed, seen.trace);
         }
     }
 

@@ -155,7 +155,7 @@ async fn a_store_that_hangs_costs_its_deadline_five_times_and_then_nothing() {
     store.turn(HANGS);
     for n in 0..5 {
         let took = took(&flow, &recorder).await;
-        assert!((20..=21).contains(&took.as_millis()), "call {n} took {took:?}");
+        assert!((17..=20).contains(&took.as_millis()), "call {n} took {took:?}");
     }
     for _ in 0..5 {
         assert_eq!(took(&flow, &recorder).await, Duration::ZERO);
@@ -178,7 +178,7 @@ async fn a_hundred_calls_at_once_into_a_hanging_store_all_return_within_its_dead
     let calls = (0..100).map(|n| flow.run(format!("{n}"), &cx));
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(Result::is_ok));
-    assert!(start.elapsed() <= Duration::from_millis(21), "{:?}", start.elapsed());
+    assert!(start.elapsed() <= Duration::from_millis(20), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn the_deadline_of_the_store_can_be_set() {
     let flow = echo().cache(config, by_text(), Arc::clone(&store));
     store.turn(HANGS);
     let took = took(&flow, &recorder).await;
-    assert!((5..=6).contains(&took.as_millis()), "{took:?}");
+    assert!((2..=5).contains(&took.as_millis()), "{took:?}");
 }
 
 #[tokio::test]
@@ -326,31 +326,54 @@ async fn without_jitter_the_store_is_told_the_exact_time() {
     }
 }
 
+/// A store that takes its time.
+struct Slow(Memory);
+
+impl Store for Slow {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        self.0.get(key, now).await
+    }
+
+    async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
+        tokio::time::sleep(Duration::from_millis(6)).await;
+        self.0.put(key, value, lifetime, now).await
+    }
+
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+        self.0.delete(key, now).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_stores_time_is_in_the_latency_and_the_works_is_not() {
-    struct Slow(Memory);
-    impl Store for Slow {
-        async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
-            tokio::time::sleep(Duration::from_millis(4)).await;
-            self.0.get(key, now).await
-        }
-        async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
-            tokio::time::sleep(Duration::from_millis(6)).await;
-            self.0.put(key, value, lifetime, now).await
-        }
-        async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
-            self.0.delete(key, now).await
-        }
-    }
     let recorder = Recorder::new();
     let slow = workflow("slow", |input: String| async move {
         tokio::time::sleep(Duration::from_secs(3)).await;
         Ok(input)
     });
     let flow = slow.cache(config(), by_text(), Slow(Memory::new(1 << 20).unwrap()));
-    flow.run("hi".into(), &recorder.context()).await.unwrap();
-    flow.run("hi".into(), &recorder.context()).await.unwrap();
+    for _ in 0..2 {
+        flow.run("hi".into(), &recorder.context()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let sum = |hit| recorder.metric("cache_latency_seconds_sum", &[("hit", hit)]).unwrap();
-    assert!((sum("false") - 0.010).abs() < 1e-9, "get and put: {}", sum("false"));
-    assert!((sum("true") - 0.004).abs() < 1e-9, "get alone: {}", sum("true"));
+    for hit in ["false", "true"] {
+        assert!((sum(hit) - 0.004).abs() < 1e-9, "the look, and no write: {}", sum(hit));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_value_to_be_stored_and_who_comes_meanwhile_has_it_all_the_same() {
+    let recorder = Recorder::new();
+    let flow = echo().cache(config(), by_text(), Slow(Memory::new(1 << 20).unwrap()));
+    assert_eq!(took(&flow, &recorder).await, Duration::from_millis(4));
+    assert_eq!(events(&recorder, "stored"), Some(0.0));
+    assert_eq!(took(&flow, &recorder).await, Duration::from_millis(4));
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("coalesced", 1.0)]));
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    assert_eq!(events(&recorder, "stored"), Some(1.0));
+    took(&flow, &recorder).await;
+    assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("coalesced", 1.0), ("hit", 1.0)]));
+    assert_eq!(flow.stage().stats().computing, 0, "the flight is over with the write");
 }

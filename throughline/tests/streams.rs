@@ -269,7 +269,7 @@ impl Caching<u64, ItemStream<u64>> for Uncached {
         None
     }
 
-    fn decode(&self, _: Bytes) -> Result<ItemStream<u64>> {
+    fn decode(&self, _: Bytes, _: &u64, _: &Context) -> Result<Option<ItemStream<u64>>> {
         Err(Error::new(Kind::Store, "nothing was stored"))
     }
 }

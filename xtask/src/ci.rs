@@ -28,6 +28,7 @@ Steps, in this order; the first that fails ends the run:
   demo         cargo run -- demo, as the README has it but shorter
   gen          cargo xtask gen --check
   docs-check   cargo xtask docs-check
+  ops          cargo xtask e2e --only ops, with the two faults that are over soonest
   maturity     throughline maturity check, over the reports that the steps above left in target/evidence")]
 pub(crate) struct Ci {
     /// Install no system package: say what is missing and stop
@@ -66,6 +67,7 @@ impl Ci {
         report.step("demo", || run(&mut workspace.cargo(DEMO)))?;
         report.step("gen", || Gen { check: true }.run(workspace))?;
         report.step("docs-check", || docs_check::run(workspace))?;
+        report.step("ops", || run(&mut workspace.cargo(OPS)))?;
         report.leave(workspace)?;
         report.step("maturity", || run(&mut workspace.cargo(MATURITY)))
     }
@@ -74,6 +76,10 @@ impl Ci {
 /// The README's first command, in the profile that is built already.
 const DEMO: [&str; 8] =
     ["run", "--", "demo", "--duration=3s", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+
+/// Alerts that a real Prometheus and a real Alertmanager send, and what panels show meanwhile.
+const OPS: [&str; 8] =
+    ["xtask", "e2e", "--only", "ops", "--fault", "slow provider", "--fault", "Redis stopped"];
 
 /// Whether the project's own components hold what they claim.
 const MATURITY: [&str; 4] = ["run", "--", "maturity", "check"];

@@ -6,42 +6,11 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// A tick of the kernel's account of a process, the same on every Linux.
-const TICKS_A_SECOND: f64 = 100.0;
-
 /// A gateway that runs. Dropping it kills it.
 pub(super) struct Gateway {
     address: SocketAddr,
     process: Child,
     _folder: tempfile::TempDir,
-}
-
-/// What the README shows, with `provider` in the place of OpenAI.
-fn config(provider: SocketAddr) -> String {
-    format!(
-        r#"
-[providers.upstream.openai]
-base_url = "http://{provider}/v1"
-
-[models.auto]
-default_route = "cheap"
-baseline = "premium"
-rules = [{{ route = "premium", when = {{ prompt_chars_at_least = 2000 }} }}]
-cache = {{ ttl = "10m" }}
-timeout = {{ limit = "60s" }}
-fallback = ["premium"]
-
-[models.auto.routes.cheap]
-provider = "upstream"
-model = "gpt-4o-mini"
-timeout = {{ limit = "20s", grace = "2s" }}
-retry = {{ attempts = 3 }}
-
-[models.auto.routes.premium]
-provider = "upstream"
-model = "gpt-4o"
-"#
-    )
 }
 
 // === impl Gateway ===
@@ -53,14 +22,14 @@ impl Gateway {
     /// When it does not start.
     pub(super) async fn start(
         name: &str,
-        provider: SocketAddr,
+        config: &str,
         environment: &[(&str, String)],
     ) -> Result<Self, String> {
         let said = |error: std::io::Error| format!("the gateway `{name}` does not start: {error}");
         let program = std::env::current_exe().map_err(said)?.with_file_name("throughline");
         let folder = tempfile::tempdir().map_err(said)?;
         let file = folder.path().join("throughline.toml");
-        std::fs::write(&file, config(provider)).map_err(said)?;
+        std::fs::write(&file, config).map_err(said)?;
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--config"]);
         command.arg(&file).env_clear().env("THROUGHLINE_LOG", "warn").envs(environment.iter().cloned());
@@ -86,12 +55,16 @@ impl Gateway {
     /// When it has ended, or this is no Linux.
     pub(super) fn processor_seconds(&self) -> Result<f64, String> {
         let pid = self.process.id().ok_or("the gateway has ended")?;
-        let file = format!("/proc/{pid}/stat");
-        let stat = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-        // The name in brackets may hold anything; what follows are numbers, of which 12 and 13 count ticks.
-        let numbers = stat.rsplit_once(") ").map(|(_, numbers)| numbers).unwrap_or_default();
-        let ticks = numbers.split(' ').skip(11).take(2).map(|number| number.parse::<f64>().ok());
-        let ticks: Option<f64> = ticks.sum();
-        ticks.map(|ticks| ticks / TICKS_A_SECOND).ok_or_else(|| format!("{file} is not understood"))
+        let folder = format!("/proc/{pid}/task");
+        let failed = |error: std::io::Error| format!("{folder}: {error}");
+        let mut nanoseconds = 0;
+        for thread in std::fs::read_dir(&folder).map_err(failed)? {
+            let file = thread.map_err(failed)?.path().join("schedstat");
+            // A thread may have ended meanwhile.
+            let Ok(line) = std::fs::read_to_string(&file) else { continue };
+            let first = line.split(' ').next().and_then(|number| number.parse::<u64>().ok());
+            nanoseconds += first.ok_or_else(|| format!("{} is not understood", file.display()))?;
+        }
+        Ok(nanoseconds as f64 / 1e9)
     }
 }

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A chat answer with usage.
-pub(super) const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"Bees make honey to live on in winter."},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21}}"#;
+use super::talk::Answers;
 
 /// What every request is answered with.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Says {
-    /// 200, and this body.
-    Ok(&'static str),
+    /// 200, and nothing.
+    Ok,
+    /// As a provider does.
+    Chat(Arc<Answers>),
     /// 500.
     Failed,
     /// Nothing, ever.
@@ -51,7 +52,7 @@ pub(super) async fn start(says: Says) -> Result<Peer, String> {
     let count = Arc::clone(&served);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, says, Arc::clone(&count)));
+            tokio::spawn(answer(stream, says.clone(), Arc::clone(&count)));
         }
     });
     Ok(Peer { address, served })
@@ -60,19 +61,16 @@ pub(super) async fn start(says: Says) -> Result<Peer, String> {
 async fn answer(mut stream: TcpStream, says: Says, served: Arc<AtomicUsize>) {
     // A connection without this only answers later.
     let _ = stream.set_nodelay(true);
-    let (status, body) = match says {
-        Says::Ok(body) => ("200 OK", body),
-        Says::Failed => ("500 Internal Server Error", ""),
-        Says::Nothing => return std::future::pending().await,
-    };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
     let mut message = Message::default();
-    while message.receive(&mut stream).await.is_ok() {
+    while let Ok(head) = message.receive(&mut stream).await {
         served.fetch_add(1, Ordering::Relaxed);
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        let answer = match &says {
+            Says::Ok => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            Says::Failed => &b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"[..],
+            Says::Chat(answers) => answers.to(&head),
+            Says::Nothing => return std::future::pending().await,
+        };
+        if stream.write_all(answer).await.is_err() {
             return;
         }
     }
@@ -94,18 +92,17 @@ impl Peer {
 // === impl Message ===
 
 impl Message {
-    /// Receives one message with a length and takes it off, and says how it began.
+    /// Receives one message and takes it off, and gives its beginning: all of its head, and some of its body.
     ///
     /// # Errors
     /// When the connection ends.
-    pub(super) async fn receive(&mut self, stream: &mut TcpStream) -> Result<String, String> {
+    pub(super) async fn receive(&mut self, stream: &mut TcpStream) -> Result<Vec<u8>, String> {
         let mut chunk = [0; 8192];
         loop {
-            if let Some(end) = self.end() {
-                let line = self.0.iter().position(|byte| *byte == b'\r').unwrap_or(0);
-                let first = String::from_utf8_lossy(&self.0[..line]).into_owned();
+            if let Some((head, end)) = self.ends() {
+                let beginning = self.0[..end.min(head + 100)].to_vec();
                 self.0.drain(..end);
-                return Ok(first);
+                return Ok(beginning);
             }
             match stream.read(&mut chunk).await {
                 Ok(0) => return Err("the connection was closed".to_owned()),
@@ -115,13 +112,21 @@ impl Message {
         }
     }
 
-    /// Where the first message ends, if all of it is there.
-    fn end(&self) -> Option<usize> {
+    /// Where head and body of the first message end, if all of it is there. Of a message in chunks, which end with an
+    /// empty one, it must be the only message.
+    fn ends(&self) -> Option<(usize, usize)> {
         let head = self.0.windows(4).position(|bytes| bytes == b"\r\n\r\n")? + 4;
         let lines = self.0[..head].split(|byte| *byte == b'\n');
-        let length = lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'));
-        let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let end = head + length.next().map_or(Some(0), |(_, length)| length.trim().parse().ok())?;
-        (self.0.len() >= end).then_some(end)
+        let fields = lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'));
+        let mut length = 0;
+        for (name, value) in fields {
+            if name.eq_ignore_ascii_case("transfer-encoding") {
+                return self.0.ends_with(b"\r\n0\r\n\r\n").then_some((head, self.0.len()));
+            }
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        (self.0.len() >= head + length).then_some((head, head + length))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use throughline::cache::CachePolicy;
 use throughline::{
     AdaptiveTimeoutConfig, Allowance, Backoff, Budget, BudgetConfig, BulkheadConfig, CacheConfig, Caching,
     Circuit, CircuitBreakerConfig, ConditionalConfig, ConfigError, Context, Error, FallbackConfig,
@@ -141,6 +142,7 @@ fn delays() -> Vec<Named> {
             case(hedged(HedgeDelay::percentile(0.95, MINUTE, HOUR))),
         ),
         ("cache(step), hit", case(cached(step()))),
+        ("cache(step), hit, with a policy of the caller's", asked_with_a_policy(case(cached(step())))),
         ("cache(step), miss", always_new(cached(step()))),
     ]
 }
@@ -303,6 +305,14 @@ where
     measured(1, async move |_, cx| {
         let input = inputs.fetch_add(1, Ordering::Relaxed);
         flow.run(input, cx).await.expect("it cannot fail")
+    })
+}
+
+/// As a gateway has it of a request with `Cache-Control`.
+fn asked_with_a_policy(measure: Measure) -> Measure {
+    Box::new(move |runtime, cx, calls| {
+        cx.state().insert(CachePolicy::new().max_age(HOUR));
+        measure(runtime, cx, calls)
     })
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct CacheLimits {
     pub(crate) max_temperature: f64,
     /// Whether a request's `Cache-Control` is followed. Default: true.
     pub(crate) cache_control: bool,
+    /// How many chunks a second a kept answer is given at as a stream, 1 to 10,000. Default: all at once.
+    pub(crate) chunks_per_second: Option<f64>,
     /// How similar questions are answered. Default: they are not.
     pub(crate) semantic: Option<Semantic>,
 }
@@ -90,6 +92,7 @@ pub(super) struct CacheFile {
     scope: Option<Spanned<String>>,
     max_temperature: Option<Spanned<f64>>,
     cache_control: Option<bool>,
+    replay: Option<Spanned<Value>>,
     semantic: Option<SemanticFile>,
 }
 
@@ -134,6 +137,7 @@ impl CacheFile {
                 1.0,
             ),
             cache_control: self.cache_control.unwrap_or(true),
+            chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, check)),
             semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders)),
         }
     }
@@ -181,6 +185,26 @@ impl NegativeFile {
         let errors = errors.collect();
         Negative { errors, ttl: check.timeout("ttl", Some(&self.ttl), Duration::ZERO) }
     }
+}
+
+fn pace(replay: &Spanned<Value>, check: &mut Check<'_>) -> Option<f64> {
+    let table = replay.get_ref().as_table().filter(|table| table.len() == 1);
+    let rate = table.and_then(|table| table.get("chunks_per_second"));
+    #[expect(clippy::cast_precision_loss, reason = "a number within the bounds is small")]
+    let rate = rate.and_then(|rate| rate.as_float().or_else(|| rate.as_integer().map(|rate| rate as f64)));
+    match (replay.get_ref().as_str(), rate) {
+        (Some("at_once"), _) => return None,
+        (_, Some(rate)) if (1.0..=10_000.0).contains(&rate) => return Some(rate),
+        (_, Some(rate)) => {
+            check.refuse(replay.span(), format!("`chunks_per_second` is {rate}: write 1 to 10000"));
+        }
+        (_, None) => {
+            let problem =
+                "`replay` is not known in this form: write \"at_once\" or { chunks_per_second = 50 }";
+            check.refuse(replay.span(), problem);
+        }
+    }
+    None
 }
 
 fn is_shared(scope: &Spanned<String>, check: &mut Check<'_>) -> bool {
@@ -237,6 +261,7 @@ mod tests {
             shared: false,
             max_temperature: 1.0,
             cache_control: true,
+            chunks_per_second: None,
             semantic: None,
         };
         assert_eq!(cache("cache = { ttl = \"5m\" }"), Some(expected));
@@ -260,11 +285,12 @@ mod tests {
             shared: true,
             max_temperature: 0.0,
             cache_control: false,
+            chunks_per_second: Some(80.0),
             semantic: None,
         };
         let text = "cache = { ttl = \"1ms\", max_bytes = 65536, jitter = 0.5, stale_while_revalidate = \"30s\", \
                     stale_if_error = \"1m\", cache_control = false, scope = \"all\", max_temperature = 0, early_refresh = 1, \
-                    max_answer = \"2KiB\", negative = { errors = [\"invalid_input\"], ttl = \"5s\" } }";
+                    replay = { chunks_per_second = 80 }, max_answer = \"2KiB\", negative = { errors = [\"invalid_input\"], ttl = \"5s\" } }";
         assert_eq!(cache(text), Some(expected));
     }
 
@@ -324,6 +350,27 @@ mod tests {
             ),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_replay_is_at_once_or_has_a_pace() {
+        let pace = |replay: &str| cache(&format!("cache = {{ ttl = \"5m\", replay = {replay} }}")).unwrap();
+        assert_eq!(pace("\"at_once\"").chunks_per_second, None);
+        assert_eq!(pace("{ chunks_per_second = 12.5 }").chunks_per_second, Some(12.5));
+        let refused = |replay: &str| refusal(&format!("cache = {{ ttl = \"1s\", replay = {replay} }}"));
+        let form = "`replay` is not known in this form: write \"at_once\" or { chunks_per_second = 50 }";
+        for (replay, problem) in [
+            ("\"paced\"", form),
+            ("50", form),
+            ("{ tokens_per_second = 5 }", form),
+            ("{ chunks_per_second = \"5\" }", form),
+            ("{ chunks_per_second = 5, burst = 1 }", form),
+            ("{ chunks_per_second = 0 }", "`chunks_per_second` is 0: write 1 to 10000"),
+            ("{ chunks_per_second = nan }", "`chunks_per_second` is NaN: write 1 to 10000"),
+        ] {
+            let said = refused(replay);
+            assert!(said.starts_with(&format!("t.toml:2:32: {problem}\n")), "{said}");
+        }
     }
 
     #[test]

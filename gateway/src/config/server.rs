@@ -124,7 +124,7 @@ impl Telemetry {
             return Ok(());
         }
         Err(format!(
-            "`metrics_listen` is {address}, where other machines can read the metrics without a key: use a \
+            "metrics would be served on {address}, where other machines can read them without a key: use a \
              loopback address such as 127.0.0.1, or ask for one with web_config_file or bearer_tokens"
         ))
     }
@@ -292,7 +292,7 @@ mod tests {
     fn public_metrics_are_refused_even_when_the_api_may_be_public() {
         assert_eq!(
             refused("server.allow_public_without_auth = true\ntelemetry.metrics_listen = \"0.0.0.0:9\"\n"),
-            "t.toml:2:28: `metrics_listen` is 0.0.0.0:9, where other machines can read the metrics without a key: \
+            "t.toml:2:28: metrics would be served on 0.0.0.0:9, where other machines can read them without a key: \
              use a loopback address such as 127.0.0.1, or ask for one with web_config_file or bearer_tokens\n    \
              2 | telemetry.metrics_listen = \"0.0.0.0:9\"\n      |                            ^^^^^^^^^^^"
         );

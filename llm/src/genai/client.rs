@@ -88,18 +88,16 @@ impl Client {
     pub(crate) fn ended(&self, call: &Call, registry: Option<&Registry>) {
         for times in self.times().into_iter().flatten() {
             match (call.error, registry) {
-                (None, _) => times.succeeded.observe(call.elapsed.as_secs_f64(), call.trace),
+                (None, _) => times.succeeded.observe_time(call.elapsed, call.trace),
                 (Some(kind), Some(registry)) => {
                     let [provider, model] = &self.labels;
                     let labels = [CHAT, provider, model, kind.as_str()];
-                    registry
-                        .histogram(times.duration, &labels)
-                        .observe(call.elapsed.as_secs_f64(), call.trace);
+                    registry.histogram(times.duration, &labels).observe_time(call.elapsed, call.trace);
                 }
                 (Some(_), None) => {}
             }
             if let Some(first) = call.first_chunk {
-                times.first_chunk.observe(first.as_secs_f64(), call.trace);
+                times.first_chunk.observe_time(first, call.trace);
             }
         }
         let Some(usage) = &call.usage else { return };
@@ -185,8 +183,8 @@ impl Pace {
         match self.last.replace(now) {
             None => Some(now.since(self.started)),
             Some(last) => {
-                let gap = now.since(last).as_secs_f64();
-                self.per_chunk.iter().flatten().for_each(|histogram| histogram.observe(gap, None));
+                let gap = now.since(last);
+                self.per_chunk.iter().flatten().for_each(|histogram| histogram.observe_time(gap, None));
                 None
             }
         }

@@ -177,8 +177,8 @@ impl Streamed {
         match &end.how {
             StreamEnding::Complete => {
                 if let Some(first) = first {
-                    let waited = first.since(self.started).as_secs_f64();
-                    self.series.first_token.observe(waited, about.trace());
+                    let waited = first.since(self.started);
+                    self.series.first_token.observe_time(waited, about.trace());
                     let rest = self.cx.clock().now().since(first);
                     if let Some(each) = end.usage.and_then(|usage| per_token(rest, &usage)) {
                         self.series.per_token.observe(each, about.trace());
@@ -204,13 +204,13 @@ impl Drop for Streamed {
 
 impl About<'_> {
     fn end(self, error: Option<Kind>) {
-        let seconds = self.cx.clock().now().since(self.started).as_secs_f64();
+        let took = self.cx.clock().now().since(self.started);
         match (error, self.cx.sink().registry()) {
             (Some(kind), Some(registry)) => {
                 let labels = [CHAT, PROVIDER, self.model, kind.as_str()];
-                registry.histogram(&SERVER_DURATION, &labels).observe(seconds, self.trace());
+                registry.histogram(&SERVER_DURATION, &labels).observe_time(took, self.trace());
             }
-            _ => self.series.succeeded.observe(seconds, self.trace()),
+            _ => self.series.succeeded.observe_time(took, self.trace()),
         }
     }
 

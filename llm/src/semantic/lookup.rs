@@ -55,6 +55,7 @@ pub(super) struct Shared {
 
 /// A request as a question to look for.
 pub(super) struct Question {
+    request: ChatRequest,
     pub(super) text: String,
     /// Everything else that the answer depends on.
     scope: Key,
@@ -93,7 +94,7 @@ impl Shared {
         }
         let key = self.caching.key(request, cx, self.cache.keys())?;
         let looks = !policy.is_no_cache() && cx.state().get::<Refreshing>().is_none();
-        Some(Question { marks: Marks::of(&text), text, scope, key, policy, looks })
+        Some(Question { request: request.clone(), marks: Marks::of(&text), text, scope, key, policy, looks })
     }
 
     /// The direction of a question, and what that has cost, which is counted.
@@ -129,7 +130,7 @@ impl Shared {
             Nearest::Guarded(similarity) => (SemanticOutcome::Guarded, Some(similarity)),
             Nearest::Match(key, similarity) => {
                 return match self.fetch(&key, now).await {
-                    Ok(Some(found)) => self.usable(found, question, similarity),
+                    Ok(Some(found)) => self.usable(found, question, similarity, cx),
                     Ok(None) => {
                         if !self.index.is_younger(scope, &key, ON_ITS_WAY, now) {
                             self.index.remove(scope, &key);
@@ -153,10 +154,10 @@ impl Shared {
         }
     }
 
-    fn usable(&self, found: Found, question: &Question, similarity: f32) -> Looked {
+    fn usable(&self, found: Found, question: &Question, similarity: f32, cx: &Context) -> Looked {
         let (age, fresh) = (found.age, found.lifetime.fresh);
-        let answer = match self.caching.decode(found.value) {
-            Ok(answer) if age < fresh && question.policy.takes(age) => answer,
+        let answer = match self.caching.decode(found.value, &question.request, cx) {
+            Ok(Some(answer)) if age < fresh && question.policy.takes(age) => answer,
             _ => return Looked::without(SemanticOutcome::Gone, Some(similarity)),
         };
         let answer = Some((answer.borrowed(), age));

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::key::Key;
 use super::store::{Found, Lookup, Store};
 use super::work::Work;
@@ -33,7 +35,7 @@ pub(super) enum Turn<P, C, S: Store> {
     /// Run, and drop the claim, if there is one, when the value is stored or will not be.
     Run(Option<Held<P, C, S>>),
     /// Another replica has made the value meanwhile.
-    Made(Found),
+    Made(Bytes),
 }
 
 /// A claim, or the attempt to get one: released when it is dropped.
@@ -62,7 +64,7 @@ impl<P, C, S: Store> Work<P, C, S> {
             }
             // Also when it is ours: another may have stored it since it was looked for.
             match self.store.get(&key, cx.clock().now()).await {
-                Ok(Lookup::Found(found)) if is_usable(&found) => return Turn::Made(found),
+                Ok(Lookup::Found(found)) if is_usable(&found) => return Turn::Made(found.value),
                 Err(_) => return Turn::Run(held),
                 Ok(_) if claim == Claim::Ours => return Turn::Run(held),
                 Ok(_) => {}

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::claim::Claim;
 use super::health::{Call, StoreHealth};
 use super::key::Key;
+use super::patience::Patience;
 use super::store::{Lifetime, Lookup, Store};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Registry, Tick};
@@ -19,6 +20,7 @@ use crate::telemetry::{Registry, Tick};
 pub(super) struct Guarded<S> {
     store: S,
     deadline: Duration,
+    patience: Patience,
     health: Arc<StoreHealth>,
 }
 
@@ -27,7 +29,7 @@ pub(super) struct Guarded<S> {
 impl<S: Store> Guarded<S> {
     pub(super) fn new(store: S, deadline: Duration) -> Self {
         let health = store.health().unwrap_or_else(|| Arc::new(StoreHealth::new("")));
-        Self { store, deadline, health }
+        Self { store, deadline, patience: Patience::new(deadline), health }
     }
 
     /// Shows in `registry` how the store is.
@@ -61,14 +63,9 @@ impl<S: Store> Guarded<S> {
 
     async fn call<T>(&self, kind: Call, now: Tick, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.health.admit(kind, now)?;
-        let result = tokio::select! {
-            biased;
-            result = call => result,
-            // No timer is made for a store that does not wait.
-            () = async { tokio::time::sleep(self.deadline).await } => {
-                Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)))
-            }
-        };
+        let late =
+            || Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)));
+        let result = self.patience.wait_for(call).await.unwrap_or_else(late);
         self.health.learn(kind, now, result.as_ref().err());
         result
     }

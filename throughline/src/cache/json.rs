@@ -55,9 +55,9 @@ impl<In, Out: Serialize + DeserializeOwned> Caching<In, Out> for JsonCaching<In,
         keep.then(|| serde_json::to_vec(output).ok().map(exact)).flatten()
     }
 
-    fn decode(&self, value: Bytes) -> Result<Out> {
-        serde_json::from_slice(&value)
-            .map_err(|error| Error::new(Kind::Store, "the stored value does not fit its type").because(error))
+    fn decode(&self, value: Bytes, _: &In, _: &Context) -> Result<Option<Out>> {
+        let unfit = |error| Error::new(Kind::Store, "the stored value does not fit its type").because(error);
+        serde_json::from_slice(&value).map(Some).map_err(unfit)
     }
 
     fn saved_usd(&self, output: &Out) -> Option<f64> {

@@ -4,16 +4,18 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::CacheEvent;
+
 /// Takes the bytes of a stream that is complete. Dropped without, nothing is stored.
 pub struct Keep {
     most: usize,
-    keep: Box<dyn FnOnce(Option<Bytes>) + Send>,
+    keep: Box<dyn FnOnce(Result<Bytes, CacheEvent>) + Send>,
 }
 
 // === impl Keep ===
 
 impl Keep {
-    pub(super) fn new(most: usize, keep: impl FnOnce(Option<Bytes>) + Send + 'static) -> Self {
+    pub(super) fn new(most: usize, keep: impl FnOnce(Result<Bytes, CacheEvent>) + Send + 'static) -> Self {
         Self { most, keep: Box::new(keep) }
     }
 
@@ -25,12 +27,17 @@ impl Keep {
 
     /// Stores `value`.
     pub fn value(self, value: Bytes) {
-        (self.keep)(Some(value));
+        (self.keep)(Ok(value));
     }
 
     /// Counts that there was more than could be stored.
     pub fn too_large(self) {
-        (self.keep)(None);
+        (self.keep)(Err(CacheEvent::TooLarge));
+    }
+
+    /// Counts that the stream was not one to be stored.
+    pub fn refuse(self) {
+        (self.keep)(Err(CacheEvent::NotCacheable));
     }
 }
 

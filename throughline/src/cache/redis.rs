@@ -36,10 +36,12 @@ mod commands;
 mod config;
 mod entries;
 mod failure;
+mod gather;
 mod link;
 mod node;
 mod slots;
 mod way;
+mod writes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub use config::RedisConfig;
 pub use entries::RedisEntries;
 use node::{Keeper, Node, Settings, Tries};
 use way::{Sentinels, Way};
+use writes::Writes;
 
 /// A store on a Redis or Valkey server, or several. It connects when it is first used, by a task of the runtime
 /// that it is used on; where that has ended, by one of the next.
@@ -80,6 +83,7 @@ struct Shared {
     servers: Servers,
     changes: Arc<Changes>,
     claims: Option<Claims>,
+    writes: Writes,
     health: Arc<StoreHealth>,
     deadline: Duration,
     largest: usize,
@@ -119,9 +123,26 @@ impl Redis {
         let RedisConfig { deadline, largest, compress_from, .. } = config;
         let servers = Servers::new(config, &prefix, &changes)?;
         let health = servers.health();
-        let shared =
-            Shared { shown, prefix, servers, changes, claims, health, deadline, largest, compress_from };
+        let writes = Writes::default();
+        let shared = Shared {
+            shown,
+            prefix,
+            servers,
+            changes,
+            claims,
+            writes,
+            health,
+            deadline,
+            largest,
+            compress_from,
+        };
         Ok(Self { shared: Arc::new(shared), keeper: Keeper::default() })
+    }
+
+    /// Completes once all values that caches have begun to store are on the server, or have failed to be: they are
+    /// stored behind the runs that made them. It takes no longer than the deadline of the caches.
+    pub async fn flush(&self) {
+        self.shared.writes.ended().await;
     }
 
     /// Has the connections kept by a task of the runtime that this is called on, unless one does so already.
@@ -168,7 +189,7 @@ impl Store for Redis {
         // Without a runtime the lease ends it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let key = *key;
-            runtime.spawn(async move { shared.mind(&key, &command).await });
+            runtime.spawn(async move { shared.mind(&key, command).await });
         }
     }
 
@@ -193,7 +214,7 @@ impl Shared {
     async fn get(&self, key: &Key) -> Result<Lookup> {
         let name = self.name(key);
         let judge = |answer| commands::got(key, answer);
-        self.servers.ask(Call::Read, key, &name, &commands::get(&name), judge).await
+        self.servers.ask(Call::Read, key, &name, commands::get(&name), judge).await
     }
 
     async fn put(&self, key: &Key, value: &Bytes, lifetime: Lifetime) -> Result<bool> {
@@ -201,25 +222,22 @@ impl Shared {
             return Ok(false);
         }
         let name = self.name(key);
+        let _write = self.writes.begin(value.len())?;
         let sealed = envelope::seal(key, value, lifetime, commands::wall_clock(), self.compress_from);
         if let Some(command) =
             self.claims.as_ref().and_then(|claims| claims.put(key, &name, &sealed, lifetime.kept))
         {
             // Whose claim has ended stores nothing: what has been made since stands.
-            return self
-                .servers
-                .ask(Call::Write, key, &name, &command, commands::counted)
-                .await
-                .map(|_| true);
+            return self.servers.ask(Call::Write, key, &name, command, commands::counted).await.map(|_| true);
         }
         let command = commands::set(&name, &sealed, lifetime.kept);
-        self.servers.ask(Call::Write, key, &name, &command, commands::was_set).await.map(|()| true)
+        self.servers.ask(Call::Write, key, &name, command, commands::was_set).await.map(|()| true)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let name = self.name(key);
         let command = commands::delete(&name);
-        self.servers.ask(Call::Write, key, &name, &command, commands::counted).await.map(drop)
+        self.servers.ask(Call::Write, key, &name, command, commands::counted).await.map(drop)
     }
 }
 
@@ -232,7 +250,7 @@ impl Shared {
         let Some(claims) = &self.claims else { return Ok(Claim::Nobodys) };
         let name = self.name(key);
         let Some(command) = claims.claim(key, &name) else { return Ok(Claim::Theirs) };
-        let granted = self.servers.ask(Call::Write, key, &name, &command, claims::granted).await?;
+        let granted = self.servers.ask(Call::Write, key, &name, command, claims::granted).await?;
         if granted {
             return Ok(Claim::Ours);
         }
@@ -241,7 +259,7 @@ impl Shared {
     }
 
     /// Asks for what changes a claim. That it fails is seen when the lease ends.
-    async fn mind(&self, key: &Key, command: &Cmd) {
+    async fn mind(&self, key: &Key, command: Cmd) {
         let name = self.name(key);
         let asked = self.servers.ask(Call::Write, key, &name, command, commands::counted);
         let _ = tokio::time::timeout(self.deadline, asked).await;
@@ -257,7 +275,8 @@ impl Shared {
         loop {
             tokio::time::sleep(claims.pause()).await;
             let renewals = claims.renewals(|key| self.name(key));
-            join_all(renewals.iter().map(|(key, command)| self.mind(key, command))).await;
+            let renewed = renewals.into_iter().map(async |(key, command)| self.mind(&key, command).await);
+            join_all(renewed).await;
         }
     }
 }
@@ -313,7 +332,7 @@ impl Servers {
         call: Call,
         key: &Key,
         name: &str,
-        command: &Cmd,
+        command: Cmd,
         judge: impl FnOnce(Answer) -> Result<T, Useless>,
     ) -> Result<T> {
         let node = match self {
@@ -324,7 +343,11 @@ impl Servers {
             }
         };
         let link = node.link(key);
-        judge(link.ask(command).await?).map_err(|useless| {
+        let answer = match call {
+            Call::Read => link.read(command).await,
+            Call::Write => link.ask(&command).await,
+        };
+        judge(answer?).map_err(|useless| {
             match useless {
                 Useless::Confused => link.distrust(),
                 _ if useless.is_read_only() => link.is_read_only(),
@@ -351,9 +374,9 @@ impl Tries for Trier<'_> {
         match call {
             Call::Read => {
                 let got = |answer| commands::got(key, answer);
-                servers.ask(call, key, name, &commands::get(name), got).await.map(drop)
+                servers.ask(call, key, name, commands::get(name), got).await.map(drop)
             }
-            Call::Write => servers.ask(call, key, name, &commands::probe(key, name), commands::was_set).await,
+            Call::Write => servers.ask(call, key, name, commands::probe(key, name), commands::was_set).await,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::behind::count;
 use super::flight;
 use super::guard::Guarded;
 use super::key::Key;
@@ -56,8 +57,8 @@ where
     C: Caching<P::In, P::Out> + 'static,
     S: Store + 'static,
 {
-    /// Tells those who wait what the leader has computed, and stores it. Until it is stored, newcomers
-    /// get it from the leader. Without a lead nobody is told. The work began at `since`.
+    /// Tells those who wait what the leader has computed, and stores it, behind the run where the store has to be waited
+    /// for. Until it is stored, newcomers get it from the leader. Without a lead nobody is told. The work began at `since`.
     pub(super) async fn settle(
         self: &Arc<Self>,
         lead: Option<Lead>,
@@ -97,8 +98,8 @@ where
             return (Ok(output), Some(CacheEvent::NotCacheable));
         };
         land(Landing::Value(value.clone()));
-        let event = self.put(key, value, since, cx.clock().now()).await;
-        (Ok(output), Some(event))
+        let event = self.put_behind(lead, (key, value), since, counts, cx).await;
+        (Ok(output), event)
     }
 
     /// Remembers an error that is to be given again.
@@ -108,7 +109,7 @@ where
         }
     }
 
-    async fn put(&self, key: Key, value: Bytes, since: Tick, now: Tick) -> CacheEvent {
+    pub(super) async fn put(&self, key: Key, value: Bytes, since: Tick, now: Tick) -> CacheEvent {
         if value.len() > self.largest {
             return CacheEvent::TooLarge;
         }
@@ -125,12 +126,10 @@ where
         Keep::new(self.largest, move |value| {
             let put = async move {
                 let event = match value {
-                    Some(value) => work.put(key, value, since, clock.now()).await,
-                    None => CacheEvent::TooLarge,
+                    Ok(value) => work.put(key, value, since, clock.now()).await,
+                    Err(why) => why,
                 };
-                if let Some((_, count)) = counts.iter().find(|(counted, _)| *counted == event) {
-                    count.inc();
-                }
+                count(&counts, event);
             };
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(put);

@@ -25,6 +25,15 @@ pub enum Clock {
 #[derive(Clone, Copy, Debug)]
 pub struct Tick(At);
 
+/// What time of day it was at one point of the counter: read once for a trace, so that none of its spans seems to begin
+/// before the one around it, and so that a span need not ask the operating system twice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Anchor {
+    counter: u64,
+    /// Nanoseconds since 1970; 0 where nothing was read.
+    time: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum At {
     /// A reading of [`COUNTER`].
@@ -46,6 +55,35 @@ impl Clock {
     }
 }
 
+// === impl Anchor ===
+
+impl Anchor {
+    pub(crate) const NONE: Self = Self { counter: 0, time: 0 };
+
+    /// This one, or one that is read now, at `tick`.
+    pub(super) fn or_at(self, tick: Tick) -> Self {
+        match tick.0 {
+            At::Monotonic(counter) if self.time == 0 => Self { counter, time: time_of_day() },
+            _ => self,
+        }
+    }
+
+    /// Nanoseconds since 1970 at `tick`. A paused clock says nothing of the day: for it, it is now.
+    pub(super) fn time_of(self, tick: Tick) -> u64 {
+        match tick.0 {
+            At::Monotonic(counter) if self.time != 0 => {
+                self.time.saturating_add(COUNTER.delta_as_nanos(self.counter, counter))
+            }
+            _ => time_of_day(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a date is meant: spans say when they were")]
+fn time_of_day() -> u64 {
+    super::span::nanoseconds(std::time::SystemTime::now())
+}
+
 // === impl Tick ===
 
 impl Tick {
@@ -57,6 +95,15 @@ impl Tick {
             (At::Monotonic(now), At::Monotonic(then)) => COUNTER.delta(then, now),
             (At::Tokio(now), At::Tokio(then)) => now.saturating_duration_since(then),
             _ => Duration::ZERO,
+        }
+    }
+
+    /// As [`Tick::since`], in nanoseconds.
+    #[inline]
+    pub(super) fn nanos_since(self, earlier: Tick) -> u64 {
+        match (self.0, earlier.0) {
+            (At::Monotonic(now), At::Monotonic(then)) => COUNTER.delta_as_nanos(then, now),
+            _ => u64::try_from(self.since(earlier).as_nanos()).unwrap_or(u64::MAX),
         }
     }
 
@@ -111,6 +158,18 @@ mod tests {
         }
         let (counted, passed) = (Clock::Monotonic.now().since(start), begun.elapsed());
         assert!(counted.abs_diff(passed) < passed / 2, "{counted:?} counted in {passed:?}");
+    }
+
+    #[test]
+    fn the_time_of_day_follows_the_counter_from_where_it_was_read() {
+        let first = Clock::Monotonic.now();
+        let anchor = Anchor::NONE.or_at(first);
+        let later = first.after(Duration::from_secs(2));
+        let passed = anchor.time_of(later) - anchor.time_of(first);
+        assert!(passed.abs_diff(2_000_000_000) < 10_000, "{passed}");
+        assert_eq!(anchor.or_at(later).time_of(first), anchor.time_of(first), "read once");
+        let minute = Duration::from_secs(60).as_nanos();
+        assert!(u128::from(anchor.time_of(first).abs_diff(time_of_day())) < minute);
     }
 
     #[test]

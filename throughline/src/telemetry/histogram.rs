@@ -1,12 +1,12 @@
 //! A distribution that many threads record at once, without a lock.
 //!
-//! An observation is two atomic additions in the thread's own stripe: to the count of its bucket, and to the sum. The
+//! An observation is two additions in the thread's own stripe: to the count of its bucket, and to the sum. The
 //! number of all observations is not kept; a page adds up the buckets, so that the two agree in every scrape.
 //!
 //! By hand, because the histograms with exemplars that are to be had take a lock per observation.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use opentelemetry::TraceId;
 
@@ -19,7 +19,9 @@ pub struct Histogram(Arc<Cells>);
 #[derive(Debug)]
 struct Cells {
     bounds: &'static [f64],
-    /// The sum, then the counts: one per bound, and one for what is beyond the last.
+    /// The same, if they are seconds, in nanoseconds.
+    nanos: Box<[u64]>,
+    /// The sums, then the counts: one per bound, and one for what is beyond the last.
     figures: Stripes,
     /// One per count. Only runs that are sampled take these locks.
     exemplars: Box<[Mutex<Option<Exemplar>>]>,
@@ -27,8 +29,10 @@ struct Cells {
 
 /// Where the sum stands among the figures.
 const SUM: usize = 0;
+/// Where the sum of whole nanoseconds stands.
+const NANOS: usize = 1;
 /// Where the first count stands.
-const FIRST: usize = 1;
+const FIRST: usize = 2;
 
 /// The trace of an observation, and its value.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +40,6 @@ pub(super) struct Exemplar {
     pub(super) trace: TraceId,
     pub(super) value: f64,
 }
-
-/// A sum of fractions that only grows.
-#[derive(Debug, Default)]
-pub(super) struct Sum(AtomicU64);
 
 /// What a page shows of one bucket.
 pub(super) struct Count {
@@ -56,30 +56,51 @@ impl Histogram {
     pub(super) fn new(bounds: &'static [f64]) -> Self {
         debug_assert!(bounds.is_sorted(), "the bounds of a histogram ascend");
         let exemplars: Box<[_]> = (0..=bounds.len()).map(|_| Mutex::default()).collect();
-        Self(Arc::new(Cells { bounds, figures: Stripes::new(FIRST + exemplars.len()), exemplars }))
+        let nanos = bounds.iter().map(|bound| nanoseconds(*bound)).collect();
+        Self(Arc::new(Cells { bounds, nanos, figures: Stripes::new(FIRST + exemplars.len()), exemplars }))
     }
 
     /// Records `value`, with the trace it belongs to when that trace is sampled. A negative or non-finite
     /// one is ignored: the sum could not take it back.
     #[inline]
     pub fn observe(&self, value: f64, trace: Option<TraceId>) {
-        if !countable(value) {
-            return;
+        if countable(value) {
+            self.put(value, trace);
         }
+    }
+
+    #[inline]
+    fn put(&self, value: f64, trace: Option<TraceId>) {
         let cells = &*self.0;
-        // A walk and no bisection: what is so fast that the search matters lands in the first buckets, and the
-        // processor foresees the end of a walk but must wait for every step of a bisection.
-        let at = cells.bounds.iter().position(|bound| value <= *bound).unwrap_or(cells.bounds.len());
-        // Relaxed: a scrape between the two additions sees the one without the other, as any two metrics.
-        cells.figures.own(FIRST + at).fetch_add(1, Ordering::Relaxed);
-        add(cells.figures.own(SUM), value);
-        if let Some(trace) = trace {
-            *lock(&cells.exemplars[at]) = Some(Exemplar { trace, value });
+        let at = first(cells.bounds, |bound| value <= *bound);
+        // A scrape between the two additions sees the one without the other, as any two metrics.
+        let own = cells.figures.own();
+        own.add(FIRST + at, 1);
+        own.add_fraction(SUM, value);
+        cells.show(at, value, trace);
+    }
+
+    /// Records how long something took, in seconds.
+    #[inline]
+    pub fn observe_time(&self, time: Duration, trace: Option<TraceId>) {
+        self.observe_nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), trace);
+    }
+
+    /// Records so many nanoseconds, in seconds: whole numbers are added up faster, and without rounding.
+    #[inline]
+    pub(super) fn observe_nanos(&self, nanos: u64, trace: Option<TraceId>) {
+        let cells = &*self.0;
+        let at = first(&cells.nanos, |bound| nanos <= *bound);
+        let own = cells.figures.own();
+        own.add(FIRST + at, 1);
+        own.add(NANOS, nanos);
+        if trace.is_some() {
+            cells.show(at, seconds(nanos), trace);
         }
     }
 
     pub(super) fn sum(&self) -> f64 {
-        self.0.figures.all(SUM).map(fraction).sum()
+        self.0.figures.sum_of_fractions(SUM) + seconds(self.0.figures.sum(NANOS))
     }
 
     /// The buckets in ascending order.
@@ -88,11 +109,39 @@ impl Histogram {
         let counts = self.0.exemplars.iter().zip(bounds).enumerate();
         let count = |(at, (exemplar, bound)): (usize, (&Mutex<_>, f64))| Count {
             bound,
-            count: self.0.figures.all(FIRST + at).map(|count| count.load(Ordering::Relaxed)).sum(),
+            count: self.0.figures.sum(FIRST + at),
             exemplar: *lock(exemplar),
         };
         counts.map(count).collect()
     }
+}
+
+// === impl Cells ===
+
+impl Cells {
+    /// Keeps `trace` as the exemplar of a bucket.
+    fn show(&self, at: usize, value: f64, trace: Option<TraceId>) {
+        if let Some(trace) = trace {
+            *lock(&self.exemplars[at]) = Some(Exemplar { trace, value });
+        }
+    }
+}
+
+/// The bucket whose bound is the first that `fits`. A walk and no bisection: what is so fast that the search matters lands
+/// in the first buckets, and the processor foresees the end of a walk but must wait for every step of a bisection.
+#[inline]
+fn first<B>(bounds: &[B], fits: impl FnMut(&B) -> bool) -> usize {
+    bounds.iter().position(fits).unwrap_or(bounds.len())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "what is beyond is rounded to the end of the numbers")]
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
+}
+
+fn seconds(nanos: u64) -> f64 {
+    // Exact up to a hundred days, and the nearest fraction from there.
+    nanos as f64 / 1e9
 }
 
 /// Whether a metric that only grows can take `value`.
@@ -103,36 +152,6 @@ pub(super) fn countable(value: f64) -> bool {
 
 fn lock(exemplar: &Mutex<Option<Exemplar>>) -> MutexGuard<'_, Option<Exemplar>> {
     exemplar.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[inline]
-fn add(sum: &AtomicU64, value: f64) {
-    // There is no atomic addition of fractions: who was overtaken between reading and writing, tries again.
-    let mut old = sum.load(Ordering::Relaxed);
-    loop {
-        let new = (f64::from_bits(old) + value).to_bits();
-        match sum.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(overtaken) => old = overtaken,
-        }
-    }
-}
-
-fn fraction(sum: &AtomicU64) -> f64 {
-    f64::from_bits(sum.load(Ordering::Relaxed))
-}
-
-// === impl Sum ===
-
-impl Sum {
-    #[inline]
-    pub(super) fn add(&self, value: f64) {
-        add(&self.0, value);
-    }
-
-    pub(super) fn get(&self) -> f64 {
-        fraction(&self.0)
-    }
 }
 
 #[cfg(test)]
@@ -152,6 +171,30 @@ mod tests {
         }
         assert_eq!(counts(&histogram), [2, 2, 1, 2]);
         assert_eq!(histogram.counts()[3].bound, f64::INFINITY);
+    }
+
+    #[test]
+    fn a_time_lands_where_its_seconds_do_and_adds_up_exactly() {
+        for bounds in [super::super::family::WORK_SECONDS, super::super::family::OWN_SECONDS] {
+            let (times, values) = (Histogram::new(bounds), Histogram::new(bounds));
+            let edges = bounds.iter().map(|bound| Duration::from_secs_f64(*bound));
+            let around = edges.flat_map(|edge| [-1, 0, 1].map(|by| (edge, by)));
+            let near = around.map(|(edge, by)| match by {
+                -1 => edge - Duration::from_nanos(1),
+                0 => edge,
+                _ => edge + Duration::from_nanos(1),
+            });
+            for time in near {
+                times.observe_time(time, None);
+                values.observe(time.as_secs_f64(), None);
+            }
+            assert_eq!(counts(&times), counts(&values));
+            assert!((times.sum() - values.sum()).abs() < 1e-9);
+        }
+        let tenths = Histogram::new(&[1.0]);
+        (0..10).for_each(|_| tenths.observe_time(Duration::from_millis(100), Some(TraceId::from(1))));
+        assert_eq!(tenths.sum(), 1.0);
+        assert_eq!(tenths.counts()[0].exemplar.map(|exemplar| exemplar.value), Some(0.1));
     }
 
     #[test]

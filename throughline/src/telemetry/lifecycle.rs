@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor};
+use opentelemetry_sdk::trace::{SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
-use super::delivery::{Foreign, Metrics, Pipeline, Pushing, Traces, Undecided};
+use super::delivery::{Attached, Foreign, Metrics, Pipeline, Provider, Pushing, Traces};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
@@ -47,7 +46,7 @@ pub struct Telemetry {
 /// What has to be stopped.
 #[derive(Default)]
 struct Running {
-    provider: Option<SdkTracerProvider>,
+    provider: Option<Provider>,
     pushing: Option<Pushing>,
     worker: Option<Worker>,
 }
@@ -178,7 +177,7 @@ impl Telemetry {
         self.health.metrics_down();
         Some(move || {
             let pushed = pushing.map(|pushing| pushing.finish(deadline));
-            if let Some(Err(error)) = provider.map(|provider| provider.shutdown_with_timeout(deadline)) {
+            if let Some(Err(error)) = provider.map(|provider| provider.stop(deadline)) {
                 tracing::warn!(error = %error, "not every span was delivered before the end");
             }
             // The last push has its own end, which comes no later.
@@ -222,6 +221,12 @@ impl TelemetryBuilder {
     pub fn metrics_listen(mut self, address: SocketAddr) -> Self {
         self.settings.metrics = Some(address);
         self
+    }
+
+    /// Where metrics are to be served; `None` if nowhere.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.settings.metrics.filter(|_| self.settings.enabled)
     }
 
     /// Serves metrics nowhere; [`Sink::render`] still gives them.
@@ -367,12 +372,15 @@ impl TelemetryBuilder {
         collect(&registry, runtime);
         let exports = settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
         let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
-        let (provider, undecided) =
-            provider(&settings, foreign, &registry, clock, worker.as_ref(), &health).unzip();
-        let tracer = provider.as_ref().map(|provider| provider.tracer("throughline"));
+        let traces = traces(&settings, foreign, &registry, clock, worker.as_ref(), &health);
+        let (mut tracer, mut provider, mut undecided) = (None, None, None);
+        if let Some(attached) = traces {
+            (tracer, provider) = (Some(attached.tracer), Some(attached.provider));
+            undecided = attached.undecided;
+        }
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
-        let sink = Sink::new(&settings, clock, registry, tracer, undecided.flatten());
+        let sink = Sink::new(&settings, clock, registry, tracer, undecided);
         if current {
             sink.make_current();
         }
@@ -424,24 +432,22 @@ fn serve_metrics(_: Option<&mut Worker>, settings: &Settings, _: &Sink, health: 
     );
 }
 
-/// The SDK's tracer provider, if spans are to go anywhere.
-fn provider(
+/// Where spans come from and go to, if they are to go anywhere.
+fn traces(
     settings: &Settings,
     foreign: Vec<Foreign>,
     registry: &Registry,
     clock: Clock,
     worker: Option<&Worker>,
     health: &Arc<Health>,
-) -> Option<(SdkTracerProvider, Option<Arc<Undecided>>)> {
+) -> Option<Attached> {
     let delivery = &settings.delivery;
     if delivery.traces.is_empty() && foreign.is_empty() {
         return None;
     }
     let resource = settings.resource();
-    let builder = delivery.tracing(SdkTracerProvider::builder().with_resource(resource.clone()));
     let init = registry.gauge(&INIT_SUCCESS, &["traces"]);
     init.set(1);
     let pipeline = Pipeline { delivery, registry, health, init: &init, clock, worker, resource: &resource };
-    let (builder, undecided) = pipeline.attach(builder, foreign);
-    Some((builder.build(), undecided))
+    Some(pipeline.start(foreign))
 }

@@ -54,13 +54,17 @@ mod scrape;
 mod semconv;
 mod settings;
 mod sink;
+mod span;
+mod spare;
 mod stage;
 mod stripes;
 mod text;
+mod tracer;
 mod window;
 mod worker;
 
 pub use catalogue::{Attribute, COMMON_ATTRIBUTES, LABELS, LabelSource, Reported};
+pub(crate) use clock::Anchor;
 pub use clock::{Clock, Tick};
 pub use delivery::{Metrics, Traces};
 #[cfg(feature = "endpoint")]

@@ -9,14 +9,14 @@
 //! # Cancellation
 //! A run that is dropped before it returns ends with the outcome `cancelled`.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use opentelemetry::trace::{Span, SpanContext, Status};
-use opentelemetry::{KeyValue, TraceId};
+use opentelemetry::TraceId;
+use opentelemetry::trace::SpanContext;
 
+use super::clock::Tick;
 use super::family::{Family, WORK_SECONDS};
 use super::histogram::Histogram;
 use super::label::Label;
@@ -24,6 +24,7 @@ use super::per_sink::PerSink;
 use super::registry::{Counter, Gauge, Registry};
 use super::run::{Open, Run};
 use super::sink::Sink;
+use super::span::{Outline, Span};
 use super::stage::{End, Seen, Stage};
 use crate::context::Context;
 use crate::error::Result;
@@ -61,8 +62,8 @@ pub(super) struct Core<S: Stage> {
 /// The handles of one stage in one telemetry instance. What follows is generic over as little as it needs: a long
 /// chain has a type of stage for every step, and each would be compiled by itself.
 pub(super) struct Binding<Signals> {
-    pub(super) span_name: Cow<'static, str>,
-    pub(super) span_attributes: Vec<KeyValue>,
+    /// Of its spans, if there are to be any.
+    pub(super) outline: Option<Arc<Outline>>,
     pub(super) handles: Handles,
     pub(super) signals: Signals,
 }
@@ -137,8 +138,9 @@ impl<S: Stage> Core<S> {
     pub(super) fn binding(&self, sink: &Sink) -> Option<&Binding<S::Signals>> {
         let registry = sink.registry()?;
         let resolve = || Binding {
-            span_name: self.stage.span_name(),
-            span_attributes: self.stage.span_attributes(),
+            outline: sink.tracer().map(|tracer| {
+                tracer.outline(self.stage.span_name(), S::SPAN_KIND, self.stage.span_attributes())
+            }),
             handles: Handles::resolve::<S::Outcome, S::Event>(registry, S::PRIMITIVE, self.stage.operation()),
             signals: self.stage.declare(registry),
         };
@@ -163,22 +165,34 @@ impl<S: Stage> Core<S> {
             return;
         };
         let at = cx.clock().now();
-        let elapsed = at.since(live.started);
-        let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(|span| span.span_context());
+        let nanos = at.nanos_since(live.started);
+        let elapsed = Duration::from_nanos(nanos);
+        let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(Span::context);
         let trace = span.and_then(|span| exemplar(cx, span, elapsed, error_type.is_some()));
-        let labels = [S::PRIMITIVE, self.stage.operation(), outcome.as_str()];
-        binding.handles.ended(cx, labels, outcome.index(), elapsed, trace);
+        binding.handles.in_flight.dec();
+        let durations = &binding.handles.durations[outcome.index()];
+        let duration = durations.get_or_init(|| self.duration(cx, outcome));
+        duration.observe_nanos(nanos, trace);
         if S::UPSTREAM {
             cx.add_upstream_time(elapsed);
         }
-        let outside = live.outside + live.left.map_or(Duration::ZERO, |left| at.since(left));
+        let outside = match live.left {
+            Some(left) => live.outside + at.since(left),
+            None => live.outside,
+        };
         let own = elapsed.saturating_sub(outside);
         let events = &binding.handles.events;
         let seen = Seen { signals: &binding.signals, at, elapsed, own, trace, cx, events };
         self.stage.ended(&End { outcome, note, seen: Some(seen) });
-        if let Some(span) = live.span.as_mut() {
-            close(span, outcome.as_str(), error_type);
+        if let Some(span) = live.span.take() {
+            close(span, cx.sink(), at, outcome.as_str(), error_type);
         }
+    }
+
+    #[cold]
+    fn duration(&self, cx: &Context, outcome: S::Outcome) -> Histogram {
+        let registry = cx.sink().registry().expect("a live run has a registry");
+        registry.histogram(&DURATION, &[S::PRIMITIVE, self.stage.operation(), outcome.as_str()])
     }
 }
 
@@ -192,16 +206,11 @@ fn exemplar(cx: &Context, span: &SpanContext, elapsed: Duration, failed: bool) -
     exported.then_some(id)
 }
 
-fn close(span: &mut opentelemetry_sdk::trace::Span, outcome: &'static str, error_type: Option<&'static str>) {
-    span.set_attribute(KeyValue::new("throughline.outcome", outcome));
-    match error_type {
-        Some(kind) => {
-            span.set_attribute(KeyValue::new("error.type", kind));
-            span.set_status(Status::error(kind));
-        }
-        None => span.set_status(Status::Ok),
+#[inline(never)]
+fn close(span: Span, sink: &Sink, at: Tick, outcome: &'static str, error_type: Option<&'static str>) {
+    if let (Some(record), Some(tracer)) = (span.close(at, outcome, error_type), sink.tracer()) {
+        tracer.ended(record);
     }
-    span.end();
 }
 
 // === impl Handles ===
@@ -214,21 +223,5 @@ impl Handles {
             durations: O::ALL.iter().map(|_| OnceLock::new()).collect(),
             events: E::ALL.iter().map(event).collect(),
         }
-    }
-
-    fn ended(
-        &self,
-        cx: &Context,
-        labels: [&str; 3],
-        outcome: usize,
-        elapsed: Duration,
-        trace: Option<TraceId>,
-    ) {
-        self.in_flight.dec();
-        let histogram = self.durations[outcome].get_or_init(|| {
-            let registry = cx.sink().registry().expect("a live run has a registry");
-            registry.histogram(&DURATION, &labels)
-        });
-        histogram.observe(elapsed.as_secs_f64(), trace);
     }
 }

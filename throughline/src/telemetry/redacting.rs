@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use opentelemetry::trace::{SpanContext, Status, TraceState};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
-use opentelemetry_sdk::trace::SpanData;
 
 use super::registry::Registry;
+use super::span::{Outline, Record};
 use crate::redact::Redactor;
 
 /// So many texts are remembered as harmless.
@@ -44,12 +45,13 @@ impl Redacting {
     }
 
     /// `span` without what is secret in it; `None` when that could not be found out.
-    pub(super) fn span(&mut self, span: SpanData) -> Option<SpanData> {
-        catch_unwind(AssertUnwindSafe(|| self.redact(span))).ok()
+    pub(super) fn span(&mut self, mut span: Box<Record>) -> Option<Box<Record>> {
+        catch_unwind(AssertUnwindSafe(|| self.redact(&mut span))).ok()?;
+        Some(span)
     }
 
-    fn redact(&mut self, mut span: SpanData) -> SpanData {
-        self.words(&mut span.name);
+    fn redact(&mut self, span: &mut Record) {
+        self.outline(&mut span.outline);
         self.attributes(&mut span.attributes);
         for event in &mut span.events.events {
             self.words(&mut event.name);
@@ -59,24 +61,45 @@ impl Redacting {
             self.attributes(&mut link.attributes);
             trace_state(&self.redactor, &mut link.span_context);
         }
-        trace_state(&self.redactor, &mut span.span_context);
+        trace_state(&self.redactor, &mut span.context);
         if let Status::Error { description } = &mut span.status {
             self.words(description);
         }
-        span
     }
 
-    fn words(&mut self, text: &mut Cow<'static, str>) {
-        if let Some(clean) = self.cleaned("", text) {
-            *text = clean.into();
+    /// Looked at once if there is nothing in it, and for every span otherwise: redactions are counted.
+    fn outline(&mut self, outline: &mut Arc<Outline>) {
+        if outline.harmless.get().is_some() {
+            return;
+        }
+        let mut found = false;
+        let clean = outline.changed(|outline| {
+            found |= self.words(&mut outline.name);
+            found |= self.attributes(&mut outline.attributes);
+        });
+        if found {
+            *outline = clean;
+        } else {
+            outline.harmless.get_or_init(|| ());
         }
     }
 
-    fn attributes(&mut self, attributes: &mut [KeyValue]) {
+    /// Whether anything was taken out of `text`.
+    fn words(&mut self, text: &mut Cow<'static, str>) -> bool {
+        let clean = self.cleaned("", text);
+        let found = clean.is_some();
+        clean.into_iter().for_each(|clean| *text = clean.into());
+        found
+    }
+
+    /// Whether anything was taken out of one of `attributes`.
+    fn attributes(&mut self, attributes: &mut [KeyValue]) -> bool {
+        let mut found = false;
         for KeyValue { key, value, .. } in attributes {
             let mut clean = |text: &mut StringValue| {
                 if let Some(clean) = self.cleaned(key.as_str(), text.as_str()) {
                     *text = clean.into();
+                    found = true;
                 }
             };
             match value {
@@ -85,6 +108,7 @@ impl Redacting {
                 _ => {}
             }
         }
+        found
     }
 
     /// What to write under `key` in the place of `text`, if anything has to be.
@@ -152,7 +176,7 @@ fn trace_state(redactor: &Redactor, context: &mut SpanContext) {
 #[cfg(test)]
 mod tests {
     use opentelemetry::trace::{SpanId, SpanKind, TraceFlags, TraceId};
-    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+    use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
     use super::*;
     use crate::telemetry::Telemetry;
@@ -186,6 +210,10 @@ mod tests {
         }
     }
 
+    fn sent(redacting: &mut Redacting, span: SpanData) -> SpanData {
+        redacting.span(Box::new(span.into())).unwrap().into_data()
+    }
+
     fn redacting() -> Redacting {
         Redacting { redactor: Redactor::standard(), harmless: Harmless::new() }
     }
@@ -200,12 +228,12 @@ mod tests {
     fn a_trace_state_that_holds_a_secret_is_left_out_and_the_ids_stay() {
         let mut redacting = redacting();
         for secret in ["vendor=ann@example.com", "fine=1,session-token=abc"] {
-            let sent = redacting.redact(with_state(secret)).span_context;
+            let sent = sent(&mut redacting, with_state(secret)).span_context;
             assert_eq!(sent.trace_state().header(), "", "{secret}");
             assert_eq!((sent.trace_id(), sent.span_id()), (TraceId::from(7), SpanId::from(9)));
             assert!(sent.is_sampled());
         }
-        let kept = redacting.redact(with_state("vendor=opaque,other=2")).span_context;
+        let kept = sent(&mut redacting, with_state("vendor=opaque,other=2")).span_context;
         assert_eq!(kept.trace_state().header(), "vendor=opaque,other=2");
     }
 
@@ -214,13 +242,38 @@ mod tests {
         let telemetry = Telemetry::builder().without_endpoint().local().init();
         let mut redacting = Redacting::new(telemetry.sink().registry().unwrap());
         for time in 1..=3 {
-            let sent = redacting.redact(span());
+            let sent = sent(&mut redacting, span());
             let whole = format!("{sent:?}");
             assert!(!whole.contains("example.com") && !whole.contains("anything"), "{whole}");
             assert_eq!(sent.attributes[1], KeyValue::new("gen_ai.usage.input_tokens", 7));
             let counted = format!("redactions_total{{kind=\"email\"}} {}", 5 * time);
             assert!(telemetry.sink().render().contains(&counted));
         }
+    }
+
+    #[test]
+    fn what_all_spans_of_a_stage_have_is_looked_at_once_if_it_is_harmless_and_counted_otherwise() {
+        let telemetry = Telemetry::builder().without_endpoint().local().init();
+        let mut redacting = Redacting::new(telemetry.sink().registry().unwrap());
+        let said = |model: &'static str| vec![KeyValue::new("gen_ai.request.model", model)];
+        for (model, harmless) in [("tulip-9", true), ("of ann@example.com", false)] {
+            let record = Record::from(span());
+            let outline = record.outline.changed(|outline| {
+                outline.name = "chat".into();
+                outline.attributes = said(model);
+            });
+            for _ in 0..2 {
+                let mut span = Box::new(record.clone());
+                span.outline = Arc::clone(&outline);
+                let sent = redacting.span(span).unwrap();
+                assert_eq!(Arc::ptr_eq(&sent.outline, &outline), harmless);
+                assert_eq!(sent.outline.attributes == said(model), harmless, "{:?}", sent.outline);
+            }
+            assert_eq!(outline.harmless.get().is_some(), harmless);
+        }
+        let others = 4 * 4;
+        let counted = format!("redactions_total{{kind=\"email\"}} {}", others + 2);
+        assert!(telemetry.sink().render().contains(&counted), "{}", telemetry.sink().render());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::clock::{Clock, Tick};
 use super::family::{Family, Shape};
-use super::histogram::{Histogram, Sum, countable};
+use super::histogram::{Histogram, countable};
 use super::page::{self, Page};
 use super::semconv::Semconv;
 use super::stripes::Stripes;
@@ -31,12 +31,12 @@ static OVERFLOW: Family = Family::counter(
 pub(super) static FAMILIES: &[&Family] = &[&OVERFLOW];
 
 /// A counter of whole events.
-#[derive(Clone, Debug, Default)]
-pub struct Counter(Arc<AtomicU64>);
+#[derive(Clone, Debug)]
+pub struct Counter(Arc<Stripes>);
 
 /// A growing amount, such as US dollars.
-#[derive(Clone, Debug, Default)]
-pub struct Amount(Arc<Sum>);
+#[derive(Clone, Debug)]
+pub struct Amount(Arc<Stripes>);
 
 /// A whole value that goes up and down, or is set.
 #[derive(Clone, Debug)]
@@ -356,8 +356,8 @@ impl Cell {
     /// `None` for a rate without events.
     fn read(&self, now: Tick) -> Option<Reading<'_>> {
         Some(match self {
-            Self::Counter(cell) => Reading::Count(cell.0.load(Ordering::Relaxed)),
-            Self::Amount(cell) => Reading::Amount(cell.0.get()),
+            Self::Counter(cell) => Reading::Count(cell.0.sum(0)),
+            Self::Amount(cell) => Reading::Amount(cell.0.sum_of_fractions(0)),
             Self::Gauge(cell) => Reading::Whole(cell.get()),
             Self::Level(cell) => Reading::Fraction(f64::from_bits(cell.0.load(Ordering::Relaxed))),
             Self::Rate(cell) => Reading::Fraction(cell.0.ratio(now)?),
@@ -378,7 +378,13 @@ impl Counter {
     /// Counts several at once.
     #[inline]
     pub fn add(&self, events: u64) {
-        self.0.fetch_add(events, Ordering::Relaxed);
+        self.0.own().add(0, events);
+    }
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Arc::new(Stripes::new(1)))
     }
 }
 
@@ -387,8 +393,14 @@ impl Amount {
     #[inline]
     pub fn add(&self, value: f64) {
         if countable(value) {
-            self.0.add(value);
+            self.0.own().add_fraction(0, value);
         }
+    }
+}
+
+impl Default for Amount {
+    fn default() -> Self {
+        Self(Arc::new(Stripes::new(1)))
     }
 }
 
@@ -396,13 +408,13 @@ impl Gauge {
     /// Adds one.
     #[inline]
     pub fn inc(&self) {
-        self.0.own(0).fetch_add(1, Ordering::Relaxed);
+        self.0.own().add(0, 1);
     }
 
     /// Takes one off. Another thread may have added it.
     #[inline]
     pub fn dec(&self) {
-        self.0.own(0).fetch_sub(1, Ordering::Relaxed);
+        self.0.own().add(0, 1_u64.wrapping_neg());
     }
 
     /// Sets the value. What is added meanwhile may be lost: a gauge is either counted or set.
@@ -415,8 +427,7 @@ impl Gauge {
 
     /// Shares may be below zero, and wrap around; their sum does not.
     fn get(&self) -> i64 {
-        let shares = self.0.all(0).map(|share| share.load(Ordering::Relaxed));
-        shares.fold(0, u64::wrapping_add).cast_signed()
+        self.0.sum(0).cast_signed()
     }
 }
 

@@ -1,19 +1,16 @@
 //! One run of a stage: what it writes down while it is under way, and that it is settled however it ends.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
-use opentelemetry::trace::{Link, Span as _, SpanKind, TraceContextExt as _, Tracer as _};
-use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
-
 use super::clock::Tick;
 use super::label::{Label as _, Outcome as _};
-use super::observed::{Binding, Core, Handles};
+use super::observed::{Binding, Core};
 use super::registry::Counter;
+use super::span::{Outline, Span};
 use super::stage::Stage;
+use super::tracer::{Opened, Tracer};
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::stream::{StreamEnding, Streaming};
@@ -52,19 +49,7 @@ pub(super) struct Live {
     pub(super) outside: Duration,
     /// Since when the run has been outside, while it is.
     pub(super) left: Option<Tick>,
-    pub(super) span: Option<Box<SdkSpan>>,
-}
-
-// === impl Live ===
-
-impl Live {
-    #[inline]
-    fn begin(handles: &Handles, cx: &Context, span: Option<Box<SdkSpan>>) -> Self {
-        // The clock first, here and at the end: right after an atomic addition it would wait for that.
-        let started = cx.clock().now();
-        handles.in_flight.inc();
-        Self { started, outside: Duration::ZERO, left: None, span }
-    }
+    pub(super) span: Option<Span>,
 }
 
 // === impl Run ===
@@ -73,14 +58,21 @@ impl<'a, S: Stage> Run<'a, S> {
     /// Starts a run, and makes the context for what is inside where a span was opened.
     #[inline]
     pub(super) fn start(core: &'a Arc<Core<S>>, cx: &'a Context) -> (Self, Option<Box<Context>>) {
-        let binding = core.binding(cx.sink());
-        let (span, inner) = match (binding, cx.sink().tracer()) {
-            (Some(binding), Some(tracer)) if recordable(cx) => {
-                open_span(tracer, binding.span_name.clone(), S::SPAN_KIND, &binding.span_attributes, cx)
+        let sink = cx.sink();
+        let binding = core.binding(sink);
+        let (mut live, mut inner) = (None, None);
+        if let Some(binding) = binding {
+            // The clock first, here and at the end: right after an atomic addition it would wait for that.
+            let started = cx.clock().now();
+            let mut span = None;
+            if let (Some(tracer), Some(outline)) = (sink.tracer(), &binding.outline)
+                && recordable(cx)
+            {
+                (span, inner) = open_span(tracer, outline, cx, started);
             }
-            _ => (None, None),
-        };
-        let live = binding.map(|binding| Live::begin(&binding.handles, cx, span));
+            binding.handles.in_flight.inc();
+            live = Some(Live { started, outside: Duration::ZERO, left: None, span });
+        }
         let open = Open { settled: false, outcome: None, live };
         (Self { core, cx, binding, open, note: S::Note::default() }, inner)
     }
@@ -100,7 +92,7 @@ impl<'a, S: Stage> Run<'a, S> {
     /// Puts an attribute on the span, if there is one: `throughline.{primitive}.{what}`, unless a convention names it.
     pub fn attribute(&mut self, key: &'static str, value: impl Into<opentelemetry::Value>) {
         if let Some(span) = self.live().and_then(|live| live.span.as_mut()) {
-            span.set_attribute(KeyValue::new(key, value.into()));
+            span.set(key, value.into());
         }
     }
 
@@ -136,8 +128,13 @@ impl<'a, S: Stage> Run<'a, S> {
         self.outside(cx.elsewhere(work)).await
     }
 
-    /// Lets the run end later than the stage returns. The caller must hold on to what it gets.
+    /// Lets the run end later than the stage returns. The caller must hold on to what it gets. What is left is not this stage's
+    /// own work: it counts as [`Run::outside`].
     pub fn defer(&mut self) -> Deferred<S> {
+        let clock = self.cx.clock();
+        if let Some(live) = self.live() {
+            live.left = Some(clock.now());
+        }
         Deferred {
             core: Arc::clone(self.core),
             cx: self.cx.clone(),
@@ -205,31 +202,19 @@ fn recordable(cx: &Context) -> bool {
         }
 }
 
-/// The span, if it is sampled, and the context for what is inside: the stages inside a root that the sampler
-/// declined must learn of it. Boxed, so that a run without a span does not carry their size.
+/// The span, if it is recorded, and the context for what is inside: the stages inside a root that the sampler
+/// declined must learn of it. Boxed, so that a run without a span does not carry its size.
 #[inline(never)]
 fn open_span(
-    tracer: &SdkTracer,
-    name: Cow<'static, str>,
-    kind: SpanKind,
-    attributes: &[KeyValue],
+    tracer: &Tracer,
+    outline: &Arc<Outline>,
     cx: &Context,
-) -> (Option<Box<SdkSpan>>, Option<Box<Context>>) {
-    let parent = cx.span();
-    let mut under = opentelemetry::Context::new();
-    if parent.is_valid() {
-        under = under.with_remote_span_context(parent.clone());
+    started: Tick,
+) -> (Option<Span>, Option<Box<Context>>) {
+    match tracer.open(outline, cx, started) {
+        Some(Opened { span, context, anchor }) => (span, Some(Box::new(cx.with_span(context, anchor)))),
+        None => (None, None),
     }
-    let mut builder = tracer.span_builder(name).with_kind(kind);
-    if let Some(caller) = cx.link() {
-        builder = builder.with_links(vec![Link::with_context(caller.clone())]);
-    }
-    if !attributes.is_empty() {
-        builder = builder.with_attributes(attributes.iter().cloned());
-    }
-    let span = builder.start_with_context(tracer, &under);
-    let context = cx.with_span(span.span_context().clone());
-    (span.is_recording().then(|| Box::new(span)), Some(Box::new(context)))
 }
 
 // === impl Deferred ===
@@ -272,7 +257,7 @@ impl<S: Stage> Deferred<S> {
     pub fn attribute(&mut self, key: &'static str, value: impl Into<opentelemetry::Value>) {
         let span = self.open.live.as_mut().and_then(|live| live.span.as_mut());
         if let Some(span) = span {
-            span.set_attribute(KeyValue::new(key, value.into()));
+            span.set(key, value.into());
         }
     }
 

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwap;
-use opentelemetry_sdk::trace::SdkTracer;
 
 use super::clock::Clock;
 use super::delivery::Undecided;
 use super::registry::Registry;
 use super::semconv::Semconv;
 use super::settings::Settings;
+use super::tracer::Tracer;
 use crate::propagation::Propagators;
 use crate::redact::Redactor;
 
@@ -32,7 +32,7 @@ struct Inner {
 
 struct On {
     registry: Registry,
-    tracer: Option<SdkTracer>,
+    tracer: Option<Tracer>,
     undecided: Option<Arc<Undecided>>,
     /// Whether the sampler does as a remote parent says.
     follows_parent: bool,
@@ -50,7 +50,7 @@ impl Sink {
         settings: &Settings,
         clock: Clock,
         registry: Registry,
-        tracer: Option<SdkTracer>,
+        tracer: Option<Tracer>,
         undecided: Option<Arc<Undecided>>,
     ) -> Self {
         let exemplars = settings.exemplars;
@@ -147,7 +147,7 @@ impl Sink {
     }
 
     #[inline]
-    pub(super) fn tracer(&self) -> Option<&SdkTracer> {
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
         self.0.on.as_ref().and_then(|on| on.tracer.as_ref())
     }
 

@@ -3,69 +3,70 @@
 //! A ratio over a process's whole life cannot show change: after a bad hour it never recovers. This
 //! one forgets, in steps of thirty seconds.
 
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::clock::Tick;
+use super::stripes::Stripes;
 
-const SLOT: Duration = Duration::from_secs(30);
+const SLOT_NANOS: u64 = 30_000_000_000;
 const SLOTS: usize = 10;
+
+/// One event of a slot; one that had the property is counted in the upper half as well.
+const EVENT: u64 = 1;
+const HIT: u64 = 1 << 32;
 
 /// Counts events and the share of them that had a property, over a sliding five minutes.
 #[derive(Debug)]
-pub(super) struct Window(Mutex<Option<Slots>>);
-
-#[derive(Debug)]
-struct Slots {
-    start: Tick,
-    slots: [Slot; SLOTS],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    epoch: u64,
-    hits: u64,
-    total: u64,
+pub(super) struct Window {
+    start: OnceLock<Tick>,
+    /// Two numbers a slot: which thirty seconds it is of, and what happened in them.
+    slots: Stripes,
+    /// Held by threads that share their numbers.
+    shared: Mutex<()>,
 }
 
 // === impl Window ===
 
 impl Window {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(None))
+    pub(super) fn new() -> Self {
+        Self { start: OnceLock::new(), slots: Stripes::new(2 * SLOTS), shared: Mutex::new(()) }
     }
 
     /// Counts one event at `now`.
     pub(super) fn record(&self, now: Tick, hit: bool) {
-        let mut guard = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let window = guard.get_or_insert_with(|| Slots { start: now, slots: [Slot::default(); SLOTS] });
-        let epoch = window.epoch(now);
-        let slot = &mut window.slots[index(epoch)];
-        if slot.epoch != epoch {
-            *slot = Slot { epoch, hits: 0, total: 0 };
+        let epoch = epoch(*self.start.get_or_init(|| now), now);
+        let (own, at) = (self.slots.own(), 2 * index(epoch));
+        let ((of, shared), (counts, _)) = (own.number(at), own.number(at + 1));
+        let _alone = shared.then(|| self.shared.lock().unwrap_or_else(PoisonError::into_inner));
+        if of.load(Ordering::Relaxed) != epoch {
+            counts.store(0, Ordering::Relaxed);
+            // Who sees the new thirty seconds sees that nothing of the old ones is counted in them.
+            of.store(epoch, Ordering::Release);
         }
-        slot.total += 1;
-        slot.hits += u64::from(hit);
+        let more = EVENT + if hit { HIT } else { 0 };
+        counts.store(counts.load(Ordering::Relaxed) + more, Ordering::Relaxed);
     }
 
     /// The share of hits, 0 to 1; `None` when nothing happened in the last five minutes.
     pub(super) fn ratio(&self, now: Tick) -> Option<f64> {
-        let guard = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let window = guard.as_ref()?;
-        let newest = window.epoch(now);
-        let live = window.slots.iter().filter(|slot| newest.saturating_sub(slot.epoch) < SLOTS as u64);
-        let (hits, total) = live.fold((0, 0), |(h, t), slot| (h + slot.hits, t + slot.total));
+        let newest = epoch(*self.start.get()?, now);
+        let (mut hits, mut total) = (0, 0);
+        for slot in 0..SLOTS {
+            for (of, counts) in self.slots.all(2 * slot).zip(self.slots.all(2 * slot + 1)) {
+                if newest.saturating_sub(of.load(Ordering::Acquire)) < SLOTS as u64 {
+                    let counts = counts.load(Ordering::Relaxed);
+                    (hits, total) = (hits + counts / HIT, total + counts % HIT);
+                }
+            }
+        }
         (total > 0).then(|| hits as f64 / total as f64)
     }
 }
 
-// === impl Slots ===
-
-impl Slots {
-    /// Starts at `SLOTS`, so that the zeroed slots of a new window are out of date.
-    fn epoch(&self, now: Tick) -> u64 {
-        now.since(self.start).as_secs() / SLOT.as_secs() + SLOTS as u64
-    }
+/// Starts at `SLOTS`, so that slots in which nothing has happened yet are out of date.
+fn epoch(start: Tick, now: Tick) -> u64 {
+    now.nanos_since(start) / SLOT_NANOS + SLOTS as u64
 }
 
 fn index(epoch: u64) -> usize {
@@ -74,6 +75,8 @@ fn index(epoch: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Clock;
 
@@ -100,11 +103,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_many_threads_record_is_counted_once() {
+        const EACH: usize = 5_000;
+        let (window, now) = (Window::new(), Clock::Tokio.now());
+        std::thread::scope(|scope| {
+            for thread in 0..24 {
+                let window = &window;
+                scope.spawn(move || (0..EACH).for_each(|_| window.record(now, thread % 4 == 0)));
+            }
+        });
+        assert_eq!(window.ratio(now), Some(0.25));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_reader_that_read_the_clock_a_moment_earlier_is_no_problem() {
         let window = Window::new();
         window.record(Clock::Tokio.now(), false);
         let earlier = Clock::Tokio.now();
-        tokio::time::advance(SLOT).await;
+        tokio::time::advance(Duration::from_nanos(SLOT_NANOS)).await;
         window.record(Clock::Tokio.now(), true);
         assert_eq!(window.ratio(earlier), Some(0.5));
     }

@@ -6,6 +6,7 @@
 mod claims;
 mod cluster;
 mod entries;
+mod gathered;
 mod near;
 mod outages;
 mod proxy;
@@ -14,4 +15,5 @@ mod runtimes;
 mod sentinel;
 mod server;
 mod sharing;
+mod spoilt;
 mod values;

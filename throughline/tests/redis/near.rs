@@ -14,6 +14,7 @@ use crate::server::Server;
 /// A workflow that says how often it has run, cached in memory and on the server.
 fn counts(config: RedisConfig) -> impl AsyncFn(&str) -> u64 {
     let store = Arc::new(Redis::new(config).unwrap());
+    let far = Arc::clone(&store);
     let store = Tiered::new(Memory::new(1 << 20).unwrap(), store, DEADLINE).unwrap();
     let runs = Arc::new(AtomicU64::new(0));
     let count = move |_: String| std::future::ready(Ok(runs.fetch_add(1, Ordering::SeqCst) + 1));
@@ -23,7 +24,11 @@ fn counts(config: RedisConfig) -> impl AsyncFn(&str) -> u64 {
         JsonCaching::keyed(|input: &String, _, key| Some(key.text(input))),
         store,
     );
-    async move |input: &str| Box::pin(flow.run(input.to_owned(), &Context::new())).await.unwrap()
+    async move |input: &str| {
+        let count = Box::pin(flow.run(input.to_owned(), &Context::new())).await.unwrap();
+        far.flush().await;
+        count
+    }
 }
 
 #[tokio::test]

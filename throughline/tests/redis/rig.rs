@@ -117,7 +117,7 @@ impl Rig {
         Self { recorder: Recorder::new(), store, keeps, flow, runs }
     }
 
-    /// Asks, and sees that the answer is right.
+    /// Asks, sees that the answer is right, and waits until it is stored.
     pub(crate) async fn ask(&self, input: &str) {
         self.ask_as(input, &self.recorder.context()).await;
     }
@@ -125,6 +125,7 @@ impl Rig {
     pub(crate) async fn ask_as(&self, input: &str, cx: &Context) {
         let answer = self.flow.run(input.to_owned(), cx).await;
         assert_eq!(answer.expect("no run fails because of the cache"), input.to_uppercase());
+        self.store.flush().await;
     }
 
     /// How often the workflow itself has run.

@@ -78,6 +78,13 @@ enum Finding {
     Failed(Error),
 }
 
+/// A wait for the servers to be found that has failed when it is dropped before it has ended.
+struct Search<'a> {
+    health: &'a StoreHealth,
+    deadline: Duration,
+    ended: bool,
+}
+
 /// A call that has failed when it is dropped before it is answered.
 struct Trial<'a>(&'a Node, Call, Duration, bool);
 
@@ -111,7 +118,7 @@ impl Cluster {
         call: Call,
         key: &Key,
         name: &str,
-        command: &Cmd,
+        command: Cmd,
         judge: impl FnOnce(Answer) -> Result<T, Useless>,
     ) -> Result<T> {
         self.are_found().await?;
@@ -122,8 +129,11 @@ impl Cluster {
             asked.node.health().admit(call, Clock::Tokio.now())?;
             let trial = Trial::of(&asked.node, call, self.settings.deadline);
             let link = asked.node.link(key);
-            let answer =
-                if in_advance { link.ask_in_advance(command).await } else { link.ask(command).await };
+            let answer = match call {
+                _ if in_advance => link.ask_in_advance(&command).await,
+                Call::Read => link.read(command.clone()).await,
+                Call::Write => link.ask(&command).await,
+            };
             match answer {
                 Ok(Err(error)) if error.redirect_node().is_some() => {
                     trial.ends(None);
@@ -163,18 +173,18 @@ impl Cluster {
         if !self.map.load().members.is_empty() {
             return Ok(());
         }
-        let (health, now) = (&self.health, Clock::Tokio.now());
-        health.admit_itself(Call::Read, now)?;
+        self.health.admit_itself(Call::Read, Clock::Tokio.now())?;
+        let search = Search { health: &self.health, deadline: self.settings.deadline, ended: false };
         let mut finding = self.found.subscribe();
-        let wait = finding.wait_for(|finding| !matches!(finding, Finding::UnderWay));
-        let found = match tokio::time::timeout(self.settings.deadline, wait).await {
-            Ok(Ok(finding)) => match &*finding {
+        // The caller has a deadline.
+        let found = match finding.wait_for(|finding| !matches!(finding, Finding::UnderWay)).await {
+            Ok(finding) => match &*finding {
                 Finding::Failed(error) => Err(error.clone()),
                 _ => Ok(()),
             },
-            _ => Err(late(self.settings.deadline)),
+            Err(_) => Err(Error::new(Kind::Store, "the connection to the store is being closed")),
         };
-        found.inspect_err(|error| health.learn_itself(Call::Read, now, Some(error)))
+        search.ends(found)
     }
 
     /// The server at `host`, connected to if it is new.
@@ -363,6 +373,27 @@ impl Map {
             self.owner(slots::slot(name.as_bytes())).is_some_and(|owner| Arc::ptr_eq(&owner, member))
         };
         (0..usize::from(SLOTS)).map(|n| probe(n, prefix)).find(is_its).unwrap_or_else(|| probe(0, prefix))
+    }
+}
+
+// === impl Search ===
+
+impl Search<'_> {
+    fn ends(mut self, found: Result<()>) -> Result<()> {
+        self.ended = true;
+        found.inspect_err(|error| self.fails(error))
+    }
+
+    fn fails(&self, error: &Error) {
+        self.health.learn_itself(Call::Read, Clock::Tokio.now(), Some(error));
+    }
+}
+
+impl Drop for Search<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fails(&late(self.deadline));
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::error::{Error, Kind};
 /// How long the value lives that is written to see whether writing works.
 const PROBE_KEPT: Duration = Duration::from_secs(1);
 
+const GET: &str = "GET";
+
 /// What a server has answered: an answer that says that something is wrong is an `Err`.
 pub(super) type Answer = Result<Value, RedisError>;
 
@@ -56,8 +58,8 @@ pub(super) fn name(prefix: &str, key: &Key) -> String {
 }
 
 pub(super) fn get(name: &str) -> Cmd {
-    let mut command = cmd("GET");
-    command.arg(name);
+    let mut command = Cmd::with_capacity(2, GET.len() + name.len());
+    command.arg(GET).arg(name);
     command
 }
 

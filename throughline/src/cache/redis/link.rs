@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, Value, cmd};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::changes::Changes;
+use super::commands::Answer;
 use super::failure::failure;
+use super::gather::{Gathering, Group};
 use super::way::Way;
 use crate::cache::key::Key;
 use crate::error::{Error, Kind, Result};
@@ -37,6 +41,7 @@ pub(super) struct Link {
     changes: Arc<Changes>,
     connect_timeout: Duration,
     state: watch::Sender<State>,
+    reads: Gathering,
     begun: Instant,
     /// When the first of the calls since the last answer was given up, in milliseconds since `begun`, and one
     /// more; 0 when the last call was answered.
@@ -62,7 +67,6 @@ enum State {
 /// A call that is given up when it is dropped before it is answered.
 struct Pending<'a> {
     link: &'a Link,
-    lost: &'a Notify,
     answered: bool,
 }
 
@@ -76,6 +80,7 @@ impl Link {
             changes,
             connect_timeout,
             state: watch::Sender::new(State::Connecting),
+            reads: Gathering::default(),
             begun: Instant::now(),
             unanswered_since: AtomicU64::new(0),
         }
@@ -90,15 +95,32 @@ impl Link {
     ///
     /// # Errors
     /// When there is no connection, or it is lost.
-    pub(super) async fn ask(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<Answer> {
         self.send(async |connection| connection.send_packed_command(command).await).await
+    }
+
+    /// As [`Link::ask`], for a command that may travel with others.
+    ///
+    /// # Errors
+    /// When there is no connection, or it is lost.
+    pub(super) async fn read(&self, command: Cmd) -> Result<Answer> {
+        let under_way = self.reads.begin();
+        if under_way.alone {
+            return self.ask(&command).await;
+        }
+        let answer = self.reads.put(command)?;
+        let mut pending = Pending { link: self, answered: false };
+        let answer = answer.await;
+        pending.is_answered();
+        let lost = |_| Error::new(Kind::Store, "the connection to redis was lost");
+        answer.map_err(lost)?
     }
 
     /// As [`Link::ask`], of a node of a cluster that is about to take the key over.
     ///
     /// # Errors
     /// When there is no connection, or it is lost.
-    pub(super) async fn ask_in_advance(&self, command: &Cmd) -> Result<Result<Value, RedisError>> {
+    pub(super) async fn ask_in_advance(&self, command: &Cmd) -> Result<Answer> {
         let mut both = Pipeline::with_capacity(2);
         both.add_command(cmd("ASKING")).add_command(command.clone());
         let answer = self.send(async |connection| {
@@ -113,14 +135,11 @@ impl Link {
     async fn send(
         &self,
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<Value, RedisError>,
-    ) -> Result<Result<Value, RedisError>> {
+    ) -> Result<Answer> {
         let (mut connection, lost) = self.connection().await?;
-        let mut pending = Pending { link: self, lost: &lost, answered: false };
+        let mut pending = Pending { link: self, answered: false };
         let answer = send(&mut connection).await;
-        pending.answered = true;
-        if self.unanswered_since.load(Ordering::Relaxed) != 0 {
-            self.unanswered_since.store(0, Ordering::Relaxed);
-        }
+        pending.is_answered();
         match answer {
             // What has a code was said by the server: the connection is fine.
             Err(error) if error.code().is_none() => {
@@ -164,6 +183,7 @@ impl Link {
 
     /// Calls wait for the next connection, whatever has been.
     pub(super) fn forget(&self) {
+        self.reads.open();
         self.state.send_replace(State::Connecting);
     }
 
@@ -175,8 +195,13 @@ impl Link {
             let down = match self.connect().await {
                 Ok((connection, lost)) => {
                     self.unanswered_since.store(0, Ordering::Relaxed);
-                    self.state.send_replace(State::Up(connection, Arc::clone(&lost)));
-                    lost.notified().await;
+                    self.reads.open();
+                    self.state.send_replace(State::Up(connection.clone(), Arc::clone(&lost)));
+                    tokio::select! {
+                        () = lost.notified() => {}
+                        () = self.carry(&connection, &lost) => {}
+                    }
+                    drop(connection);
                     if begun.elapsed() >= GOOD_LIFE {
                         pause = FIRST_PAUSE;
                         self.state.send_replace(State::Connecting);
@@ -186,9 +211,23 @@ impl Link {
                 }
                 Err(error) => error,
             };
+            self.reads.close(&down);
             self.state.send_replace(State::Down(down));
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends what has been gathered, as long as the connection lives. Ends only by being dropped.
+    async fn carry(&self, connection: &MultiplexedConnection, lost: &Notify) {
+        let mut groups = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                gathered = self.reads.groups() => {
+                    groups.extend(gathered.into_iter().map(|group| carry_group(group, connection.clone(), lost)));
+                }
+                Some(()) = groups.next() => {}
+            }
         }
     }
 
@@ -231,7 +270,25 @@ impl Share {
     }
 }
 
+/// Sends a group and gives everybody in it their answer.
+async fn carry_group(group: Group, mut connection: MultiplexedConnection, lost: &Notify) {
+    let answers = connection.send_packed_commands(&group.commands, 0, group.len()).await;
+    group.give(answers.map_err(|error| {
+        lost.notify_one();
+        failure(&error)
+    }));
+}
+
 // === impl Pending ===
+
+impl Pending<'_> {
+    fn is_answered(&mut self) {
+        self.answered = true;
+        if self.link.unanswered_since.load(Ordering::Relaxed) != 0 {
+            self.link.unanswered_since.store(0, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
@@ -241,7 +298,7 @@ impl Drop for Pending<'_> {
         let now = u64::try_from(self.link.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
         let since = &self.link.unanswered_since;
         match since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
-            Err(first) if u128::from(now - first.min(now)) >= SILENCE.as_millis() => self.lost.notify_one(),
+            Err(first) if u128::from(now - first.min(now)) >= SILENCE.as_millis() => self.link.distrust(),
             _ => {}
         }
     }

@@ -39,7 +39,7 @@ impl Blocking {
     /// Gives spans to an exporter of somebody else's. Its future runs within the telemetry thread's runtime.
     pub(super) fn foreign(exporter: impl SpanExporter + 'static, runtime: Handle) -> Self {
         Self::new(move |batch| {
-            let batch = batch.into_iter().map(Arc::unwrap_or_clone).collect();
+            let batch = batch.into_iter().map(|span| span.into_data()).collect();
             runtime.block_on(exporter.export(batch))
         })
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::redacting::Redacting;
 use super::super::registry::Refresh;
+use super::super::span::Record;
 use super::exporter::Stop;
 use super::intake::{Command, Outlet};
 use super::lane::Lane;
@@ -75,7 +75,7 @@ impl Dispatcher {
                 continue;
             }
             match self.made_fit(span) {
-                Some(span) => spans.push(Arc::new(span)),
+                Some(span) => spans.push(span),
                 None => self.losses.add(Loss::NotRedacted, 1),
             }
             if taken % A_TURN == 0 {
@@ -83,13 +83,15 @@ impl Dispatcher {
             }
         }
         // All at once, so that lanes see whole batches.
-        for lane in &mut self.lanes {
-            spans.iter().for_each(|span| lane.push(Arc::clone(span)));
+        let Some((last, others)) = self.lanes.split_last_mut() else { return };
+        for lane in others {
+            spans.iter().for_each(|span| lane.push(span.clone()));
         }
+        spans.into_iter().for_each(|span| last.push(span));
     }
 
     /// Redacted first: a secret that is cut in half has no shape any more.
-    fn made_fit(&mut self, span: SpanData) -> Option<SpanData> {
+    fn made_fit(&mut self, span: Box<Record>) -> Option<Box<Record>> {
         let mut span = self.redacting.span(span)?;
         shorten(&mut span, self.limits);
         Some(span)

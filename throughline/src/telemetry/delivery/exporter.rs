@@ -1,18 +1,17 @@
 //! What an exporter of spans is, to the task that feeds it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::super::span::Records;
 use super::failure::Failure;
 use super::report::Report;
 
-/// A batch of spans, shared by all exporters.
-pub(super) type Batch = Vec<Arc<SpanData>>;
+/// A batch of spans.
+pub(super) type Batch = Records;
 
 /// Delivers spans somewhere. It is asked to deliver one batch at a time.
 pub(super) trait Exporter: Send + 'static {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::mpsc::WeakSender;
 
 use super::super::family::Family;
 use super::super::registry::{Gauge, Refresh, Registry};
+use super::super::span::Record;
 use super::intake::Waiting;
 use super::settings::Batching;
 
@@ -24,7 +24,7 @@ pub(super) static FAMILIES: &[&Family] = &[&QUEUED, &CAPACITY];
 pub(super) struct Gauges {
     waiting: Arc<Waiting>,
     intake: Gauge,
-    lanes: Vec<(WeakSender<Arc<SpanData>>, Gauge)>,
+    lanes: Vec<(WeakSender<Box<Record>>, Gauge)>,
 }
 
 // === impl Gauges ===
@@ -41,7 +41,7 @@ impl Gauges {
         registry: &Registry,
         batching: Batching,
         exporter: &str,
-        queue: WeakSender<Arc<SpanData>>,
+        queue: WeakSender<Box<Record>>,
     ) {
         self.lanes.push((queue, gauge(registry, batching, exporter)));
     }

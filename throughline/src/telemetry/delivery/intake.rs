@@ -4,7 +4,7 @@
 //! thread. That thread is woken once a batch and not once a span.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -12,25 +12,31 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use tokio::sync::{Notify, mpsc};
 
+use super::super::span::Record;
 use super::report::{Loss, Losses};
 use super::settings::Batching;
 use super::undecided::Undecided;
 
-/// The SDK's end of the queue.
+/// The program's end of the queue.
 #[derive(Debug)]
-pub(super) struct Intake {
-    spans: SyncSender<SpanData>,
+pub(in crate::telemetry) struct Intake {
+    spans: SyncSender<Box<Record>>,
     waiting: Arc<Waiting>,
     commands: mpsc::UnboundedSender<Command>,
     losses: Losses,
     timeout: Duration,
     undecided: Option<Arc<Undecided>>,
+    closed: AtomicBool,
 }
+
+/// For the SDK, whose spans are turned into ours.
+#[derive(Debug)]
+pub(super) struct FromSdk(pub(super) Intake);
 
 /// The telemetry thread's end of the queue.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    spans: Receiver<SpanData>,
+    spans: Receiver<Box<Record>>,
     waiting: Arc<Waiting>,
     capacity: usize,
 }
@@ -69,6 +75,7 @@ pub(super) fn queue(
         losses: losses.clone(),
         timeout: batching.timeout,
         undecided,
+        closed: AtomicBool::new(false),
     };
     (intake, Outlet { spans: receiver, waiting, capacity: batching.queue as usize }, commanded)
 }
@@ -82,9 +89,34 @@ impl Intake {
         wait.recv_timeout(limit).map_err(|_| OTelSdkError::Timeout(limit))
     }
 
+    /// Takes a span that has ended.
+    pub(in crate::telemetry) fn ended(&self, span: Box<Record>) {
+        if span.context.is_sampled() {
+            self.push(span);
+        } else if let Some(undecided) = &self.undecided {
+            undecided.ended(span).into_iter().for_each(|span| self.push(span));
+        }
+    }
+
+    /// Whether it has been stopped: no span need be opened any more.
+    #[inline]
+    pub(in crate::telemetry) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Delivers what there is, within `timeout`, and ends.
+    ///
+    /// # Errors
+    /// When not everything was delivered in time, or it had ended.
+    pub(in crate::telemetry) fn stop(&self, timeout: Duration) -> OTelSdkResult {
+        self.closed.store(true, Ordering::Relaxed);
+        // The telemetry thread gives up in time to say so.
+        self.ask(|done| Command::Stop(timeout, done), timeout + Duration::from_millis(100))
+    }
+
     /// Puts `span` into the queue, or loses it.
     #[inline]
-    fn push(&self, span: SpanData) {
+    fn push(&self, span: Box<Record>) {
         if self.spans.try_send(span).is_err() {
             self.losses.add(Loss::QueueFull, 1);
             self.waiting.enough.notify_one();
@@ -98,24 +130,21 @@ impl Intake {
     }
 }
 
-impl SpanProcessor for Intake {
+// === impl FromSdk ===
+
+impl SpanProcessor for FromSdk {
     fn on_start(&self, _: &mut Span, _: &opentelemetry::Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() {
-            self.push(span);
-        } else if let Some(undecided) = &self.undecided {
-            undecided.ended(span).into_iter().for_each(|span| self.push(span));
-        }
+        self.0.ended(Box::new(Record::from(span)));
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.ask(Command::Flush, self.timeout)
+        self.0.ask(Command::Flush, self.0.timeout)
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        // The telemetry thread gives up in time to say so.
-        self.ask(|done| Command::Stop(timeout, done), timeout + Duration::from_millis(100))
+        self.0.stop(timeout)
     }
 }
 
@@ -138,7 +167,7 @@ impl Outlet {
     }
 
     /// The next span, if one waits.
-    pub(super) fn next(&self) -> Option<SpanData> {
+    pub(super) fn next(&self) -> Option<Box<Record>> {
         let span = self.spans.try_recv().ok()?;
         // Counted by the sender only after it was sent: the count may be behind for a moment, and wrap.
         self.waiting.count.fetch_sub(1, Ordering::Relaxed);

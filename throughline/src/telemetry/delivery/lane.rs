@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::super::span::Record;
 use super::exporter::{Batch, Budget, Delivered, Exporter};
 use super::failure::{ErrorType, Failure};
 use super::report::{Loss, Report};
@@ -17,7 +17,7 @@ use super::settings::Batching;
 
 /// Where spans are put for one exporter.
 pub(super) struct Lane {
-    queue: mpsc::Sender<Arc<SpanData>>,
+    queue: mpsc::Sender<Box<Record>>,
     report: Arc<Report>,
     accepted: u64,
     settled: watch::Receiver<u64>,
@@ -26,7 +26,7 @@ pub(super) struct Lane {
 /// The task that feeds one exporter.
 pub(super) struct Feeder {
     exporter: Box<dyn Exporter>,
-    queue: mpsc::Receiver<Arc<SpanData>>,
+    queue: mpsc::Receiver<Box<Record>>,
     report: Arc<Report>,
     stop: watch::Receiver<Option<Instant>>,
     batch: usize,
@@ -65,7 +65,7 @@ impl Lane {
     }
 
     /// Puts `span` into the queue, or loses it.
-    pub(super) fn push(&mut self, span: Arc<SpanData>) {
+    pub(super) fn push(&mut self, span: Box<Record>) {
         match self.queue.try_send(span) {
             Ok(()) => self.accepted += 1,
             Err(_) => self.report.lost(Loss::QueueFull, 1),
@@ -82,7 +82,7 @@ impl Lane {
     }
 
     /// For the gauge of how many wait. It does not keep the lane open.
-    pub(super) fn queue(&self) -> mpsc::WeakSender<Arc<SpanData>> {
+    pub(super) fn queue(&self) -> mpsc::WeakSender<Box<Record>> {
         self.queue.downgrade()
     }
 }

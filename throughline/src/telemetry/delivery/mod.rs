@@ -1,7 +1,7 @@
 //! How spans leave the process, whatever the receiver does.
 //!
 //! ```text
-//! request      Span::end -> intake.rs      one push into a bounded queue; never waits
+//! request      a span ends -> intake.rs      one push into a bounded queue; never waits
 //! ------------------------------------------------------------------------------------------
 //! telemetry    dispatch.rs                 takes secrets out and cuts long texts, once
 //!  thread        -> lane.rs                a bounded queue and a task per exporter
@@ -44,10 +44,12 @@ mod undecided;
 mod variables;
 
 pub(super) use failure::ErrorType;
-pub(super) use pipeline::{Foreign, Pipeline};
+pub(super) use intake::Intake;
+pub(super) use pipeline::{Attached, Foreign, Pipeline, Provider};
 pub(super) use push::Pushing;
 pub(super) use report::Loss;
-pub(super) use settings::Delivery;
+pub(super) use sampling::Head;
+pub(super) use settings::{Delivery, Limits};
 pub use settings::{Metrics, Traces};
 pub(super) use undecided::{Outcome, Undecided};
 

@@ -1,9 +1,12 @@
 //! Puts the parts together: which exporters there are, and what they are called.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanExporter, SpanProcessor, TracerProviderBuilder};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter, SpanProcessor, TracerProviderBuilder};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -11,13 +14,15 @@ use super::super::clock::Clock;
 use super::super::health::Health;
 use super::super::redacting::Redacting;
 use super::super::registry::{Gauge, Refresh, Registry};
+use super::super::span::SCOPE;
+use super::super::tracer::{Own, Tracer};
 use super::super::worker::Worker;
 use super::blocking::Blocking;
 use super::dispatch::Dispatcher;
 use super::exporter::Exporter;
 use super::fence::Fence;
 use super::gauges::Gauges;
-use super::intake::{self, Intake};
+use super::intake::{self, FromSdk, Intake};
 use super::lane::lane;
 use super::otlp_settings::Signal;
 use super::report::{Losses, Report};
@@ -36,16 +41,30 @@ pub(in crate::telemetry) struct Pipeline<'a> {
     /// For how long traces are held.
     pub(in crate::telemetry) clock: Clock,
     pub(in crate::telemetry) worker: Option<&'a Worker>,
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP sends it"))]
     pub(in crate::telemetry) resource: &'a Resource,
 }
 
 /// A processor or an exporter that the program brought along.
 pub(in crate::telemetry) struct Foreign(Kind);
 
+type AddProcessor = Box<dyn FnOnce(TracerProviderBuilder, Report) -> TracerProviderBuilder + Send>;
+
 enum Kind {
-    Processor(Box<dyn FnOnce(TracerProviderBuilder, Report) -> TracerProviderBuilder + Send>),
+    Processor(AddProcessor),
     Exporter(&'static str, Box<dyn FnOnce(Handle) -> Blocking + Send>),
+}
+
+/// What spans come from, and what has to be stopped.
+pub(in crate::telemetry) struct Attached {
+    pub(in crate::telemetry) tracer: Tracer,
+    pub(in crate::telemetry) provider: Provider,
+    pub(in crate::telemetry) undecided: Option<Arc<Undecided>>,
+}
+
+/// What has to be stopped for spans to be delivered.
+pub(in crate::telemetry) enum Provider {
+    Own(Option<Arc<Intake>>),
+    Sdk(SdkTracerProvider),
 }
 
 /// An exporter, with what is said of it.
@@ -74,24 +93,31 @@ impl Foreign {
     }
 }
 
+// === impl Provider ===
+
+impl Provider {
+    /// Delivers what is left, within `timeout`.
+    ///
+    /// # Errors
+    /// When that was too short.
+    pub(in crate::telemetry) fn stop(&self, timeout: Duration) -> OTelSdkResult {
+        match self {
+            Self::Own(None) => Ok(()),
+            Self::Own(Some(intake)) => intake.stop(timeout),
+            Self::Sdk(provider) => provider.shutdown_with_timeout(timeout),
+        }
+    }
+}
+
 // === impl Pipeline ===
 
 impl Pipeline<'_> {
-    /// Makes everything that is to get spans a part of `builder`, and says where declined traces are held, if they are.
-    /// What cannot work is in health.
-    pub(in crate::telemetry) fn attach(
-        self,
-        mut builder: TracerProviderBuilder,
-        foreign: Vec<Foreign>,
-    ) -> (TracerProviderBuilder, Option<Arc<Undecided>>) {
-        let mut exporters = Vec::new();
+    /// Starts everything that is to get spans. What cannot work is in health.
+    pub(in crate::telemetry) fn start(self, foreign: Vec<Foreign>) -> Attached {
+        let (mut exporters, mut processors) = (Vec::new(), Vec::new());
         for foreign in foreign {
             match foreign.0 {
-                Kind::Processor(add) => {
-                    let (part, target) = ("span_processor", "a span processor");
-                    let report = Report::new(Signal::Traces, part, target, self.registry, self.health);
-                    builder = add(builder, report);
-                }
+                Kind::Processor(add) => processors.push(add),
                 Kind::Exporter(name, make) => exporters.extend(self.worker.map(|worker| {
                     let report = self.report(name, name, "an exporter of the program");
                     Outgoing { name, report, exporter: Box::new(make(worker.runtime().clone())) }
@@ -102,15 +128,42 @@ impl Pipeline<'_> {
         if self.worker.is_none() && !self.delivery.traces.is_empty() {
             self.init.set(0);
         }
-        let Some(worker) = self.worker.filter(|_| !exporters.is_empty()) else { return (builder, None) };
-        let Delivery { head, keep, .. } = *self.delivery;
-        let undecided =
-            (keep.any() && head.declines()).then(|| Undecided::new(keep, self.clock, self.registry));
-        if let Some(undecided) = &undecided {
-            builder = builder.with_sampler(Tail { head: head.sampler(), undecided: Arc::clone(undecided) });
+        let Delivery { head, keep, limits, .. } = *self.delivery;
+        let worker = self.worker.filter(|_| !exporters.is_empty());
+        let undecided = worker.filter(|_| keep.any() && head.declines());
+        let undecided = undecided.map(|_| Undecided::new(keep, self.clock, self.registry));
+        let intake = worker.map(|worker| self.deliver(worker, exporters, undecided.clone()));
+        if !processors.is_empty() {
+            return self.with_processors(processors, intake, undecided);
         }
-        let intake = self.start(worker, exporters, undecided.clone());
-        (builder.with_span_processor(intake), undecided)
+        let intake = intake.map(Arc::new);
+        let tracer = Own { intake: intake.clone(), head, limits, undecided: undecided.clone() };
+        Attached { tracer: Tracer::Own(tracer), provider: Provider::Own(intake), undecided }
+    }
+
+    /// Processors of the program's own are given spans of the SDK, which then has to make them.
+    fn with_processors(
+        self,
+        processors: Vec<AddProcessor>,
+        intake: Option<Intake>,
+        undecided: Option<Arc<Undecided>>,
+    ) -> Attached {
+        let mut builder = SdkTracerProvider::builder().with_resource(self.resource.clone());
+        builder = self.delivery.tracing(builder);
+        for add in processors {
+            let (part, target) = ("span_processor", "a span processor");
+            builder = add(builder, Report::new(Signal::Traces, part, target, self.registry, self.health));
+        }
+        if let Some(undecided) = &undecided {
+            let head = self.delivery.head.sampler();
+            builder = builder.with_sampler(Tail { head, undecided: Arc::clone(undecided) });
+        }
+        if let Some(intake) = intake {
+            builder = builder.with_span_processor(FromSdk(intake));
+        }
+        let provider = builder.build();
+        let tracer = Tracer::Sdk(provider.tracer(SCOPE));
+        Attached { tracer, provider: Provider::Sdk(provider), undecided }
     }
 
     fn report(&self, name: &'static str, part: &'static str, target: impl Into<String>) -> Report {
@@ -153,8 +206,8 @@ impl Pipeline<'_> {
         None
     }
 
-    /// Starts the tasks, and returns the end that the SDK gives spans to.
-    fn start(self, worker: &Worker, exporters: Vec<Outgoing>, undecided: Option<Arc<Undecided>>) -> Intake {
+    /// Starts the tasks, and returns the end that spans are given to.
+    fn deliver(self, worker: &Worker, exporters: Vec<Outgoing>, undecided: Option<Arc<Undecided>>) -> Intake {
         let Delivery { batching, limits, .. } = *self.delivery;
         let losses = Losses::new(self.registry);
         let (intake, outlet, commands) = intake::queue(batching, &losses, undecided.clone());

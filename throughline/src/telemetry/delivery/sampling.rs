@@ -1,5 +1,7 @@
 //! `OTEL_TRACES_SAMPLER`: which traces are recorded, decided where they begin.
 
+use opentelemetry::TraceId;
+use opentelemetry::trace::SpanContext;
 use opentelemetry_sdk::trace::Sampler;
 
 use super::variables::Variables;
@@ -56,6 +58,15 @@ impl Head {
         self.ratio < 1.0
     }
 
+    /// Whether a span of `trace` under `parent`, which is not valid where there is none, is taken: what
+    /// [`Head::sampler`] would say, without what it takes to ask it.
+    pub(in crate::telemetry) fn samples(self, parent: &SpanContext, trace: TraceId) -> bool {
+        if self.by_parent && parent.is_valid() {
+            return parent.is_sampled();
+        }
+        self.ratio >= 1.0 || (self.ratio > 0.0 && share(trace) < bound(self.ratio))
+    }
+
     /// The SDK's sampler.
     pub(in crate::telemetry) fn sampler(self) -> Sampler {
         let rule = if self.ratio >= 1.0 {
@@ -67,6 +78,18 @@ impl Head {
         };
         if self.by_parent { Sampler::ParentBased(Box::new(rule)) } else { rule }
     }
+}
+
+/// Where a trace stands among all of them. As the SDK: half of the id's bits, and of those all but the last.
+fn share(trace: TraceId) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = trace.to_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1
+}
+
+/// Which of them are taken: those below.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a ratio is between 0 and 1")]
+fn bound(ratio: f64) -> u64 {
+    (ratio * (1_u64 << 63) as f64) as u64
 }
 
 fn ratio(variables: &mut Variables<'_>) -> f64 {
@@ -97,19 +120,22 @@ mod tests {
         (head, warnings)
     }
 
-    /// How many of a thousand traces under such a parent are taken.
+    /// How many of a thousand traces under such a parent are taken, by the SDK's sampler as by ours.
     fn taken(head: Head, parent: Option<TraceFlags>) -> usize {
         let sampler = head.sampler();
         let mut ids = fastrand::Rng::with_seed(7);
         let taken = |_: &u32| {
             let trace = TraceId::from(ids.u128(1..));
             let mut cx = opentelemetry::Context::new();
+            let mut under = SpanContext::NONE;
             if let Some(flags) = parent {
-                let parent = SpanContext::new(trace, SpanId::from(1), flags, true, TraceState::NONE);
-                cx = cx.with_remote_span_context(parent);
+                under = SpanContext::new(trace, SpanId::from(1), flags, true, TraceState::NONE);
+                cx = cx.with_remote_span_context(under.clone());
             }
             let result = sampler.should_sample(Some(&cx), trace, "x", &SpanKind::Internal, &[], &[]);
-            result.decision == SamplingDecision::RecordAndSample
+            let taken = result.decision == SamplingDecision::RecordAndSample;
+            assert_eq!(head.samples(&under, trace), taken, "{head:?} of {trace} under {under:?}");
+            taken
         };
         (0..1000).filter(taken).count()
     }

@@ -1,18 +1,32 @@
 //! `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`, which the SDK does not know: the text of an attribute has an end.
 
 use opentelemetry::{Array, KeyValue, StringValue, Value};
-use opentelemetry_sdk::trace::SpanData;
 
+use super::super::span::Record;
 use super::settings::Limits;
 
 /// Cuts the texts in `span` off where `limits` say, counted in characters.
-pub(super) fn shorten(span: &mut SpanData, limits: Limits) {
+pub(super) fn shorten(span: &mut Record, limits: Limits) {
+    if span.outline.attributes.iter().any(|attribute| is_longer(&attribute.value, limits.span_text)) {
+        span.outline = span.outline.changed(|outline| attributes(&mut outline.attributes, limits.span_text));
+    }
     attributes(&mut span.attributes, limits.span_text);
+    span.shorten_closed(|text| shortened(text, limits.span_text).unwrap_or(text));
     for event in &mut span.events.events {
         attributes(&mut event.attributes, limits.text);
     }
     for link in &mut span.links.links {
         attributes(&mut link.attributes, limits.text);
+    }
+}
+
+/// Whether a text in `value` may be longer, counted in bytes, of which a character has at least one.
+fn is_longer(value: &Value, limit: u32) -> bool {
+    let longer = |text: &StringValue| text.as_str().len() > limit as usize;
+    match value {
+        Value::String(text) => longer(text),
+        Value::Array(Array::String(texts)) => texts.iter().any(longer),
+        _ => false,
     }
 }
 
@@ -27,14 +41,19 @@ fn attributes(attributes: &mut [KeyValue], limit: u32) {
 }
 
 fn cut(text: &mut StringValue, limit: u32) {
+    if let Some(short) = shortened(text.as_str(), limit) {
+        *text = short.to_owned().into();
+    }
+}
+
+/// The beginning of `text`, if it is too long.
+fn shortened(text: &str, limit: u32) -> Option<&str> {
     let limit = limit as usize;
     // A character has at least one byte.
-    if text.as_str().len() <= limit {
-        return;
+    if text.len() <= limit {
+        return None;
     }
-    if let Some((end, _)) = text.as_str().char_indices().nth(limit) {
-        *text = text.as_str()[..end].to_owned().into();
-    }
+    text.char_indices().nth(limit).map(|(end, _)| &text[..end])
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId};
+use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt as _, TraceId};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
 use super::undecided::Undecided;
@@ -31,11 +31,8 @@ impl ShouldSample for Tail {
         if head.decision != SamplingDecision::Drop {
             return head;
         }
-        let parent = parent.map(|parent| parent.span().span_context().clone());
-        let held = match parent.filter(|parent| parent.is_valid()) {
-            None => self.undecided.admit(trace),
-            Some(parent) => !parent.is_remote() && self.undecided.holds(trace),
-        };
+        let parent = parent.map_or(SpanContext::NONE, |parent| parent.span().span_context().clone());
+        let held = self.undecided.takes(&parent, trace);
         let decision = if held { SamplingDecision::RecordOnly } else { SamplingDecision::Drop };
         SamplingResult { decision, ..head }
     }

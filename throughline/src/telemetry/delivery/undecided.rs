@@ -14,14 +14,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::trace::{Status, TraceId};
+use opentelemetry::trace::{SpanContext, Status, TraceId};
 use opentelemetry::{KeyValue, SpanId, Value};
-use opentelemetry_sdk::trace::SpanData;
 
 use super::super::clock::{Clock, Tick};
 use super::super::family::Family;
 use super::super::label::Label as _;
 use super::super::registry::{Counter, Registry};
+use super::super::span::Record;
+use super::exporter::Batch;
 use super::keep::Keep;
 use super::report::{Loss, Losses};
 
@@ -83,7 +84,7 @@ struct Shard {
 #[derive(Debug)]
 struct Held {
     since: Tick,
-    spans: Vec<SpanData>,
+    spans: Batch,
     bytes: usize,
     /// Spans that did not fit.
     lost: usize,
@@ -123,8 +124,17 @@ impl Undecided {
         }
     }
 
+    /// Whether a span of the trace `id` under `parent` is held, which the sampler has declined: of a trace that begins
+    /// with it, or that is held already.
+    pub(in crate::telemetry) fn takes(&self, parent: &SpanContext, id: TraceId) -> bool {
+        match parent.is_valid() {
+            false => self.admit(id),
+            true => !parent.is_remote() && self.holds(id),
+        }
+    }
+
     /// Holds the trace `id`, which begins, if there is room.
-    pub(super) fn admit(&self, id: TraceId) -> bool {
+    fn admit(&self, id: TraceId) -> bool {
         if self.traces.fetch_add(1, Ordering::Relaxed) >= self.bounds.traces {
             self.traces.fetch_sub(1, Ordering::Relaxed);
             self.count(Outcome::NotHeld);
@@ -155,20 +165,19 @@ impl Undecided {
     }
 
     /// Takes a span that ended. What comes back is to be exported.
-    pub(super) fn ended(&self, span: SpanData) -> Vec<SpanData> {
-        let id = span.span_context.trace_id();
+    pub(super) fn ended(&self, span: Box<Record>) -> Batch {
+        let id = span.context.trace_id();
         let mut shard = self.shard(id);
         let Some(held) = shard.held.get_mut(&id) else {
             let late = shard.kept.contains(&id);
             return if late { vec![span] } else { Vec::new() };
         };
         held.failed |= matches!(span.status, Status::Error { .. });
-        if span.parent_span_id != SpanId::INVALID {
+        if span.parent != SpanId::INVALID {
             self.hold(held, span);
             return Vec::new();
         }
-        let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
-        let verdict = held.decide(self.keep, took);
+        let verdict = held.decide(self.keep, span.took());
         let Some(held) = shard.held.remove(&id) else { return Vec::new() };
         if verdict.is_kept() {
             shard.remember(id);
@@ -191,7 +200,7 @@ impl Undecided {
         }
     }
 
-    fn hold(&self, held: &mut Held, span: SpanData) {
+    fn hold(&self, held: &mut Held, span: Box<Record>) {
         let size = size(&span);
         let fits = held.spans.len() < self.bounds.spans_of_a_trace
             && self.bytes.load(Ordering::Relaxed) + size <= self.bounds.bytes;
@@ -204,7 +213,7 @@ impl Undecided {
         held.spans.push(span);
     }
 
-    fn settle(&self, held: Held, mut root: SpanData, verdict: Verdict) -> Vec<SpanData> {
+    fn settle(&self, held: Held, mut root: Box<Record>, verdict: Verdict) -> Batch {
         self.release(&held);
         self.count(verdict.0);
         let Some(why) = verdict.why() else { return Vec::new() };
@@ -234,8 +243,8 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// About how many bytes `span` takes.
-fn size(span: &SpanData) -> usize {
+/// About how many bytes `span` takes, without what it shares with others of its stage.
+fn size(span: &Record) -> usize {
     let text = |value: &Value| match value {
         Value::String(text) => text.as_str().len(),
         Value::Array(opentelemetry::Array::String(texts)) => {
@@ -248,7 +257,7 @@ fn size(span: &SpanData) -> usize {
     };
     let events = span.events.iter().map(|event| event.name.len() + pairs(&event.attributes));
     let links = span.links.iter().map(|link| pairs(&link.attributes));
-    size_of::<SpanData>() + span.name.len() + pairs(&span.attributes) + events.chain(links).sum::<usize>()
+    size_of::<Record>() + pairs(&span.attributes) + events.chain(links).sum::<usize>()
 }
 
 // === impl Shard ===
@@ -303,17 +312,17 @@ impl Verdict {
 mod tests {
     use opentelemetry::InstrumentationScope;
     use opentelemetry::trace::{SpanContext, SpanKind, TraceFlags, TraceState};
-    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+    use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
     use super::*;
     use crate::telemetry::Telemetry;
 
     const BOTH: Keep = Keep { errors: true, slower_than: Some(Duration::from_secs(2)) };
 
-    fn span(trace: u128, parent: u64, status: Status, took: Duration) -> SpanData {
+    fn span(trace: u128, parent: u64, status: Status, took: Duration) -> Box<Record> {
         let start = std::time::SystemTime::UNIX_EPOCH;
         let flags = TraceFlags::NOT_SAMPLED;
-        SpanData {
+        let span = SpanData {
             span_context: SpanContext::new(
                 TraceId::from(trace),
                 SpanId::from(9),
@@ -333,14 +342,15 @@ mod tests {
             links: SpanLinks::default(),
             status,
             instrumentation_scope: InstrumentationScope::default(),
-        }
+        };
+        Box::new(Record::from(span))
     }
 
-    fn fine(trace: u128, parent: u64) -> SpanData {
+    fn fine(trace: u128, parent: u64) -> Box<Record> {
         span(trace, parent, Status::Ok, Duration::from_millis(1))
     }
 
-    fn broken(trace: u128, parent: u64) -> SpanData {
+    fn broken(trace: u128, parent: u64) -> Box<Record> {
         span(trace, parent, Status::error("timeout"), Duration::from_millis(1))
     }
 

@@ -19,6 +19,13 @@ const MOVES: &[(&str, Cause)] = &[
     ("stage=\"production\"}))", Cause::Still("nothing here is promoted as far")),
     ("count(max by (component)", Cause::Still("there is one component, all the time")),
     ("event=\"overrun\"", Cause::Still("it takes work that blocks its thread, which the gateway has not")),
+    (
+        "primitive=\"timeout\",outcome=\"timeout\"",
+        Cause::Still("it is the limit that is configured, as long as nothing blocks a worker"),
+    ),
+    ("histogram_quantile(0.5, sum by (le) (rate(gateway_request", Cause::All(&["nobody asks twice"])),
+    // Of 180 requests one is late while nothing is wrong, which this shows at once.
+    ("histogram_quantile(0.99, sum by (le) (rate(gateway_request", Cause::All(&["traffic"])),
     ("build_info", Cause::All(&["exporter port taken"])),
     ("apm_init_success", Cause::All(&["exporter port taken"])),
     ("apm_log_lines_dropped", Cause::All(&["log disk full"])),

@@ -1,20 +1,20 @@
 //! Spans as OTLP's protobuf, written in one pass from where they are.
 //!
 //! By hand, since the types of `opentelemetry-proto` copy every key and text of a span before they write it, which
-//! costs several times as much as the writing. A property test holds what is written against those types. Field
-//! numbers: `opentelemetry/proto/trace/v1/trace.proto`, `common/v1/common.proto`.
+//! costs several times as much as the writing. What is the same for all spans of a stage is written once and copied; what
+//! stands around all spans is written last, into room that was left in front of them. A property test holds what is
+//! written against those types. Field numbers: `opentelemetry/proto/trace/v1/trace.proto`, `common/v1/common.proto`.
 
-use std::sync::Arc;
-use std::time::SystemTime;
-
-use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status};
-use opentelemetry::{Array, InstrumentationScope, KeyValue, Value};
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope as Scope;
+use bytes::Bytes;
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceState};
+use opentelemetry::{Array, KeyValue, Value};
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_sdk::trace::SpanData;
 use prost::Message;
-use prost::encoding::encode_varint;
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use super::super::super::span::{Outline, Record, SCOPE, nanoseconds};
 
 /// How a value follows its field's number.
 const VARINT: u8 = 0;
@@ -26,59 +26,73 @@ const FIXED32: u8 = 5;
 const REMOTE_KNOWN: u32 = 0x100;
 const REMOTE: u32 = 0x200;
 
-/// The `ExportTraceServiceRequest` that carries `batch`.
-pub(super) fn request(batch: &[Arc<SpanData>], resource: &ResourceAttributesWithSchema) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + 768 * batch.len());
-    message(&mut out, 1, |out| {
+/// Lengths below this are one byte.
+const SHORT: usize = 0x80;
+/// The most that a length and the number of its field take.
+const LONGEST_HEAD: usize = 11;
+
+/// What stands around the spans of a request: who sends them, and what made them.
+pub(super) struct Envelope {
+    resource: Vec<u8>,
+    scope: Vec<u8>,
+    schema: Vec<u8>,
+}
+
+// === impl Envelope ===
+
+impl Envelope {
+    pub(super) fn new(resource: &ResourceAttributesWithSchema) -> Self {
         let attributes = resource.attributes.0.clone();
         let sent = Resource { attributes, dropped_attributes_count: 0, entity_refs: Vec::new() };
-        message(out, 1, |out| foreign(out, &sent));
-        for (scope, spans) in by_scope(batch) {
-            message(out, 2, |out| of_scope(out, scope, &spans));
+        let scope = InstrumentationScope { name: SCOPE.to_owned(), ..Default::default() };
+        let mut schema = Vec::new();
+        text(&mut schema, 3, resource.schema_url.as_deref().unwrap_or_default());
+        Self { resource: foreign(&sent), scope: foreign(&scope), schema }
+    }
+
+    /// The `ExportTraceServiceRequest` that carries `batch`.
+    pub(super) fn around(&self, batch: &[Box<Record>]) -> Bytes {
+        let room = 2 * LONGEST_HEAD + self.resource.len() + self.scope.len();
+        let mut out = Vec::with_capacity(room + 512 * batch.len());
+        out.resize(room, 0);
+        let mut span = Vec::with_capacity(2048);
+        for record in batch {
+            span.clear();
+            one(&mut span, record);
+            bytes(&mut out, 2, &span);
         }
-        text(out, 3, resource.schema_url.as_deref().unwrap_or_default());
-    });
+        let of_scope = self.scope.len() + out.len() - room;
+        let in_resource = 1 + encoded_len_varint(of_scope as u64) + of_scope;
+        out.extend_from_slice(&self.schema);
+        let mut front = Vec::with_capacity(room);
+        delimited(&mut front, 1, self.resource.len() + in_resource + self.schema.len());
+        front.extend_from_slice(&self.resource);
+        delimited(&mut front, 2, of_scope);
+        front.extend_from_slice(&self.scope);
+        let start = room - front.len();
+        out[start..room].copy_from_slice(&front);
+        Bytes::from(out).slice(start..)
+    }
+}
+
+/// A first field that there is one of for all spans: those types may write it.
+fn foreign<M: Message>(message: &M) -> Vec<u8> {
+    let mut out = Vec::new();
+    bytes(&mut out, 1, &message.encode_to_vec());
     out
 }
 
-/// The spans of each library, in the order in which their first ones stand.
-fn by_scope(batch: &[Arc<SpanData>]) -> Vec<(&InstrumentationScope, Vec<&SpanData>)> {
-    let mut groups: Vec<(&InstrumentationScope, Vec<&SpanData>)> = Vec::new();
-    for span in batch {
-        let scope = &span.instrumentation_scope;
-        match groups.iter_mut().find(|(known, _)| *known == scope) {
-            Some((_, spans)) => spans.push(span),
-            None => groups.push((scope, vec![span])),
-        }
+fn one(out: &mut Vec<u8>, span: &Record) {
+    ids(out, &span.context);
+    if span.parent != SpanId::INVALID {
+        bytes(out, 4, &span.parent.to_bytes());
     }
-    groups
-}
-
-fn of_scope(out: &mut Vec<u8>, scope: &InstrumentationScope, spans: &[&SpanData]) {
-    message(out, 1, |out| foreign(out, &Scope::from((scope, None))));
-    for span in spans {
-        message(out, 2, |out| one(out, span));
-    }
-    text(out, 3, scope.schema_url().unwrap_or_default());
-}
-
-/// What there is one of in a batch: those types may write it.
-fn foreign<M: Message>(out: &mut Vec<u8>, message: &M) {
-    message.encode(out).expect("a vector grows");
-}
-
-fn one(out: &mut Vec<u8>, span: &SpanData) {
-    let context = &span.span_context;
-    ids(out, context);
-    if span.parent_span_id != SpanId::INVALID {
-        bytes(out, 4, &span.parent_span_id.to_bytes());
-    }
-    text(out, 5, &span.name);
-    number(out, 6, kind(&span.span_kind));
-    fixed64(out, 7, nanoseconds(span.start_time));
-    fixed64(out, 8, nanoseconds(span.end_time));
+    out.extend_from_slice(span.outline.written.get_or_init(|| outline(&span.outline)));
+    fixed64(out, 7, span.start);
+    fixed64(out, 8, span.end);
     attributes(out, 9, &span.attributes);
-    number(out, 10, span.dropped_attributes_count.into());
+    span.closed().for_each(|(key, value)| said(out, 9, key, value));
+    number(out, 10, span.dropped.into());
     for event in &span.events.events {
         message(out, 11, |out| {
             fixed64(out, 1, nanoseconds(event.timestamp));
@@ -100,7 +114,16 @@ fn one(out: &mut Vec<u8>, span: &SpanData) {
             number(out, 3, 2);
         }
     });
-    flags(out, 16, context, span.parent_span_is_remote);
+    flags(out, 16, &span.context, span.parent_is_remote);
+}
+
+/// Fields of a span that are the same for its whole stage.
+fn outline(outline: &Outline) -> Box<[u8]> {
+    let mut out = Vec::new();
+    text(&mut out, 5, &outline.name);
+    number(&mut out, 6, kind(&outline.kind));
+    attributes(&mut out, 9, &outline.attributes);
+    out.into()
 }
 
 fn linked(out: &mut Vec<u8>, link: &Link) {
@@ -115,7 +138,7 @@ fn ids(out: &mut Vec<u8>, context: &SpanContext) {
     bytes(out, 1, &context.trace_id().to_bytes());
     bytes(out, 2, &context.span_id().to_bytes());
     let state = context.trace_state();
-    if *state != opentelemetry::trace::TraceState::NONE {
+    if *state != TraceState::NONE {
         text(out, 3, &state.header());
     }
 }
@@ -136,18 +159,26 @@ fn kind(kind: &SpanKind) -> u64 {
     }
 }
 
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+fn attributes(out: &mut Vec<u8>, field: u32, attributes: &[KeyValue]) {
+    for KeyValue { key, value: told, .. } in attributes {
+        match told {
+            Value::String(text) => said(out, field, key.as_str(), text.as_str()),
+            _ => message(out, field, |out| {
+                text(out, 1, key.as_str());
+                message(out, 2, |out| value(out, told));
+            }),
+        }
+    }
 }
 
-fn attributes(out: &mut Vec<u8>, field: u32, attributes: &[KeyValue]) {
-    for attribute in attributes {
-        message(out, field, |out| {
-            text(out, 1, attribute.key.as_str());
-            message(out, 2, |out| value(out, &attribute.value));
-        });
-    }
+/// An attribute that is a text: nearly all are, and short.
+fn said(out: &mut Vec<u8>, field: u32, key: &str, said: &str) {
+    let in_value = 1 + encoded_len_varint(said.len() as u64) + said.len();
+    let of_key = if key.is_empty() { 0 } else { 1 + encoded_len_varint(key.len() as u64) + key.len() };
+    delimited(out, field, of_key + 1 + encoded_len_varint(in_value as u64) + in_value);
+    text(out, 1, key);
+    delimited(out, 2, in_value);
+    bytes(out, 1, said.as_bytes());
 }
 
 /// An `AnyValue`. What is one of several is written also when it is empty or zero.
@@ -217,9 +248,22 @@ fn text(out: &mut Vec<u8>, field: u32, text: &str) {
 }
 
 fn bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    tag(out, field, DELIMITED);
-    encode_varint(bytes.len() as u64, out);
+    delimited(out, field, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+/// What stands in front of so many bytes.
+#[inline]
+fn delimited(out: &mut Vec<u8>, field: u32, length: usize) {
+    match (u8::try_from(field << 3), u8::try_from(length)) {
+        (Ok(field), Ok(short)) if usize::from(field) < SHORT && length < SHORT => {
+            out.extend_from_slice(&[field | DELIMITED, short]);
+        }
+        _ => {
+            tag(out, field, DELIMITED);
+            encode_varint(length as u64, out);
+        }
+    }
 }
 
 fn number(out: &mut Vec<u8>, field: u32, value: u64) {
@@ -236,18 +280,23 @@ fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
     }
 }
 
+#[inline]
 fn tag(out: &mut Vec<u8>, field: u32, wire: u8) {
-    encode_varint(u64::from(field << 3 | u32::from(wire)), out);
+    match u8::try_from(field << 3) {
+        Ok(field) if usize::from(field) < SHORT => out.push(field | wire),
+        _ => encode_varint(u64::from(field << 3 | u32::from(wire)), out),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
-    use std::time::Duration;
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
 
-    use opentelemetry::trace::{Event, TraceFlags, TraceId, TraceState};
+    use opentelemetry::trace::{Event, TraceFlags, TraceId};
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+    use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -288,7 +337,7 @@ mod tests {
         any::<u64>().prop_map(|nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos))
     }
 
-    fn any_span() -> impl Strategy<Value = SpanData> {
+    fn any_data() -> impl Strategy<Value = SpanData> {
         let event = (".{0,9}", any_time(), any_attributes(), any::<u32>())
             .prop_map(|(name, at, attributes, dropped)| Event::new(name, at, attributes, dropped));
         let link = (any_context(), any_attributes(), any::<u32>())
@@ -300,16 +349,11 @@ mod tests {
             Just(Status::Ok),
             ".{0,9}".prop_map(|text| Status::Error { description: Cow::Owned(text) }),
         ];
-        let scope = prop_oneof![Just("a"), Just("b")].prop_map(|name| {
-            let scope =
-                InstrumentationScope::builder(name).with_version("1.2").with_schema_url("https://x/1");
-            scope.with_attributes([KeyValue::new("k", 1)]).build()
-        });
         let lists = (vec(event, 0..3), any::<u32>(), vec(link, 0..3), any::<u32>());
-        let about = (".{0,200}", proptest::sample::select(kinds.to_vec()), status, scope);
+        let about = (".{0,200}", proptest::sample::select(kinds.to_vec()), status);
         let ids = (any_context(), any::<u64>(), any::<bool>(), any_time(), any_time());
         (ids, about, any_attributes(), any::<u32>(), lists).prop_map(
-            |(ids, (name, span_kind, status, scope), attributes, dropped, lists)| {
+            |(ids, (name, span_kind, status), attributes, dropped, lists)| {
                 let (mut events, mut links) = (SpanEvents::default(), SpanLinks::default());
                 (events.events, events.dropped_count, links.links, links.dropped_count) = lists;
                 SpanData {
@@ -325,28 +369,40 @@ mod tests {
                     events,
                     links,
                     status,
-                    instrumentation_scope: scope,
+                    instrumentation_scope: opentelemetry::InstrumentationScope::default(),
                 }
             },
         )
     }
 
+    /// As one comes from the SDK, with some of what is in it moved to where our own spans have it.
+    fn any_span() -> impl Strategy<Value = Box<Record>> {
+        let closed = prop_oneof![
+            Just((None, None)),
+            Just((Some("success"), None)),
+            Just((Some(""), Some("timeout"))),
+        ];
+        (any_data(), any_attributes(), closed).prop_map(|(data, attributes, (outcome, error))| {
+            let mut record = Record::from(data);
+            record.outline = record.outline.changed(|outline| outline.attributes = attributes);
+            record.say(outcome, error);
+            Box::new(record)
+        })
+    }
+
     proptest! {
         #[test]
-        fn a_request_is_what_the_types_of_otlp_would_have_written(batch in vec(any_span(), 0..5)) {
+        fn a_request_is_what_the_types_of_otlp_would_have_written(mut batch in vec(any_span(), 1..5)) {
+            // Spans of one stage share what is the same in them.
+            batch.push(batch[0].clone());
+            prop_assert!(Arc::ptr_eq(&batch[0].outline, &batch[batch.len() - 1].outline));
             let resource = opentelemetry_sdk::Resource::builder_empty()
                 .with_schema_url([KeyValue::new("service.name", "x")], "https://x/2")
                 .build();
             let resource = ResourceAttributesWithSchema::from(&resource);
-            let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();
-            let written = request(&batch, &resource);
-            let mut read = ExportTraceServiceRequest::decode(written.as_slice()).unwrap();
-            let mut expected = super::super::spans::request(batch, &resource);
-            // They group by a map, whose order is any.
-            for request in [&mut read, &mut expected] {
-                let scopes = &mut request.resource_spans[0].scope_spans;
-                scopes.sort_by_key(|spans| spans.scope.as_ref().map(|scope| scope.name.clone()));
-            }
+            let written = Envelope::new(&resource).around(&batch);
+            let read = ExportTraceServiceRequest::decode(&*written).unwrap();
+            let expected = super::super::spans::request(batch, &resource);
             prop_assert_eq!(&read, &expected);
             // Nothing is written that need not be.
             prop_assert_eq!(written.len(), expected.encoded_len());

@@ -20,11 +20,13 @@ use futures_util::future::BoxFuture;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource;
 
+use super::super::spare;
 use super::exporter::{Batch, Budget, Delivered, Exporter};
 use super::failure::{ErrorType, Failure, Retry};
 use super::otlp_settings::{Otlp, Protocol, Signal};
 use super::report::Report;
 use client::Client;
+use encode::Envelope;
 pub(super) use metrics::Page;
 
 /// The pause before the second attempt, at most; it doubles from then on.
@@ -44,6 +46,7 @@ pub(super) struct Link {
 pub(super) struct Spans {
     link: Link,
     resource: ResourceAttributesWithSchema,
+    envelope: Envelope,
 }
 
 // === impl Link ===
@@ -72,17 +75,14 @@ impl Link {
     ///
     /// # Errors
     /// Why it cannot be written.
-    pub(super) fn written<M: prost::Message + serde::Serialize>(
-        &self,
-        message: &M,
-    ) -> Result<Vec<u8>, String> {
-        request::written(message, self.protocol)
+    pub(super) fn written<M: prost::Message + serde::Serialize>(&self, message: &M) -> Result<Bytes, String> {
+        request::written(message, self.protocol).map(Bytes::from)
     }
 
     /// Sends `message`, as it is written, again and again while that may help and there is time. Returns how much was rejected.
     pub(super) async fn deliver(
         &mut self,
-        message: Result<Vec<u8>, String>,
+        message: Result<Bytes, String>,
         budget: &Budget,
         report: &Report,
     ) -> Result<usize, Failure> {
@@ -126,7 +126,8 @@ impl Link {
 
 impl Spans {
     pub(super) fn new(link: Link, resource: &Resource) -> Self {
-        Self { link, resource: resource.into() }
+        let resource = resource.into();
+        Self { link, envelope: Envelope::new(&resource), resource }
     }
 }
 
@@ -139,7 +140,11 @@ impl Exporter for Spans {
     ) -> BoxFuture<'a, Result<Delivered, Failure>> {
         let message = match self.link.protocol {
             Protocol::Json => self.link.written(&spans::request(batch, &self.resource)),
-            Protocol::Grpc | Protocol::Protobuf => Ok(encode::request(&batch, &self.resource)),
+            Protocol::Grpc | Protocol::Protobuf => {
+                let written = self.envelope.around(&batch);
+                spare::given_back(batch);
+                Ok(written)
+            }
         };
         async move {
             let rejected = self.link.deliver(message, budget, report).await?;

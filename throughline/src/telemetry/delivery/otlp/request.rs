@@ -23,10 +23,10 @@ pub(super) fn written<M: Message + Serialize>(message: &M, protocol: Protocol) -
 }
 
 /// What a message that is written as `plain` is sent as.
-pub(super) fn body(plain: Vec<u8>, protocol: Protocol, gzip: bool) -> Result<Bytes, String> {
-    let payload = if gzip { compressed(&plain) } else { plain };
+pub(super) fn body(plain: Bytes, protocol: Protocol, gzip: bool) -> Result<Bytes, String> {
+    let payload = if gzip { compressed(&plain).into() } else { plain };
     if protocol != Protocol::Grpc {
-        return Ok(payload.into());
+        return Ok(payload);
     }
     let length = u32::try_from(payload.len()).map_err(|error| error.to_string())?;
     let mut framed = BytesMut::with_capacity(GRPC_PREFIX + payload.len());
@@ -82,10 +82,11 @@ mod tests {
     use opentelemetry::{InstrumentationScope, KeyValue};
     use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
+    use super::super::super::super::span::Record;
     use super::super::spans::request;
     use super::*;
 
-    fn span() -> SpanData {
+    fn span() -> Box<Record> {
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         let context = SpanContext::new(
             TraceId::from(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
@@ -94,7 +95,7 @@ mod tests {
             false,
             TraceState::NONE,
         );
-        SpanData {
+        let span = SpanData {
             span_context: context,
             parent_span_id: SpanId::from(0x00f0_67aa_0ba9_02b7),
             parent_span_is_remote: true,
@@ -108,12 +109,13 @@ mod tests {
             links: SpanLinks::default(),
             status: Status::error("timeout"),
             instrumentation_scope: InstrumentationScope::builder("throughline").build(),
-        }
+        };
+        Box::new(Record::from(span))
     }
 
     #[test]
     fn json_writes_ids_in_hex_enums_as_numbers_and_times_as_text() {
-        let request = request(vec![span().into()], &Default::default());
+        let request = request(vec![span()], &Default::default());
         let json = written(&request, Protocol::Json).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let span = &json["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
@@ -129,8 +131,8 @@ mod tests {
 
     #[test]
     fn a_grpc_message_has_its_length_in_front_and_says_whether_it_is_compressed() {
-        let request = request(vec![span().into()], &Default::default());
-        let plain = written(&request, Protocol::Protobuf).unwrap();
+        let request = request(vec![span()], &Default::default());
+        let plain = Bytes::from(written(&request, Protocol::Protobuf).unwrap());
         let framed = body(plain.clone(), Protocol::Grpc, false).unwrap();
         assert_eq!(framed[..GRPC_PREFIX], [0, 0, 0, 0, u8::try_from(plain.len()).unwrap()]);
         assert_eq!(framed[GRPC_PREFIX..], plain);

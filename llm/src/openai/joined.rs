@@ -1,0 +1,401 @@
+//! The plain answer that a complete stream has given.
+//!
+//! What is not known how to join has no plain form: no part of an answer is left out, and none is guessed.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::usage::Usage;
+use crate::sse;
+
+/// One choice so far.
+#[derive(Default)]
+struct Choice {
+    message: Map<String, Value>,
+    logprobs: Map<String, Value>,
+    finish_reason: Value,
+    /// What else is said of it, by names that nobody here knows.
+    others: Map<String, Value>,
+}
+
+/// Names of what is said piece by piece.
+const IN_PIECES: [&str; 6] = ["content", "refusal", "reasoning", "reasoning_content", "arguments", "input"];
+
+/// Joins the events of a stream into a plain answer, with what was used where that is known.
+pub(crate) fn joined(events: &[u8], usage: Option<&Usage>) -> Option<Bytes> {
+    let mut head = Map::new();
+    let mut choices = BTreeMap::<u64, Choice>::new();
+    for chunk in chunks(events)? {
+        let Value::Object(chunk) = chunk else { return None };
+        for (name, value) in chunk {
+            match name.as_str() {
+                "choices" => {
+                    for choice in value.as_array()? {
+                        let index = choice.get("index").map_or(Some(0), Value::as_u64)?;
+                        choices.entry(index).or_default().take(choice.as_object()?)?;
+                    }
+                }
+                "error" if !value.is_null() => return None,
+                "object" | "obfuscation" | "error" => {}
+                // The last one counts: the first chunks of some providers hold nothing yet.
+                _ if value.is_null() || (says_nothing(&value) && head.contains_key(&name)) => {}
+                _ => _ = head.insert(name, value),
+            }
+        }
+    }
+    if choices.is_empty() {
+        return None;
+    }
+    head.insert("object".into(), "chat.completion".into());
+    head.insert("choices".into(), choices.into_iter().map(|(index, choice)| choice.whole(index)).collect());
+    if let Some(usage) = usage.filter(|_| !head.contains_key("usage")) {
+        head.insert("usage".into(), serde_json::to_value(usage).ok()?);
+    }
+    Some(Value::Object(head).to_string().into())
+}
+
+/// The data of every event but the last, `[DONE]`, which must be there.
+fn chunks(events: &[u8]) -> Option<Vec<Value>> {
+    let (mut chunks, mut done) = (Vec::new(), false);
+    for event in sse::events(events).ok()? {
+        match AsRef::<[u8]>::as_ref(&event.data).trim_ascii() {
+            b"" => {}
+            b"[DONE]" => done = true,
+            data => chunks.push(serde_json::from_slice(data).ok()?),
+        }
+    }
+    done.then_some(chunks)
+}
+
+fn says_nothing(value: &Value) -> bool {
+    value.as_str() == Some("") || value.as_u64() == Some(0)
+}
+
+// === impl Choice ===
+
+impl Choice {
+    /// Adds what one chunk says of it; `None` for what cannot be added.
+    fn take(&mut self, choice: &Map<String, Value>) -> Option<()> {
+        for (name, value) in choice {
+            match name.as_str() {
+                _ if value.is_null() => {}
+                "index" => {}
+                "delta" => join(&mut self.message, value.as_object()?)?,
+                "logprobs" => append(&mut self.logprobs, value.as_object()?)?,
+                "finish_reason" => self.finish_reason = value.clone(),
+                _ => agree(self.others.entry(name).or_insert(Value::Null), value)?,
+            }
+        }
+        Some(())
+    }
+
+    fn whole(mut self, index: u64) -> Value {
+        self.message.entry("role").or_insert_with(|| "assistant".into());
+        self.message.entry("content").or_insert(Value::Null);
+        if let Some(calls) = self.message.get_mut("tool_calls").and_then(Value::as_array_mut) {
+            for call in calls.iter_mut().filter_map(Value::as_object_mut) {
+                call.remove("index");
+            }
+        }
+        let logprobs = if self.logprobs.is_empty() { Value::Null } else { Value::Object(self.logprobs) };
+        let mut whole = self.others;
+        whole.insert("index".into(), index.into());
+        whole.insert("message".into(), Value::Object(self.message));
+        whole.insert("logprobs".into(), logprobs);
+        whole.insert("finish_reason".into(), self.finish_reason);
+        Value::Object(whole)
+    }
+}
+
+/// Adds a part to what there is: text that comes in pieces to its pieces, calls by their index.
+fn join(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()> {
+    for (name, new) in part {
+        if new.is_null() {
+            continue;
+        }
+        // Pieces of sound are encoded one by one.
+        if name == "audio" {
+            return None;
+        }
+        let old = whole.entry(name).or_insert(Value::Null);
+        match (&mut *old, new) {
+            (Value::Null, Value::Array(calls)) if name == "tool_calls" => {
+                *old = json!([]);
+                join_calls(old.as_array_mut()?, calls)?;
+            }
+            (Value::Array(known), Value::Array(calls)) if name == "tool_calls" => join_calls(known, calls)?,
+            (Value::String(old), Value::String(new)) if IN_PIECES.contains(&name.as_str()) => {
+                old.push_str(new);
+            }
+            (Value::Object(old), Value::Object(new)) => join(old, new)?,
+            (old, new) => agree(old, new)?,
+        }
+    }
+    Some(())
+}
+
+fn join_calls(calls: &mut Vec<Value>, parts: &[Value]) -> Option<()> {
+    for part in parts {
+        let index = part.get("index").filter(|index| index.is_u64())?;
+        match calls.iter_mut().find(|call| call.get("index") == Some(index)) {
+            Some(call) => join(call.as_object_mut()?, part.as_object()?)?,
+            None => calls.push(part.clone()),
+        }
+    }
+    Some(())
+}
+
+/// Adds the probabilities of more tokens.
+fn append(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()> {
+    for (name, new) in part {
+        match whole.entry(name).or_insert(Value::Null) {
+            _ if new.is_null() => {}
+            old @ Value::Null => *old = new.clone(),
+            old => old.as_array_mut()?.extend_from_slice(new.as_array()?),
+        }
+    }
+    Some(())
+}
+
+/// Takes what is said again and again the same, or field by field.
+fn agree(old: &mut Value, new: &Value) -> Option<()> {
+    let is_open = old.is_null() || old.as_str() == Some("");
+    match (old, new) {
+        (_, Value::Null) => {}
+        (old, new) if is_open => *old = new.clone(),
+        (_, Value::String(text)) if text.is_empty() => {}
+        (Value::Object(old), Value::Object(new)) => {
+            for (name, new) in new {
+                agree(old.entry(name).or_insert(Value::Null), new)?;
+            }
+        }
+        (old, new) => return (*old == *new).then_some(()),
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::DONE;
+    use super::super::split::{Pieces, split};
+    use super::*;
+
+    fn stream(chunks: &[Value]) -> Bytes {
+        let mut events: Vec<u8> =
+            chunks.iter().flat_map(|chunk| sse::event(chunk.to_string().as_bytes()).to_vec()).collect();
+        events.extend_from_slice(DONE);
+        events.into()
+    }
+
+    fn plain(chunks: &[Value]) -> Option<Value> {
+        joined(&stream(chunks), None).map(|body| serde_json::from_slice(&body).unwrap())
+    }
+
+    fn chunk(choices: &Value) -> Value {
+        json!({"id": "i", "object": "chat.completion.chunk", "created": 5, "model": "m", "system_fingerprint": "f",
+            "choices": choices})
+    }
+
+    fn delta(delta: &Value) -> Value {
+        chunk(&json!([{"index": 0, "delta": delta, "finish_reason": null}]))
+    }
+
+    #[test]
+    fn a_stream_becomes_the_answer_that_it_has_given() {
+        let call = |call: Value| delta(&json!({"tool_calls": [call]}));
+        let body = plain(&[
+            delta(&json!({"role": "assistant", "content": ""})),
+            delta(&json!({"content": "He"})),
+            delta(&json!({"content": "llo", "role": "assistant"})),
+            delta(&json!({"reasoning_content": "h"})),
+            delta(&json!({"reasoning_content": "m"})),
+            call(
+                json!({"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}),
+            ),
+            call(
+                json!({"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{"}}),
+            ),
+            call(json!({"index": 0, "function": {"arguments": "{\"x\""}})),
+            call(json!({"index": 0, "id": "", "function": {"name": null, "arguments": ":1}"}})),
+            call(json!({"index": 1, "id": "b", "function": {"name": "g", "arguments": "}"}})),
+            chunk(&json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])),
+            json!({"id": "i", "choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}),
+        ]);
+        let message = json!({"role": "assistant", "content": "Hello", "reasoning_content": "hm", "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}},
+            {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]});
+        let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "tool_calls"});
+        let expected = json!({"id": "i", "object": "chat.completion", "created": 5, "model": "m",
+            "system_fingerprint": "f", "choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 2}});
+        assert_eq!(body, Some(expected));
+    }
+
+    #[test]
+    fn choices_are_told_apart_and_keep_what_each_says_at_its_end() {
+        let part = |index: u64, text: &str| json!({"index": index, "delta": {"content": text}});
+        let end = |index: u64, reason: &str, stop: Value| json!({"index": index, "delta": {}, "finish_reason": reason, "stop_reason": stop});
+        let body = plain(&[
+            chunk(&json!([part(1, "b"), part(0, "a")])),
+            chunk(&json!([part(0, "A")])),
+            chunk(&json!([end(1, "stop", json!(7)), part(0, "!")])),
+            chunk(&json!([end(0, "length", Value::Null)])),
+        ]);
+        let told = |at: usize| {
+            let choice = body.as_ref().unwrap()["choices"][at].clone();
+            (
+                choice["message"]["content"].clone(),
+                choice["finish_reason"].clone(),
+                choice["stop_reason"].clone(),
+            )
+        };
+        assert_eq!(told(0), (json!("aA!"), json!("length"), Value::Null));
+        assert_eq!(told(1), (json!("b"), json!("stop"), json!(7)));
+    }
+
+    #[test]
+    fn probabilities_are_put_together_and_filters_that_let_pass_are_kept() {
+        let token = |token: &str| json!({"content": [{"token": token, "logprob": -0.5}], "refusal": null});
+        let safe = json!({"hate": {"filtered": false, "severity": "safe"}});
+        let part = |text: &str, filter: Value| {
+            json!([{"index": 0, "delta": {"content": text}, "logprobs": token(text),
+                "content_filter_results": filter}])
+        };
+        let first =
+            json!({"id": "", "model": "", "created": 0, "choices": [], "prompt_filter_results": [{"n": 1}]});
+        let body = plain(&[first, chunk(&part("a", json!({}))), chunk(&part("b", safe.clone()))]).unwrap();
+        let choice = &body["choices"][0];
+        assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), 2);
+        assert_eq!(choice["content_filter_results"], safe);
+        assert_eq!((&body["id"], &body["model"]), (&json!("i"), &json!("m")), "not those of the first chunk");
+        assert_eq!(body["prompt_filter_results"], json!([{"n": 1}]));
+    }
+
+    #[test]
+    fn what_was_used_is_added_where_the_stream_does_not_tell() {
+        let events = stream(&[delta(&json!({"content": "x"}))]);
+        let body: Value = serde_json::from_slice(&joined(&events, Some(&Usage::new(4, 2))).unwrap()).unwrap();
+        assert_eq!(body["usage"]["total_tokens"], 6);
+        assert_eq!(plain(&[delta(&json!({"content": "x"}))]).unwrap().get("usage"), None);
+    }
+
+    #[test]
+    fn the_last_event_needs_no_blank_line() {
+        let events = stream(&[delta(&json!({"content": "x"}))]);
+        assert!(joined(&events[..events.len() - 2], None).is_some());
+        assert!(joined(&events[..events.len() - DONE.len()], None).is_none(), "there was no [DONE]");
+    }
+
+    #[test]
+    fn what_cannot_be_joined_has_no_other_form() {
+        let whole = delta(&json!({"content": "x", "n": 1, "details": [{"text": "a"}]}));
+        assert!(plain(&[whole.clone(), whole.clone()]).is_some());
+        for odd in [
+            json!({"error": {"message": "broken"}}),
+            delta(&json!({"content": 7})),
+            delta(&json!({"n": 2})),
+            delta(&json!({"details": [{"text": "b"}]})),
+            delta(&json!({"role": "tool", "id": "a"})),
+            delta(&json!({"audio": {"data": "AAAA"}})),
+            delta(&json!({"tool_calls": [{"id": "no index"}]})),
+            chunk(&json!([{"index": 0, "delta": "text"}])),
+            chunk(&json!([{"index": "0", "delta": {}}])),
+            chunk(&json!([{"index": 0, "delta": {}, "logprobs": {"content": "x"}}, {"index": 0, "delta": {},
+                "logprobs": {"content": []}}])),
+            json!({"choices": {}}),
+            json!([]),
+        ] {
+            let role = delta(&json!({"role": "assistant"}));
+            assert_eq!(plain(&[role, whole.clone(), odd.clone()]), None, "{odd}");
+        }
+        assert_eq!(plain(&[]), None);
+        assert_eq!(joined(b"data: {\n\ndata: [DONE]\n\n", None), None);
+        let two = |id: &str| {
+            delta(&json!({"tool_calls": [{"index": 0, "id": id, "function": {"arguments": "{}"}}]}))
+        };
+        assert_eq!(plain(&[two("a"), two("b")]), None, "two calls that claim to be one");
+    }
+
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        fn text() -> impl Strategy<Value = String> {
+            prop_oneof![Just(String::new()), "[a-c é\n]{0,12}", any::<String>()]
+        }
+
+        fn calls() -> impl Strategy<Value = Value> {
+            let call = (text(), text()).prop_map(|(name, arguments)| {
+                json!({"id": format!("call-{name}"), "type": "function",
+                    "function": {"name": format!("f{name}"), "arguments": arguments}})
+            });
+            proptest::collection::vec(call, 0..3).prop_map(Value::from)
+        }
+
+        fn choice() -> impl Strategy<Value = Value> {
+            let reasons = ["stop", "length", "tool_calls", "function_call"];
+            let content = proptest::option::of(text());
+            (
+                content,
+                proptest::option::of(text()),
+                calls(),
+                proptest::sample::select(reasons.to_vec()),
+                any::<bool>(),
+            )
+                .prop_map(|(content, refusal, calls, reason, likely)| {
+                    let mut message = json!({"role": "assistant", "content": content});
+                    if let Some(refusal) = refusal {
+                        message["refusal"] = refusal.into();
+                    }
+                    if calls.as_array().is_some_and(|calls| !calls.is_empty()) {
+                        message["tool_calls"] = calls;
+                    }
+                    let logprobs = if likely {
+                        json!({"content": [{"token": "x", "logprob": -0.5}]})
+                    } else {
+                        Value::Null
+                    };
+                    json!({"message": message, "logprobs": logprobs, "finish_reason": reason})
+                })
+        }
+
+        /// Plain answers of all kinds.
+        fn answers() -> impl Strategy<Value = Value> {
+            (proptest::collection::vec(choice(), 1..4), 0_u64..1_000, 1_u64..1_000).prop_map(
+                |(mut choices, tokens, created)| {
+                    for (index, choice) in choices.iter_mut().enumerate() {
+                        choice["index"] = index.into();
+                    }
+                    json!({"id": "i", "object": "chat.completion", "created": created, "model": "m",
+                        "service_tier": "x", "citations": ["a", "b"], "choices": choices,
+                        "usage": {"prompt_tokens": tokens, "completion_tokens": 3, "total_tokens": tokens + 3,
+                            "odd": {"x": 1}}})
+                },
+            )
+        }
+
+        proptest! {
+            #[test]
+            fn a_plain_answer_survives_being_streamed(answer in answers(), by_word: bool) {
+                let pieces = if by_word { Pieces::Words } else { Pieces::Whole };
+                let body = answer.to_string();
+                let events = split(body.as_bytes(), true, pieces).unwrap().concat();
+                let back: Value = serde_json::from_slice(&joined(&events, None).unwrap()).unwrap();
+                prop_assert_eq!(&back, &answer);
+                let silent = split(body.as_bytes(), false, pieces).unwrap().concat();
+                let back: Value = serde_json::from_slice(&joined(&silent, None).unwrap()).unwrap();
+                prop_assert_eq!(back.get("usage"), None);
+                prop_assert_eq!(&back["choices"], &answer["choices"]);
+            }
+
+            #[test]
+            fn whatever_the_events_hold_there_is_no_panic(data in proptest::collection::vec(any::<String>(), 0..4)) {
+                let events: Vec<u8> =
+                    data.iter().flat_map(|data| sse::event(data.as_bytes()).to_vec()).chain(DONE.to_vec()).collect();
+                let _ = joined(&events, None);
+            }
+        }
+    }
+}

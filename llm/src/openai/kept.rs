@@ -1,0 +1,214 @@
+//! Complete answers as somebody keeps them: which are worth it, and a stream for who has asked for its usage and for who
+//! has not.
+
+use bytes::Bytes;
+use memchr::memmem;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::split::usage_chunk;
+use super::usage::Usage;
+use crate::sse;
+
+/// Where the events of a stream say what was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Tells {
+    /// Anywhere.
+    usage: bool,
+    /// In a chunk of its own, which only who has asked for it may see.
+    apart: bool,
+}
+
+/// What decides in a plain answer or in a chunk.
+#[derive(Deserialize)]
+struct Shape<'a> {
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    error: Option<IgnoredAny>,
+    usage: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// Whether a plain answer is worth giving again: it has at least one choice and no error, and no filter has cut it off.
+pub(crate) fn is_answer(body: &[u8]) -> bool {
+    serde_json::from_slice(body).is_ok_and(|shape: Shape<'_>| shape.has_choices() && !shape.is_spoilt())
+}
+
+/// As [`is_answer`], of the events of a complete stream. `None` for one that is not worth it.
+pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
+    let (mut any, mut tells) = (false, Tells::default());
+    for event in sse::events(events).ok()? {
+        if any && !may_decide(&event.data) {
+            continue;
+        }
+        let Ok(chunk) = serde_json::from_slice::<Shape<'_>>(&event.data) else { continue };
+        if chunk.is_spoilt() {
+            return None;
+        }
+        any |= chunk.has_choices();
+        tells.usage |= chunk.usage.is_some();
+        tells.apart |= chunk.usage.is_some() && !chunk.has_choices();
+    }
+    any.then_some(tells)
+}
+
+/// Reading every chunk of a long stream again would hold up its last one.
+fn may_decide(data: &[u8]) -> bool {
+    [&b"usage"[..], b"error", b"filter", b"\\u"].iter().any(|word| memmem::find(data, word).is_some())
+}
+
+/// The events of a complete stream one by one, with what was used told in a chunk of its own if that is wanted and known,
+/// and not told so if it is not wanted.
+pub(crate) fn retold(events: &[u8], tells: Tells, wanted: bool, usage: Option<&Usage>) -> Option<Vec<Bytes>> {
+    let usage = match usage.filter(|_| wanted && !tells.usage) {
+        Some(usage) => Some(serde_json::to_value(usage).ok()?),
+        None => None,
+    };
+    let (mut out, mut said) = (Vec::new(), Map::new());
+    for event in sse::events(events).ok()? {
+        let data = AsRef::<[u8]>::as_ref(&event.data).trim_ascii();
+        if let (b"[DONE]", Some(usage)) = (data, &usage) {
+            out.push(usage_chunk(&said, usage));
+        } else if (usage.is_some() || (tells.apart && !wanted))
+            && let Ok(Value::Object(chunk)) = serde_json::from_slice(data)
+        {
+            if !wanted && is_usage(&chunk) {
+                continue;
+            }
+            said = chunk;
+        }
+        out.push(event.raw);
+    }
+    Some(out)
+}
+
+fn is_usage(chunk: &Map<String, Value>) -> bool {
+    let is_empty = chunk.get("choices").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    is_empty && chunk.get("usage").is_some_and(|usage| !usage.is_null())
+}
+
+// === impl Tells ===
+
+impl Tells {
+    /// Whether the events are as who has, or has not, asked for the usage is to see them.
+    pub(crate) fn suits(self, wanted: bool) -> bool {
+        if wanted { self.usage } else { !self.apart }
+    }
+}
+
+// === impl Shape ===
+
+impl Shape<'_> {
+    fn has_choices(&self) -> bool {
+        self.choices.as_ref().is_some_and(|choices| !choices.is_empty())
+    }
+
+    fn is_spoilt(&self) -> bool {
+        let mut reasons = self.choices.iter().flatten().filter_map(|choice| choice.finish_reason);
+        self.error.is_some() || reasons.any(|raw| reads(raw, "content_filter"))
+    }
+}
+
+fn reads(raw: &RawValue, text: &str) -> bool {
+    serde_json::from_str::<String>(raw.get()).is_ok_and(|read| read == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::answer::DONE;
+    use super::*;
+
+    fn stream(chunks: &[Value]) -> Bytes {
+        let mut events: Vec<u8> =
+            chunks.iter().flat_map(|chunk| sse::event(chunk.to_string().as_bytes()).to_vec()).collect();
+        events.extend_from_slice(DONE);
+        events.into()
+    }
+
+    fn says(text: &str, finish: &Value) -> Value {
+        json!({"id": "i", "model": "m", "choices": [{"delta": {"content": text}, "finish_reason": finish}]})
+    }
+
+    fn used() -> Value {
+        json!({"id": "i", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3}})
+    }
+
+    #[test]
+    fn an_answer_without_choices_with_an_error_or_cut_off_by_a_filter_is_not_kept() {
+        let choice =
+            |reason: &str| format!(r#"{{"choices":[{{"message":{{}},"finish_reason":"{reason}"}}]}}"#);
+        for kept in ["stop", "length", "tool_calls", "content filter"] {
+            assert!(is_answer(choice(kept).as_bytes()), "{kept}");
+        }
+        assert!(is_answer(br#"{"error":null,"choices":[{}]}"#));
+        for not in [
+            choice("content_filter"),
+            choice("content\\u005ffilter"),
+            r#"{"choices":[{"finish_reason":"stop"},{"finish_reason":"content_filter"}]}"#.to_owned(),
+            r#"{"choices":[{}],"error":{"message":"overloaded"}}"#.to_owned(),
+            r#"{"choices":[{}],"error":"overloaded"}"#.to_owned(),
+            r#"{"choices":[]}"#.to_owned(),
+            r#"{"choices":null}"#.to_owned(),
+            "{}".to_owned(),
+            "<html>".to_owned(),
+        ] {
+            assert!(!is_answer(not.as_bytes()), "{not}");
+        }
+    }
+
+    #[test]
+    fn a_stream_without_choices_with_an_error_or_cut_off_by_a_filter_is_not_kept() {
+        let hi = says("Hi", &Value::Null);
+        assert!(survey(&stream(&[hi.clone(), says("", &json!("stop"))])).is_some());
+        for not in [
+            vec![hi.clone(), says("", &json!("content_filter"))],
+            vec![hi, json!({"error": {"message": "overloaded"}})],
+            vec![json!({"choices": []}), used()],
+            vec![],
+        ] {
+            assert_eq!(survey(&stream(&not)), None, "{not:?}");
+        }
+    }
+
+    #[test]
+    fn the_usage_is_shown_to_who_has_asked_for_it_and_to_nobody_else() {
+        let (hi, usage) = (says("Hi", &Value::Null), Usage::new(9, 3));
+        let mut beside = hi.clone();
+        beside["usage"] = used()["usage"].clone();
+        let (with, without) = (stream(&[hi.clone(), used()]), stream(std::slice::from_ref(&hi)));
+        let beside = stream(&[beside]);
+        let told = |events: &Bytes, wanted, usage: Option<&Usage>| {
+            let tells = survey(events).unwrap();
+            let out = retold(events, tells, wanted, usage).unwrap().concat();
+            assert!(out == *events || !tells.suits(wanted), "{out:?}");
+            out
+        };
+        assert_eq!(told(&with, true, Some(&usage)), with);
+        assert_eq!(told(&with, false, Some(&usage)), without);
+        assert_eq!(told(&without, false, Some(&usage)), without);
+        assert_eq!(told(&beside, true, Some(&usage)), beside, "it is not told twice");
+        assert_eq!(told(&beside, false, Some(&usage)), beside, "nor is a chunk with an answer left out");
+        assert_eq!(told(&without, true, None), without, "what nobody knows is not told");
+        let added = told(&without, true, Some(&usage));
+        let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[1].data).unwrap();
+        assert_eq!((&chunk["usage"]["total_tokens"], &chunk["id"]), (&json!(12), &json!("i")));
+        assert_eq!((&chunk["choices"], added.ends_with(DONE)), (&json!([]), true));
+    }
+
+    #[test]
+    fn what_is_hidden_in_escapes_is_found_in_long_streams_too() {
+        let escaped = r#"data: {"choices":[{"delta":{},"finish\u005freason":"content\u005ffilter"}]}"#;
+        let first = sse::event(says("a", &Value::Null).to_string().as_bytes());
+        let events = [&first[..], escaped.as_bytes(), b"\n\n", DONE].concat();
+        assert_eq!(survey(&events), None);
+    }
+}
