@@ -190,8 +190,8 @@ cache: the nearest that the rules allow has the right answer or a wrong one. Thi
 more questions are known, the more there are to be mistaken for.
 
 A threshold is taken only if at most --max-error of the answers that it gives are wrong, with --confidence: by an upper bound \
-(Clopper and Pearson), for thresholds that are tested one after the other from the strictest on until the first that \
-fails. That takes examples: to show 1% with 95% confidence, 299 answers without an error, or 473 with one. The bound is \
+(Clopper and Pearson), for thresholds that are tested one after the other, from strict to loose, until the first that \
+fails. Each line of the table is a bound for that line alone. That takes examples: to show 1% with 95% confidence, 299 answers without an error, or 473 with one. The bound is \
 one for questions like the examples, and for the embedder that they were learned with.
 
 Examples:

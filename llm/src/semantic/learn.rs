@@ -4,8 +4,9 @@
 //! bound of that share (Clopper and Pearson 1934, one-sided). Looking at many thresholds and taking the best would make
 //! the bound a lie, so they are tested in a fixed order, from the strictest to the loosest, and the first that fails
 //! ends it: then the bound holds for the one that is taken with the confidence of a single test (fixed-sequence
-//! testing, as in Angelopoulos et al., "Learn then Test", 2021). Where to begin is decided by how many answers a
-//! threshold lets through, never by how many of them are wrong.
+//! testing, as in Angelopoulos et al., "Learn then Test", 2021). The few nearest questions may be the worst labelled, so
+//! it begins at a few places, which share what may go wrong (Bonferroni). Where these are is decided by how many answers
+//! a threshold lets through, never by how many of them are wrong.
 //!
 //! The bound holds for questions like the examples. It says nothing of others.
 
@@ -71,24 +72,42 @@ pub fn row(trials: &[Trial], threshold: f64, confidence: f64) -> Row {
     Row { threshold, served, wrong, hit_rate, bound: upper_bound(wrong, served, confidence) }
 }
 
-/// The loosest threshold of `rows` whose errors are at most `max_error` with the confidence of their bounds, as far as there
-/// are examples.
+/// The loosest threshold of `rows` whose errors are at most `max_error` with this confidence, as far as there are
+/// examples. Its bound is the one that it was taken by.
 ///
 /// # Errors
 /// When the examples do not show that of any.
 pub fn choose(rows: &[Row], max_error: f64, confidence: f64) -> Result<Row, Refused> {
-    let (needed, robust) = (fewest(0, max_error, confidence), fewest(1, max_error, confidence));
+    let needed = fewest(0, max_error, confidence);
     let most = rows.iter().map(|row| row.served).max().unwrap_or(0);
     if most < needed {
         return Err(Refused::TooFew { served: most, needed });
     }
-    // A start that a single error would end is taken only where there is no other.
-    let start = rows.iter().position(|row| row.served >= robust.min(most)).unwrap_or(0);
-    let passing = || rows[start..].iter().take_while(|row| row.bound <= max_error);
-    let loosest = passing().last().ok_or(Refused::TooManyErrors)?;
+    let starts = starts(rows, most, max_error, confidence);
+    #[expect(clippy::cast_precision_loss, reason = "there are a few")]
+    let each = 1.0 - (1.0 - confidence) / starts.len() as f64;
+    let tested = |row: &Row| Row { bound: upper_bound(row.wrong, row.served, each), ..*row };
+    let passing = starts
+        .iter()
+        .flat_map(|start| rows[*start..].iter().map(tested).take_while(|row| row.bound <= max_error));
+    let passing: Vec<_> = passing.collect();
+    let looser = |one: &&Row, other: &&Row| other.threshold.total_cmp(&one.threshold);
+    let loosest = passing.iter().max_by(looser).ok_or(Refused::TooManyErrors)?;
     // Between here and the loosest there is no example: nothing is shown of what it would let through.
-    let same = passing().find(|row| row.served == loosest.served);
-    Ok(*same.unwrap_or(loosest))
+    let same = passing.iter().filter(|row| row.served == loosest.served);
+    Ok(*same.min_by(looser).unwrap_or(loosest))
+}
+
+/// Where the tests begin: at the strictest threshold that lets enough answers through to bear an error, and at those
+/// with four times as many each. By how many are wrong it must not be decided.
+fn starts(rows: &[Row], most: u64, max_error: f64, confidence: f64) -> Vec<usize> {
+    let first = fewest(1, max_error, confidence).min(most);
+    let wanted = std::iter::successors(Some(first), |served| served.checked_mul(4))
+        .take_while(|served| *served <= most);
+    let mut starts: Vec<_> =
+        wanted.filter_map(|served| rows.iter().position(|row| row.served >= served)).collect();
+    starts.dedup();
+    starts
 }
 
 /// How many answers it takes to show `max_error` with so many wrong ones among them.
@@ -191,8 +210,21 @@ mod tests {
         let chosen = choose(&rows, 0.01, 0.95).unwrap();
         assert_eq!((chosen.served, chosen.wrong), (1000, 0));
         near(chosen.threshold, 0.9);
-        // 30 wrong ones in 4,030 would pass again, but the order was fixed beforehand.
+        // 30 wrong ones in 4,030 are few enough, but the order was fixed beforehand.
         assert!(row(&trials, 0.6, 0.95).bound <= 0.0105);
+    }
+
+    #[test]
+    fn a_few_wrong_labels_among_the_nearest_do_not_end_it() {
+        let trials = trials(&[(230, 0.99, true), (30, 0.99, false), (4000, 0.9, true)]);
+        let rows = rows(&trials, 0.95);
+        assert!(rows.iter().find(|row| row.served > 0).unwrap().bound > 0.05);
+        let chosen = choose(&rows, 0.02, 0.95).unwrap();
+        assert_eq!((chosen.served, chosen.wrong), (4260, 30));
+        assert!(
+            chosen.bound > row(&trials, chosen.threshold, 0.95).bound,
+            "several beginnings have their price"
+        );
     }
 
     #[test]
