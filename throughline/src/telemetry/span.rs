@@ -38,6 +38,7 @@ pub(super) struct Outline {
     /// Set when it is known that nothing secret is in it.
     pub(super) harmless: OnceLock<()>,
     /// As an exporter writes it: only of one that may leave the process.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP writes bytes"))]
     pub(super) written: OnceLock<Box<[u8]>>,
 }
 

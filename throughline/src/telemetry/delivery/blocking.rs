@@ -13,6 +13,7 @@ use opentelemetry_sdk::trace::SpanExporter;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::super::spare;
 use super::console;
 use super::exporter::{Batch, Budget, Delivered, Exporter};
 use super::failure::{ErrorType, Failure};
@@ -30,8 +31,10 @@ impl Blocking {
     /// Writes a line a span to standard error.
     pub(super) fn console() -> Self {
         Self::new(|batch| {
+            let lines = console::lines(&batch);
+            spare::given_back(batch);
             std::io::stderr()
-                .write_all(console::lines(&batch).as_bytes())
+                .write_all(lines.as_bytes())
                 .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
         })
     }
