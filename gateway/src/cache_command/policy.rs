@@ -108,7 +108,7 @@ impl Simulated for Lru {
 
     fn store(&mut self, key: Key, bytes: u64, ttl: Duration, at: Duration) {
         self.remove(&key);
-        let bytes = bytes + Memory::OVERHEAD;
+        let bytes = Memory::counted(bytes);
         if bytes > self.capacity {
             return;
         }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn who_was_not_asked_for_longest_leaves_first() {
-        let mut lru = Lru::new(3 * (Memory::OVERHEAD + 100));
+        let mut lru = Lru::new(3 * Memory::counted(100));
         for n in 0..3 {
             lru.store(key(n), 100, HOUR, Duration::ZERO);
         }
@@ -151,7 +151,7 @@ mod tests {
         lru.store(key(3), 100, HOUR, Duration::ZERO);
         let held: Vec<_> = (0..4).filter(|n| lru.entries.contains_key(&key(*n))).collect();
         assert_eq!(held, [0, 2, 3]);
-        assert_eq!(lru.bytes(), 3 * (Memory::OVERHEAD + 100));
+        assert_eq!(lru.bytes(), 3 * Memory::counted(100));
     }
 
     #[test]
