@@ -7,6 +7,9 @@
 //! cache's deadline, after five failures in a row nothing waits at all, and a task of the store finds out when the
 //! server is back. What cannot be read as what this store has written is no answer: it is deleted and made again.
 //!
+//! Values are stored behind the runs that made them. What is on its way ends with the runtime: wait for [`Redis::flush`]
+//! before a program ends.
+//!
 //! ```
 //! use std::time::Duration;
 //! use throughline::cache::redis::{Redis, RedisConfig};
