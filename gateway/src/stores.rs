@@ -38,6 +38,12 @@ impl Opened {
         })
     }
 
+    fn deadline(&self) -> Duration {
+        match self {
+            Self::Redis(_, deadline) | Self::Disk(_, deadline) => *deadline,
+        }
+    }
+
     /// How it is.
     pub(crate) fn health(&self) -> Option<Arc<StoreHealth>> {
         match self {
@@ -76,14 +82,13 @@ impl Opened {
         (cache, caching): (CacheConfig, ChatCaching),
         embedder: Embedder,
     ) -> Model {
+        let config = config.store_deadline(self.deadline());
         match self {
-            Self::Redis(store, deadline) => {
-                let exact = (cache, caching, Arc::clone(store));
-                semantic(model, config.store_deadline(*deadline), exact, embedder).boxed()
+            Self::Redis(store, _) => {
+                semantic(model, config, (cache, caching, Arc::clone(store)), embedder).boxed()
             }
-            Self::Disk(store, deadline) => {
-                let exact = (cache, caching, Arc::clone(store));
-                semantic(model, config.store_deadline(*deadline), exact, embedder).boxed()
+            Self::Disk(store, _) => {
+                semantic(model, config, (cache, caching, Arc::clone(store)), embedder).boxed()
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The configured models as workflows.
 //!
-//! A model is `named( timeout( cache( router( fallback( ROUTE, ROUTE, … ), … ))))`, and a route is
+//! A model is `named( timeout( cache( semantic( router( fallback( ROUTE, ROUTE, … ), … )))))`, and a route is
 //! `retry( hedge( circuit_breaker( timeout( chat ))))`, outermost first; what is not configured is left out.
 //! A route is one thing, with one circuit and one budget, whether it was taken or fallen back to.
 

@@ -484,6 +484,10 @@ async fn a_provider_says_what_is_alike_when_it_is_asked_to() {
     .await;
     let finished = run(&config(&many, "", "")).await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(finished.stdout.contains("learned = \"text-embedding-3-small\""), "{}", finished.stdout);
+    let line = finished.stdout.lines().find(|line| line.contains("semantic = {")).unwrap().trim();
+    assert!(line.contains("learned = \"text-embedding-3-small\""), "{line}");
+    let text = config(&many, "", "").replace("semantic = {  }", line);
+    let checked = Launch::new(&["check", "throughline.toml"]).file("throughline.toml", &text).finish().await;
+    assert_eq!(checked.code, Some(0), "{text}\n{checked:?}");
     assert!(finished.stdout.contains("it has cost $0.000001"), "{}", finished.stdout);
 }

@@ -281,7 +281,7 @@ async fn it_can_be_switched_on_again() {
     ] {
         let gateway = launch().env(name, value).start().await;
         everything(&gateway).await;
-        assert_eq!(gateway.metric("cache_hits_total", &[("operation", "auto")]).await, 1.0, "{name}={value}");
+        assert_eq!(gateway.metric("cache_hits_total", &[("operation", "auto")]).await, 3.0, "{name}={value}");
     }
     let mut gateway = launch().env("ENABLE_OBSERVABILITY", "false").start().await;
     let off = everything(&gateway).await;

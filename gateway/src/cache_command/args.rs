@@ -272,21 +272,20 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let share = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
-        None => text.parse(),
-    };
-    let share = share.ok().filter(|share: &f64| (0.0001..=0.5).contains(share));
+    let share = part_of_one(text).filter(|share| (0.0001..=0.5).contains(share));
     share.ok_or_else(|| "write a share from 0.01% to 50%, such as 2% or 0.02".to_owned())
 }
 
 fn confidence(text: &str) -> Result<f64, String> {
-    let wanted = || "write a share from 50% to 99.99%, such as 95% or 0.95".to_owned();
-    let found = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
-        None => text.parse(),
-    };
-    found.ok().filter(|found: &f64| (0.5..=0.9999).contains(found)).ok_or_else(wanted)
+    let share = part_of_one(text).filter(|share| (0.5..=0.9999).contains(share));
+    share.ok_or_else(|| "write a share from 50% to 99.99%, such as 95% or 0.95".to_owned())
+}
+
+fn part_of_one(text: &str) -> Option<f64> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().ok().map(|percent: f64| percent / 100.0),
+        None => text.parse().ok(),
+    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use throughline_llm::semantic::learn::{Trial, choose, rows};
 use throughline_llm::semantic::{Embedder, Marks, Vector};
 
 use super::args::Learn;
-use super::learned::{Cost, Learned};
+use super::learned::{Cost, Learned, quoted};
 use super::pairs::{Examples, Labels};
 use super::{Ended, progress};
 use crate::check::show;
-use crate::config::{Config, EmbedderOf, nearest};
+use crate::config::{Config, EmbedderOf, unknown};
 use crate::{semantic, workflows};
 
 /// So many prompts are sent to a provider at a time.
@@ -55,7 +55,7 @@ pub(super) async fn run(args: &Learn) -> Result<(), Ended> {
     let learned = Learned::new(
         name,
         &examples,
-        embedder.name(),
+        (embedder.name(), &section(args)),
         (args.max_error, args.confidence),
         rows,
         chosen,
@@ -65,17 +65,20 @@ pub(super) async fn run(args: &Learn) -> Result<(), Ended> {
     learned.refused().map_or(Ok(()), |why| Err(Ended::Refused(why.to_owned())))
 }
 
+/// What the configuration must say of the embedder, beside what was learned with it.
+fn section(args: &Learn) -> String {
+    let (Some(provider), Some(model)) = (&args.provider, &args.model) else { return String::new() };
+    format!(", embedder = {{ provider = {}, model = {} }}", quoted(provider), quoted(model))
+}
+
 fn embedder(args: &Learn) -> Result<Embedder, Ended> {
     let (Some(provider), Some(model)) = (&args.provider, &args.model) else { return Ok(Embedder::ngrams()) };
     let path = args.config.as_deref().unwrap_or(Path::new("throughline.toml"));
     let config = Config::load(path, &|name| std::env::var(name).ok());
     let config = config.map_err(|errors| Ended::Refused(errors.to_string()))?;
     if !config.providers.contains_key(provider) {
-        let known: Vec<_> = config.providers.keys().map(String::as_str).collect();
-        let hint =
-            nearest(provider, &known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-        let problem = format!("unknown provider `{provider}`{hint} (configured: {})", known.join(", "));
-        return Err(Ended::Refused(problem));
+        let known = config.providers.keys().map(String::as_str);
+        return Err(Ended::Refused(unknown("provider", provider, "configured", known)));
     }
     let wanted =
         EmbedderOf::Provider { provider: provider.clone(), model: model.clone(), deadline: PATIENCE };

@@ -57,7 +57,7 @@ impl Learned {
     pub(super) fn new(
         name: String,
         examples: &Examples,
-        embedder: &str,
+        (embedder, section): (&str, &str),
         (max_error, confidence): (f64, f64),
         rows: Vec<Row>,
         chosen: Result<Row, Refused>,
@@ -67,8 +67,9 @@ impl Learned {
         let each = |time: Duration, of: usize| time.as_secs_f64() * 1e6 / of.max(1) as f64;
         let config = chosen.ok().map(|row| {
             format!(
-                "semantic = {{ mode = \"shadow\", threshold = {:.3}, max_error = {max_error}, learned = \"{embedder}\" }}",
-                row.threshold
+                "semantic = {{ mode = \"shadow\", threshold = {:.3}, max_error = {max_error}, learned = {}{section} }}",
+                row.threshold,
+                quoted(embedder)
             )
         });
         let refused = chosen.err().map(|why| in_words(why, max_error, confidence));
@@ -105,6 +106,11 @@ impl Learned {
     fn is_chosen(&self, row: &Shown) -> bool {
         self.chosen.as_ref().is_some_and(|chosen| (chosen.threshold - row.threshold).abs() < 1e-9)
     }
+}
+
+/// A text as configurations have it, which is as JSON does.
+pub(super) fn quoted(text: &str) -> serde_json::Value {
+    serde_json::Value::from(text)
 }
 
 fn in_words(why: Refused, max_error: f64, confidence: f64) -> String {

@@ -106,8 +106,13 @@ struct NegativeFile {
 // === impl CacheFile ===
 
 impl CacheFile {
-    /// Checks the section.
-    pub(super) fn check(&self, check: &mut Check<'_>, known: &Named<'_>) -> CacheLimits {
+    /// Checks the section of a model whose streams may pause for `longest_pause`.
+    pub(super) fn check(
+        &self,
+        check: &mut Check<'_>,
+        known: &Named<'_>,
+        longest_pause: Option<Duration>,
+    ) -> CacheLimits {
         let mut stale = |key: &str, written: &Option<Spanned<Value>>| {
             check.duration(key, written.as_ref(), Duration::ZERO)
         };
@@ -137,7 +142,7 @@ impl CacheFile {
                 1.0,
             ),
             cache_control: self.cache_control.unwrap_or(true),
-            chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, check)),
+            chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, longest_pause, check)),
             semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders)),
         }
     }
@@ -187,14 +192,26 @@ impl NegativeFile {
     }
 }
 
-fn pace(replay: &Spanned<Value>, check: &mut Check<'_>) -> Option<f64> {
+/// The pace of replays, whose pauses the model's own `between_chunks` must allow.
+fn pace(replay: &Spanned<Value>, longest_pause: Option<Duration>, check: &mut Check<'_>) -> Option<f64> {
     let table = replay.get_ref().as_table().filter(|table| table.len() == 1);
     let rate = table.and_then(|table| table.get("chunks_per_second"));
     #[expect(clippy::cast_precision_loss, reason = "a number within the bounds is small")]
     let rate = rate.and_then(|rate| rate.as_float().or_else(|| rate.as_integer().map(|rate| rate as f64)));
     match (replay.get_ref().as_str(), rate) {
         (Some("at_once"), _) => return None,
-        (_, Some(rate)) if (1.0..=10_000.0).contains(&rate) => return Some(rate),
+        (_, Some(rate)) if (1.0..=10_000.0).contains(&rate) => {
+            let pause = Duration::from_secs_f64(rate.recip());
+            if let Some(longest) = longest_pause.filter(|longest| pause >= *longest) {
+                let problem = format!(
+                    "`chunks_per_second` is {rate}, which is a pause of {pause:?}, and the model's `between_chunks` is \
+                     {longest:?}: write more than {:.0}",
+                    longest.as_secs_f64().recip()
+                );
+                check.refuse(replay.span(), problem);
+            }
+            return Some(rate);
+        }
         (_, Some(rate)) => {
             check.refuse(replay.span(), format!("`chunks_per_second` is {rate}: write 1 to 10000"));
         }
@@ -371,6 +388,21 @@ mod tests {
             let said = refused(replay);
             assert!(said.starts_with(&format!("t.toml:2:32: {problem}\n")), "{said}");
         }
+    }
+
+    #[test]
+    fn a_replay_may_not_pause_for_longer_than_streams_may() {
+        let text = |pace: u32| {
+            format!(
+                "cache = {{ ttl = \"5m\", replay = {{ chunks_per_second = {pace} }} }}\n\
+                 timeout = {{ limit = \"9s\", between_chunks = \"500ms\" }}"
+            )
+        };
+        assert_eq!(cache(&text(3)).unwrap().chunks_per_second, Some(3.0));
+        let said = refusal(&text(2));
+        let problem = "`chunks_per_second` is 2, which is a pause of 500ms, and the model's `between_chunks` is 500ms: \
+                       write more than 2";
+        assert!(said.starts_with(&format!("t.toml:2:32: {problem}\n")), "{said}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) struct Problem {
 }
 
 /// Says that a name is not one of those that exist, and which one was probably meant.
-pub(super) fn unknown<'a>(
+pub(crate) fn unknown<'a>(
     kind: &str,
     found: &str,
     label: &str,

@@ -43,7 +43,7 @@ mod fixture;
 pub(crate) use cache::{CacheLimits, Place};
 pub(crate) use check::{Check, bytes};
 pub(crate) use circuit_breaker::Breaker;
-pub(crate) use error::{ConfigErrors, nearest};
+pub(crate) use error::{ConfigErrors, nearest, unknown};
 pub(crate) use load::Config;
 pub(crate) use log::Log;
 pub(crate) use marks::Mark;

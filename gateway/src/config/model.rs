@@ -101,6 +101,9 @@ impl ModelFile {
         }
         let default_route = default_route(self.default_route, name, &routes, check);
         let weights = self.weights.map(|written| weights(written, &routes, check)).unwrap_or_default();
+        let timeout = self.timeout.map(|timeout| timeout.check(check));
+        let longest_pause = timeout.as_ref().and_then(|timeout| timeout.between_chunks);
+        let cache = self.cache.map(|cache| cache.check(check, known, longest_pause));
         Model {
             default_route,
             baseline: self.baseline.map(|route| known_route(route, &routes, check)),
@@ -108,8 +111,8 @@ impl ModelFile {
             fail_on_unknown_route: self.on_unknown_route.is_some_and(|policy| fails(&policy, check)),
             weights,
             rules: self.rules.into_iter().map(|rule| rule.check(check, &routes)).collect(),
-            cache: self.cache.map(|cache| cache.check(check, known)),
-            timeout: self.timeout.map(|timeout| timeout.check(check)),
+            cache,
+            timeout,
             fallback: fallback(self.fallback, &routes, check),
             routes: check.named("route", self.routes, |check, _, route| route.check(check, known.providers)),
         }
