@@ -394,9 +394,11 @@ fn pairs(count: usize, every: usize) -> String {
     let line = |n: usize| {
         let word = ["card", "account", "transfer", "refund", "fee"][n % 5];
         let wrong = n.is_multiple_of(every);
-        let b = if wrong { "when does the next train leave" } else { "how may i block my " };
-        let b = format!("{b}{}", if wrong { "" } else { word });
-        format!("{}\n", json!({"a": format!("how can i block my {word}"), "b": b, "same": !wrong}))
+        let letters = [n / 100, n / 10 % 10, n % 10].map(|digit| char::from(b'a' + digit as u8));
+        let shop: String = letters.into_iter().collect();
+        let a = format!("how can i block my {word} at the shop called {shop}");
+        let b = if wrong { "when does the next train leave".to_owned() } else { a.replace("can", "may") };
+        format!("{}\n", json!({"a": a, "b": b, "same": !wrong}))
     };
     (0..count).map(line).collect()
 }
@@ -450,7 +452,9 @@ async fn what_the_examples_do_not_show_is_refused() {
         assert_eq!(finished.code, Some(2), "{finished:?}");
         assert!(finished.stderr.contains(why), "{why}: {finished:?}");
     }
-    let wrong = pairs(400, 2).replace("when does the next train leave", "how may i block the fee");
+    let wrong: String = (pairs(400, 1000).lines().enumerate())
+        .map(|(n, line)| if n % 2 == 0 { line.replace("true", "false") } else { line.to_owned() } + "\n")
+        .collect();
     let finished = learn(&wrong, &["--max-error", "2%"]).await;
     assert!(finished.stderr.contains("no threshold keeps errors at most 2%"), "{finished:?}");
 }
@@ -489,5 +493,5 @@ async fn a_provider_says_what_is_alike_when_it_is_asked_to() {
     let text = config(&many, "", "").replace("semantic = {  }", line);
     let checked = Launch::new(&["check", "throughline.toml"]).file("throughline.toml", &text).finish().await;
     assert_eq!(checked.code, Some(0), "{text}\n{checked:?}");
-    assert!(finished.stdout.contains("it has cost $0.000001"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("it has cost $0.000012"), "{}", finished.stdout);
 }

@@ -1,6 +1,6 @@
 //! Reads labelled examples: pairs of prompts, or questions with their answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -55,6 +55,7 @@ struct Reader {
     numbers: HashMap<String, usize>,
     answers: HashMap<String, usize>,
     pairs: Vec<(usize, usize, bool)>,
+    known: HashSet<(usize, usize, bool)>,
     questions: Vec<(usize, usize)>,
 }
 
@@ -71,6 +72,12 @@ impl Examples {
         let shown = path.display();
         let Reader { prompts, pairs, questions, .. } = reader;
         let labels = match (pairs.is_empty(), questions.is_empty()) {
+            (false, true) if pairs.iter().all(|(_, _, same)| *same) => {
+                return Err(format!("{shown}: no pair has `same` false: it says nothing of wrong answers"));
+            }
+            (true, false) if questions.iter().all(|(_, answer)| *answer == 0) => {
+                return Err(format!("{shown}: all questions have one answer: it says nothing of wrong ones"));
+            }
             (false, true) => Labels::Pairs(pairs),
             (true, false) => Labels::Questions(questions),
             (true, true) => return Err(format!("{shown}: there is no example in it")),
@@ -101,7 +108,10 @@ impl Reader {
         match line {
             Line::Pair(Pair { a, b, same }) => {
                 let pair = (self.prompt(a)?, self.prompt(b)?, same);
-                self.pairs.push(pair);
+                // Said twice it is no further evidence.
+                if self.known.insert(pair) {
+                    self.pairs.push(pair);
+                }
             }
             Line::Question(Question { prompt, answer }) | Line::Row(prompt, answer) => {
                 let next = self.answers.len();
@@ -149,6 +159,12 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_that_is_said_twice_counts_once() {
+        let line = "{\"a\":\"x\",\"b\":\"y\",\"same\":false}\n";
+        assert_eq!(read(&line.repeat(3)).unwrap().len(), 1);
+    }
+
+    #[test]
     fn what_is_no_example_is_refused_with_its_line() {
         let said = |text: &str| read(text).unwrap_err();
         assert!(
@@ -161,6 +177,10 @@ mod tests {
         );
         assert!(said("[\"?\",\"A\"]").starts_with("e.jsonl:1: a prompt without a word says nothing"));
         assert_eq!(said("\n"), "e.jsonl: there is no example in it");
+        let alike = "{\"a\":\"x\",\"b\":\"y\",\"same\":true}\n";
+        assert_eq!(said(alike), "e.jsonl: no pair has `same` false: it says nothing of wrong answers");
+        let one = "[\"x\",\"A\"]\n[\"y\",\"A\"]\n";
+        assert_eq!(said(one), "e.jsonl: all questions have one answer: it says nothing of wrong ones");
         let mixed = "[\"x\",\"A\"]\n{\"a\":\"x\",\"b\":\"y\",\"same\":true}\n";
         assert_eq!(said(mixed), "e.jsonl: it holds pairs and questions: put them into a file each");
         assert!(read("\0").unwrap_err().contains(":1: this is no example"));

@@ -10,6 +10,7 @@ use super::check::Check;
 use super::error::unknown;
 use super::model::Named;
 use super::semantic::{Semantic, SemanticFile};
+use super::timeout::TimeLimit;
 
 /// What a model's cache may keep.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,12 +107,12 @@ struct NegativeFile {
 // === impl CacheFile ===
 
 impl CacheFile {
-    /// Checks the section of a model whose streams may pause for `longest_pause`.
+    /// Checks the section of a model with this `timeout`.
     pub(super) fn check(
         &self,
         check: &mut Check<'_>,
         known: &Named<'_>,
-        longest_pause: Option<Duration>,
+        timeout: Option<&TimeLimit>,
     ) -> CacheLimits {
         let mut stale = |key: &str, written: &Option<Spanned<Value>>| {
             check.duration(key, written.as_ref(), Duration::ZERO)
@@ -142,8 +143,8 @@ impl CacheFile {
                 1.0,
             ),
             cache_control: self.cache_control.unwrap_or(true),
-            chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, longest_pause, check)),
-            semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders)),
+            chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, timeout, check)),
+            semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders, timeout)),
         }
     }
 
@@ -193,7 +194,7 @@ impl NegativeFile {
 }
 
 /// The pace of replays, whose pauses the model's own `between_chunks` must allow.
-fn pace(replay: &Spanned<Value>, longest_pause: Option<Duration>, check: &mut Check<'_>) -> Option<f64> {
+fn pace(replay: &Spanned<Value>, timeout: Option<&TimeLimit>, check: &mut Check<'_>) -> Option<f64> {
     let table = replay.get_ref().as_table().filter(|table| table.len() == 1);
     let rate = table.and_then(|table| table.get("chunks_per_second"));
     #[expect(clippy::cast_precision_loss, reason = "a number within the bounds is small")]
@@ -202,7 +203,8 @@ fn pace(replay: &Spanned<Value>, longest_pause: Option<Duration>, check: &mut Ch
         (Some("at_once"), _) => return None,
         (_, Some(rate)) if (1.0..=10_000.0).contains(&rate) => {
             let pause = Duration::from_secs_f64(rate.recip());
-            if let Some(longest) = longest_pause.filter(|longest| pause >= *longest) {
+            let longest = timeout.and_then(|timeout| timeout.between_chunks);
+            if let Some(longest) = longest.filter(|longest| pause >= *longest) {
                 let problem = format!(
                     "`chunks_per_second` is {rate}, which is a pause of {pause:?}, and the model's `between_chunks` is \
                      {longest:?}: write more than {:.0}",

@@ -102,8 +102,7 @@ impl ModelFile {
         let default_route = default_route(self.default_route, name, &routes, check);
         let weights = self.weights.map(|written| weights(written, &routes, check)).unwrap_or_default();
         let timeout = self.timeout.map(|timeout| timeout.check(check));
-        let longest_pause = timeout.as_ref().and_then(|timeout| timeout.between_chunks);
-        let cache = self.cache.map(|cache| cache.check(check, known, longest_pause));
+        let cache = self.cache.map(|cache| cache.check(check, known, timeout.as_ref()));
         Model {
             default_route,
             baseline: self.baseline.map(|route| known_route(route, &routes, check)),

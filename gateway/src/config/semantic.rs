@@ -8,6 +8,7 @@ use toml::{Spanned, Value};
 
 use super::check::Check;
 use super::error::unknown;
+use super::timeout::TimeLimit;
 
 /// How similar questions are found.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,18 +87,26 @@ impl EmbedderOf {
 // === impl SemanticFile ===
 
 impl SemanticFile {
-    /// Checks the section. `embedders`: the providers that can have embeddings.
-    pub(super) fn check(&self, check: &mut Check<'_>, embedders: &[String]) -> Semantic {
+    /// Checks the section of a model with this `timeout`. `embedders`: the providers that can have embeddings.
+    pub(super) fn check(
+        &self,
+        check: &mut Check<'_>,
+        embedders: &[String],
+        timeout: Option<&TimeLimit>,
+    ) -> Semantic {
         let mode = self.mode(check);
-        let share = "a number above 0 and at most 1, such as 0.9";
-        let mut number = |key: &str, written: &Option<Spanned<f64>>, default| {
-            check.number(key, written.as_ref(), 1e-6..=1.0, share, default)
+        let mut number = |key: &str, written: &Option<Spanned<f64>>, such_as: &str, default| {
+            let wanted = format!("a number above 0 and at most 1, such as {such_as}");
+            check.number(key, written.as_ref(), 1e-6..=1.0, &wanted, default)
         };
-        let threshold = number("threshold", &self.threshold, UNLEARNED);
-        number("max_error", &self.max_error, 1.0);
+        let threshold = number("threshold", &self.threshold, "0.9", UNLEARNED);
+        number("max_error", &self.max_error, "0.02", 1.0);
         let embedder =
             self.embedder.as_ref().map_or(EmbedderOf::Ngrams, |written| written.check(check, embedders));
         self.check_evidence(&embedder, check);
+        if let (Some(written), Some(timeout), Mode::Answer) = (&self.embedder, timeout, mode) {
+            written.check_deadline(&embedder, timeout.limit, check);
+        }
         Semantic {
             mode,
             threshold,
@@ -175,6 +184,19 @@ impl EmbedderFile {
             provider: self.provider.get_ref().clone(),
             model: self.model.get_ref().clone(),
             deadline: check.timeout("deadline", self.deadline.as_ref(), DEADLINE),
+        }
+    }
+
+    /// A request must outlive an embedder that hangs.
+    fn check_deadline(&self, embedder: &EmbedderOf, limit: Duration, check: &mut Check<'_>) {
+        let EmbedderOf::Provider { deadline, .. } = embedder else { return };
+        if *deadline >= limit {
+            let at = self.deadline.as_ref().map_or(self.provider.span(), Spanned::span);
+            let problem = format!(
+                "the embedder's `deadline` is {deadline:?} and the model's time limit {limit:?}: write less, and leave the \
+                 provider time to answer"
+            );
+            check.refuse(at, problem);
         }
     }
 }
@@ -259,6 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn an_embedder_may_not_outlast_the_request() {
+        let text = |deadline: &str, mode: &str| {
+            file(&format!(
+                "mode = \"{mode}\", threshold = 0.9, max_error = 0.02, learned = \"e\", \
+                 embedder = {{ provider = \"up\", model = \"e\", deadline = \"{deadline}\" }}"
+            ))
+            .replace("[models.a]\n", "[models.a]\ntimeout = { limit = \"1s\" }\n")
+        };
+        accepted(&text("999ms", "answer"));
+        accepted(&text("2s", "shadow"));
+        let said = refused(&text("1s", "answer"));
+        assert!(
+            said.contains("the embedder's `deadline` is 1s and the model's time limit 1s: write less"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         assert_eq!(
             refusal("mode = \"answers\""),
@@ -270,7 +310,7 @@ mod tests {
         );
         assert_eq!(
             refusal("max_error = 0"),
-            "`max_error` is 0: write a number above 0 and at most 1, such as 0.9"
+            "`max_error` is 0: write a number above 0 and at most 1, such as 0.02"
         );
         assert_eq!(refusal("max_entries = 0"), "`max_entries` is 0: write 1 to 1000000");
         assert_eq!(
