@@ -472,7 +472,8 @@ where
             }
             Joined::Leader(lead) => {
                 let turn = self.turn(key, began, &mut input, cx, run).await;
-                // Held until the value is stored, or will not be.
+                // Held while the value is made. The first poll of the put hands it to the store, to be given up with the
+                // value; what is left here then releases nothing.
                 let _claim = match turn.inspect_err(|_| Self::note(cx, run, outcome))? {
                     Turn::Run(claim) => claim,
                     Turn::Made(value) => {

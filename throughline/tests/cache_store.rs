@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use throughline::cache::{Cache, Lifetime, Lookup};
+use throughline::cache::{Cache, Caching, Keep, Lifetime, Lookup};
 use throughline::telemetry::Observed;
 use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
 use throughline::{
-    CacheConfig, Error, JsonCaching, Key, Kind, Memory, Primitive, Result, Store, Workflow, workflow,
+    CacheConfig, Context, Error, ItemStream, JsonCaching, Key, KeyBuilder, Kind, Memory, Primitive, Result,
+    Store, Workflow, workflow, workflow_stream,
 };
 
 const WORKS: u8 = 0;
@@ -376,4 +377,47 @@ async fn nobody_waits_for_a_value_to_be_stored_and_who_comes_meanwhile_has_it_al
     took(&flow, &recorder).await;
     assert_eq!(outcomes(&recorder), seen(&[("miss", 1.0), ("coalesced", 1.0), ("hit", 1.0)]));
     assert_eq!(flow.stage().stats().computing, 0, "the flight is over with the write");
+}
+
+/// Leaves the end of a stream to the test.
+struct Recording(Arc<Mutex<Option<Keep>>>);
+
+impl Caching<u64, ItemStream<u64>> for Recording {
+    fn key(&self, _: &u64, _: &Context, key: KeyBuilder) -> Option<Key> {
+        Some(key.build())
+    }
+
+    fn encode(&self, _: &ItemStream<u64>) -> Option<Bytes> {
+        None
+    }
+
+    fn decode(&self, _: Bytes, _: &u64, _: &Context) -> Result<Option<ItemStream<u64>>> {
+        Ok(None)
+    }
+
+    fn record(&self, _: &mut ItemStream<u64>, keep: Keep) -> bool {
+        self.0.lock().unwrap().replace(keep).is_none()
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_on_its_way_to_the_store_as_soon_as_it_has_ended() {
+    let (recorder, store, kept) = (Recorder::new(), Scripted::new(), Arc::new(Mutex::new(None)));
+    let numbers = workflow_stream("numbers", |n: u64, _: Context| async move {
+        Ok(ItemStream::new(futures_util::stream::iter((0..n).map(Ok))))
+    });
+    let flow = numbers.cache(config(), Recording(Arc::clone(&kept)), Arc::clone(&store));
+    let _stream = flow.run(3, &recorder.context()).await.unwrap();
+    let before = store.calls();
+    let end = |keep: Option<Keep>| keep.unwrap().value(Bytes::from_static(b"012"));
+    end(kept.lock().unwrap().take());
+    assert_eq!((store.calls(), events(&recorder, "stored")), (before + 1, Some(1.0)));
+
+    let _stream = flow.run(3, &recorder.context()).await.unwrap();
+    store.turn(HANGS);
+    end(kept.lock().unwrap().take());
+    assert_eq!(events(&recorder, "store_failed"), Some(0.0));
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(events(&recorder, "store_failed"), Some(1.0));
 }

@@ -32,7 +32,7 @@ pub enum Claim {
 
 /// What the leader of a flight is to do.
 pub(super) enum Turn<P, C, S: Store> {
-    /// Run, and drop the claim, if there is one, when the value is stored or will not be.
+    /// Run, and drop the claim, if there is one, when the value is on its way to the store or will not be stored.
     Run(Option<Held<P, C, S>>),
     /// Another replica has made the value meanwhile.
     Made(Bytes),

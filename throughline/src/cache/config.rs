@@ -145,7 +145,8 @@ impl CacheConfig {
         Ok(self)
     }
 
-    /// How long one call to the store may take. Default: 20ms.
+    /// How long one call to the store may keep its caller. It is given up 4ms earlier, or halfway where that is less than 4ms
+    /// away: timers may be late by as much. Default: 20ms.
     ///
     /// # Errors
     /// When it is zero.

@@ -66,7 +66,10 @@ impl<S: Store> Guarded<S> {
         let late =
             || Err(Error::new(Kind::Store, format!("no answer from the store within {:?}", self.deadline)));
         let result = self.patience.wait_for(call).await.unwrap_or_else(late);
-        self.health.learn(kind, now, result.as_ref().err());
+        // What this process refuses itself says nothing of the store.
+        if !matches!(&result, Err(error) if error.kind() == Kind::Rejected) {
+            self.health.learn(kind, now, result.as_ref().err());
+        }
         result
     }
 }

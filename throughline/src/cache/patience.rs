@@ -1,18 +1,21 @@
 //! One timer for everybody who waits for a store.
 //!
 //! A timer of the runtime for every call takes a lock twice, and a system call where it is the first one. Waits of one
-//! length end in the order in which they began: a task watches the oldest, and is there only while somebody waits.
+//! length end in the order in which they began: a task watches the oldest, and is there only while somebody waits. It
+//! watches for its own runtime alone, for one that nobody drives would keep the callers of another waiting: these have a
+//! timer each meanwhile.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use tokio::time::{Instant, sleep_until};
+use tokio::runtime::{Handle, Id};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// What the runtime's timers may be late by: they are rounded up to the next millisecond, and so is the sleep of the
 /// thread that drives them. The rest is for the way back to the caller.
@@ -33,7 +36,8 @@ pub(super) struct Patience {
 struct Queue {
     /// The oldest first.
     waits: VecDeque<(Instant, Arc<Wait>)>,
-    watched: bool,
+    /// The runtime of the task that watches.
+    watched_on: Option<Id>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +47,10 @@ struct Wait {
 }
 
 /// The caller's side of a wait: with it the wait ends.
-struct Waiting(Arc<Wait>);
+enum Waiting {
+    InLine(Arc<Wait>),
+    Alone(Pin<Box<Sleep>>),
+}
 
 /// The task that watches. Dropped with its runtime, it leaves nobody waiting.
 struct Watch {
@@ -67,23 +74,27 @@ impl Patience {
             if let Poll::Ready(output) = call.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            let Waiting(wait) = waiting.get_or_insert_with(|| self.begin());
-            wait.caller.register(cx.waker());
-            if wait.is(OVER) { Poll::Ready(None) } else { Poll::Pending }
+            let waiting = waiting.get_or_insert_with(|| self.begin());
+            if waiting.is_over(cx) { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     }
 
     fn begin(&self) -> Waiting {
-        let wait = Arc::new(Wait::default());
+        let runtime = Handle::current();
         let mut queue = lock(&self.queue);
+        if queue.watched_on.is_some_and(|other| other != runtime.id()) {
+            drop(queue);
+            return Waiting::Alone(Box::pin(sleep(self.length)));
+        }
+        let wait = Arc::new(Wait::default());
         queue.forget_answered();
         queue.waits.push_back((Instant::now() + self.length, Arc::clone(&wait)));
-        if !std::mem::replace(&mut queue.watched, true) {
+        if queue.watched_on.replace(runtime.id()).is_none() {
             drop(queue);
-            tokio::spawn(Watch { queue: Arc::clone(&self.queue), ended: false }.run());
+            runtime.spawn(Watch { queue: Arc::clone(&self.queue), ended: false }.run());
         }
-        Waiting(wait)
+        Waiting::InLine(wait)
     }
 }
 
@@ -125,9 +136,25 @@ impl Wait {
     }
 }
 
+// === impl Waiting ===
+
+impl Waiting {
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::InLine(wait) => {
+                wait.caller.register(cx.waker());
+                wait.is(OVER)
+            }
+            Self::Alone(timer) => timer.as_mut().poll(cx).is_ready(),
+        }
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.state.store(ANSWERED, Ordering::Release);
+        if let Self::InLine(wait) = self {
+            wait.state.store(ANSWERED, Ordering::Release);
+        }
     }
 }
 
@@ -143,8 +170,10 @@ impl Watch {
     fn look(&mut self) -> Option<Instant> {
         let mut queue = lock(&self.queue);
         let next = queue.end(Instant::now());
-        queue.watched = next.is_some();
         self.ended = next.is_none();
+        if self.ended {
+            queue.watched_on = None;
+        }
         next
     }
 }
@@ -153,7 +182,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if !self.ended {
             let mut queue = lock(&self.queue);
-            queue.watched = false;
+            queue.watched_on = None;
             queue.waits.drain(..).for_each(|(_, wait)| wait.end());
         }
     }
@@ -162,13 +191,21 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
+    use futures_util::FutureExt as _;
     use futures_util::future::join_all;
-    use tokio::time::sleep;
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::time::timeout;
 
     use super::*;
 
     const LIMIT: Duration = Duration::from_millis(20);
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    }
 
     fn waiting(patience: &Patience) -> usize {
         lock(&patience.queue).waits.len()
@@ -203,7 +240,7 @@ mod tests {
         assert_eq!(patience.wait_for(ready(8)).await, Some(8));
         sleep(LIMIT).await;
         assert_eq!(waiting(&patience), 0);
-        assert!(!lock(&patience.queue).watched, "the task ends when there is nobody to watch for");
+        assert_eq!(lock(&patience.queue).watched_on, None, "the task ends when there is nobody to watch for");
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,12 +258,37 @@ mod tests {
 
     #[test]
     fn who_waits_goes_on_when_the_runtime_of_the_task_has_ended() {
-        let patience = Arc::new(Patience::new(Duration::from_secs(3_600)));
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let patience = Patience::new(HOUR);
         let (first, second) = (runtime(), runtime());
         let mut hangs = Box::pin(patience.wait_for(pending::<()>()));
         first.block_on(async { assert!(futures_util::poll!(hangs.as_mut()).is_pending()) });
         drop(first);
         assert_eq!(second.block_on(hangs), None);
+    }
+
+    #[test]
+    fn a_runtime_that_nobody_drives_any_more_keeps_nobody_on_another_waiting() {
+        let patience = Patience::new(HOUR);
+        let (idle, driven) = (runtime(), runtime());
+        let wait = || async { timeout(2 * HOUR, patience.wait_for(pending::<()>())).await };
+        let mut hangs = Box::pin(patience.wait_for(pending::<()>()));
+        idle.block_on(async { assert!(futures_util::poll!(hangs.as_mut()).is_pending()) });
+        assert_eq!(driven.block_on(wait()), Ok(None));
+        assert_eq!(waiting(&patience), 1, "the other had a timer of its own");
+        drop(idle);
+        driven.block_on(async {
+            let mut next = Box::pin(wait());
+            assert!(futures_util::poll!(next.as_mut()).is_pending());
+            assert_eq!(waiting(&patience), 1, "the queue is for the next runtime");
+            assert_eq!(next.await, Ok(None));
+        });
+    }
+
+    #[test]
+    fn a_wait_without_a_runtime_spoils_none_that_comes_later() {
+        let patience = Patience::new(HOUR);
+        let wait = || patience.wait_for(pending::<()>());
+        assert!(catch_unwind(AssertUnwindSafe(|| wait().now_or_never())).is_err());
+        assert_eq!(runtime().block_on(async { timeout(2 * HOUR, wait()).await }), Ok(None));
     }
 }

@@ -143,7 +143,11 @@ impl Redis {
     }
 
     /// Completes once all values that caches have begun to store are on the server, or have failed to be: they are
-    /// stored behind the runs that made them. It takes no longer than the deadline of the caches.
+    /// stored behind the runs that made them, and a stream when it has been read to its end. It takes no longer than the
+    /// deadline of the caches.
+    ///
+    /// # Cancellation
+    /// Dropped, it has changed nothing: what is on its way goes on.
     pub async fn flush(&self) {
         self.shared.writes.ended().await;
     }

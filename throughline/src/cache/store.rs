@@ -73,7 +73,8 @@ pub trait Store: Send + Sync {
     /// Stores `value`; `false` when it is too large for this store.
     ///
     /// # Errors
-    /// When the store failed.
+    /// When the store failed. One of [`Kind::Rejected`](crate::Kind::Rejected) says that too much is under way already, and
+    /// is not held against the store.
     fn put(
         &self,
         key: Key,

@@ -1,6 +1,8 @@
 //! What the leader of a flight does with what it has computed.
 
+use std::future::Future as _;
 use std::sync::Arc;
+use std::task::{self, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,7 +122,7 @@ where
         }
     }
 
-    /// Stores in the background, for the end of a stream is no place to wait.
+    /// Stores in the background, for the end of a stream is no place to wait. As behind a run, the write is begun before.
     fn keep(self: &Arc<Self>, key: Key, since: Tick, counts: Counts, cx: &Context) -> Keep {
         let (work, clock) = (Arc::clone(self), cx.clock());
         Keep::new(self.largest, move |value| {
@@ -131,7 +133,10 @@ where
                 };
                 count(&counts, event);
             };
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let mut put = Box::pin(put);
+            if let Ok(runtime) = tokio::runtime::Handle::try_current()
+                && put.as_mut().poll(&mut task::Context::from_waker(Waker::noop())).is_pending()
+            {
                 runtime.spawn(put);
             }
         })

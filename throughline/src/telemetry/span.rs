@@ -20,6 +20,8 @@ pub(super) const SCOPE: &str = "throughline";
 /// How a run ended, from the closed set of its stage.
 const OUTCOME: &str = "throughline.outcome";
 const ERROR_TYPE: &str = "error.type";
+/// A record that is kept for another span has room for so many attributes at most.
+pub(super) const ROOM_KEPT: usize = 16;
 
 /// A span that is open.
 pub(super) enum Span {
@@ -181,9 +183,12 @@ impl Record {
         }
     }
 
-    /// Forgets what it was told.
+    /// Forgets what it was told. Room for many attributes is given back.
     pub(super) fn forget(&mut self) {
         self.attributes.clear();
+        if self.attributes.capacity() > ROOM_KEPT {
+            self.attributes = Vec::new();
+        }
         (self.events, self.links) = (SpanEvents::default(), SpanLinks::default());
         (self.context, self.status) = (SpanContext::NONE, Status::Unset);
     }

@@ -116,6 +116,7 @@ async fn keys(raw: &mut MultiplexedConnection) -> Vec<String> {
 async fn stored(replica: &Replica, raw: &mut MultiplexedConnection, input: &str) -> String {
     let before = keys(raw).await;
     assert_eq!(replica.ask(input).await, CacheOutcome::Miss);
+    until("it is on the server", || async { keys(&mut raw.clone()).await.len() > before.len() }).await;
     keys(raw).await.into_iter().find(|key| !before.contains(key)).expect("it was stored")
 }
 

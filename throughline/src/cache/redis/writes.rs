@@ -26,14 +26,14 @@ impl Writes {
     /// Begins a write of so many bytes.
     ///
     /// # Errors
-    /// When too much is under way already.
+    /// Of [`Kind::Rejected`] when too much is under way already.
     pub(super) fn begin(&self, bytes: usize) -> Result<Write<'_>> {
         self.count.fetch_add(1, Ordering::AcqRel);
         let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
         let write = Write(self, bytes);
         if before + bytes > MOST {
             let problem = format!("redis does not keep up: {MOST} bytes are on their way to it");
-            return Err(Error::new(Kind::Store, problem));
+            return Err(Error::new(Kind::Rejected, problem));
         }
         Ok(write)
     }
@@ -61,9 +61,18 @@ impl Drop for Write<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use futures_util::{FutureExt as _, poll};
 
     use super::*;
+    use crate::Clock;
+    use crate::cache::guard::Guarded;
+    use crate::cache::health::FAILURES;
+    use crate::cache::key::KeyBuilder;
+    use crate::cache::redis::{Redis, RedisConfig};
+    use crate::cache::store::{Lifetime, Store as _};
 
     #[test]
     fn what_does_not_fit_is_refused_and_takes_no_room() {
@@ -76,6 +85,22 @@ mod tests {
         let other = writes.begin(MOST / 2).unwrap();
         drop((half, other));
         assert!(writes.begin(MOST).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_not_held_against_the_server() {
+        let redis = Redis::new(RedisConfig::new("redis://127.0.0.1:1").unwrap()).unwrap();
+        let (shared, health) = (Arc::clone(&redis.shared), redis.health().unwrap());
+        let store = Guarded::new(redis, Duration::from_secs(60));
+        let _under_way = shared.writes.begin(MOST).unwrap();
+        let (minute, zero) = (Duration::from_secs(60), Duration::ZERO);
+        let lifetime = Lifetime { fresh: minute, kept: minute, computed_in: zero };
+        for _ in 0..2 * FAILURES {
+            let key = KeyBuilder::new("x", 0).build();
+            let refused = store.put(key, "x".into(), lifetime, Clock::Tokio.now()).await.unwrap_err();
+            assert_eq!(refused.kind(), Kind::Rejected);
+        }
+        assert_eq!(health.down(), None);
     }
 
     #[tokio::test]
