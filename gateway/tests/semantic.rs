@@ -394,8 +394,7 @@ fn pairs(count: usize, every: usize) -> String {
     let line = |n: usize| {
         let word = ["card", "account", "transfer", "refund", "fee"][n % 5];
         let wrong = n.is_multiple_of(every);
-        let letters = [n / 100, n / 10 % 10, n % 10].map(|digit| char::from(b'a' + digit as u8));
-        let shop: String = letters.into_iter().collect();
+        let shop: String = n.to_string().bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
         let a = format!("how can i block my {word} at the shop called {shop}");
         let b = if wrong { "when does the next train leave".to_owned() } else { a.replace("can", "may") };
         format!("{}\n", json!({"a": a, "b": b, "same": !wrong}))

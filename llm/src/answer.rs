@@ -52,8 +52,6 @@ pub struct ChatStream {
     model: Arc<str>,
     /// What the frames have told so far, read or not.
     told: Arc<Mutex<Told>>,
-    /// All its events, where they are known before they are read.
-    replayed: Option<Bytes>,
     /// Whether it was given to another question.
     borrowed: bool,
 }
@@ -169,17 +167,16 @@ impl ChatStream {
             let late = Error::new(Kind::Timeout, "the answer was not complete in time");
             frames.limit(StreamLimit::until(end, late));
         }
-        Self { frames, model, told, replayed: None, borrowed: false }
+        Self { frames, model, told, borrowed: false }
     }
 
     /// A stream that is complete already: `events` as they were, all at once.
     #[must_use]
     pub fn replay(events: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
-        let replayed = Some(events.clone());
         let frame = Frame { events, usage, content: true, last: true };
         let frames = ItemStream::new(stream::iter([Ok(frame)])).told_by(|_| Part::Last);
         let told = Arc::new(Mutex::new(Told { usage, first_chunk: None }));
-        Self { frames, model, told, replayed, borrowed: false }
+        Self { frames, model, told, borrowed: false }
     }
 
     /// A stream that is complete already, one of `events` after the other with a `pause` between them: a shorter one
@@ -192,10 +189,9 @@ impl ChatStream {
         usage: Option<Usage>,
         cx: &Context,
     ) -> Self {
-        let replayed = Some(events.concat().into());
         let stream = Self::new(pauses(events, pause, cx), model, cx);
         lock(&stream.told).usage = usage;
-        Self { replayed, ..stream }
+        stream
     }
 
     /// The tokens used, as far as the stream has told.
@@ -231,11 +227,6 @@ impl ChatStream {
 
     pub(crate) fn is_borrowed(&self) -> bool {
         self.borrowed
-    }
-
-    /// All events of a stream that is complete already.
-    pub(crate) fn replayed(&self) -> Option<&Bytes> {
-        self.replayed.as_ref()
     }
 
     /// The model that answers.

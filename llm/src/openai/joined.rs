@@ -2,11 +2,12 @@
 //!
 //! What is not known how to join has no plain form: no part of an answer is left out, and none is guessed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::split::exactly;
 use super::usage::Usage;
 use crate::sse;
 
@@ -20,32 +21,51 @@ struct Choice {
     others: Map<String, Value>,
 }
 
-/// Names of what is said piece by piece.
-const IN_PIECES: [&str; 6] = ["content", "refusal", "reasoning", "reasoning_content", "arguments", "input"];
+/// What of a message is said piece by piece.
+const IN_PIECES: &[&str] = &["content", "refusal", "reasoning", "reasoning_content"];
+
+/// Texts that may be said again. Whoever says the name of a function again may mean another call.
+const AGAIN: [&str; 3] = ["role", "id", "type"];
+
+/// Of these the last one counts, for it may differ from chunk to chunk.
+const HEAD: [&str; 6] = ["id", "created", "model", "usage", "system_fingerprint", "service_tier"];
 
 /// Joins the events of a stream into a plain answer, with what was used where that is known.
 pub(crate) fn joined(events: &[u8], usage: Option<&Usage>) -> Option<Bytes> {
     let mut head = Map::new();
     let mut choices = BTreeMap::<u64, Choice>::new();
+    let mut all_numbered = true;
     for chunk in chunks(events)? {
         let Value::Object(chunk) = chunk else { return None };
         for (name, value) in chunk {
             match name.as_str() {
                 "choices" => {
+                    let mut seen = BTreeSet::new();
                     for choice in value.as_array()? {
-                        let index = choice.get("index").map_or(Some(0), Value::as_u64)?;
+                        let index = choice.get("index");
+                        all_numbered &= index.is_some();
+                        let index = index.map_or(Some(0), Value::as_u64)?;
+                        if !seen.insert(index) {
+                            return None;
+                        }
                         choices.entry(index).or_default().take(choice.as_object()?)?;
                     }
                 }
                 "error" if !value.is_null() => return None,
                 "object" | "obfuscation" | "error" => {}
-                // The last one counts: the first chunks of some providers hold nothing yet.
-                _ if value.is_null() || (says_nothing(&value) && head.contains_key(&name)) => {}
+                _ if value.is_null() => {}
+                // The first chunks of some providers hold nothing yet.
+                known if HEAD.contains(&known) => {
+                    if !says_nothing(&value) || !head.contains_key(known) {
+                        head.insert(name, value);
+                    }
+                }
+                _ if head.get(&name).is_some_and(|old| *old != value) => return None,
                 _ => _ = head.insert(name, value),
             }
         }
     }
-    if choices.is_empty() {
+    if choices.is_empty() || (choices.len() > 1 && !all_numbered) {
         return None;
     }
     head.insert("object".into(), "chat.completion".into());
@@ -63,7 +83,7 @@ fn chunks(events: &[u8]) -> Option<Vec<Value>> {
         match AsRef::<[u8]>::as_ref(&event.data).trim_ascii() {
             b"" => {}
             b"[DONE]" => done = true,
-            data => chunks.push(serde_json::from_slice(data).ok()?),
+            data => chunks.push(exactly(data)?),
         }
     }
     done.then_some(chunks)
@@ -82,10 +102,16 @@ impl Choice {
             match name.as_str() {
                 _ if value.is_null() => {}
                 "index" => {}
-                "delta" => join(&mut self.message, value.as_object()?)?,
+                "delta" => join(&mut self.message, value.as_object()?, IN_PIECES)?,
                 "logprobs" => append(&mut self.logprobs, value.as_object()?)?,
-                "finish_reason" => self.finish_reason = value.clone(),
-                _ => agree(self.others.entry(name).or_insert(Value::Null), value)?,
+                "finish_reason" => agree(&mut self.finish_reason, value)?,
+                _ => {
+                    let old = self.others.entry(name).or_insert(Value::Null);
+                    if may_be_pieces(old, value) {
+                        return None;
+                    }
+                    agree(old, value)?;
+                }
             }
         }
         Some(())
@@ -95,6 +121,7 @@ impl Choice {
         self.message.entry("role").or_insert_with(|| "assistant".into());
         self.message.entry("content").or_insert(Value::Null);
         if let Some(calls) = self.message.get_mut("tool_calls").and_then(Value::as_array_mut) {
+            calls.sort_by_key(|call| call.get("index").and_then(Value::as_u64));
             for call in calls.iter_mut().filter_map(Value::as_object_mut) {
                 call.remove("index");
             }
@@ -109,8 +136,8 @@ impl Choice {
     }
 }
 
-/// Adds a part to what there is: text that comes in pieces to its pieces, calls by their index.
-fn join(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()> {
+/// Adds a part to what there is: the texts called `pieces` piece by piece, calls by their index.
+fn join(whole: &mut Map<String, Value>, part: &Map<String, Value>, pieces: &[&str]) -> Option<()> {
     for (name, new) in part {
         if new.is_null() {
             continue;
@@ -126,21 +153,39 @@ fn join(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()>
                 join_calls(old.as_array_mut()?, calls)?;
             }
             (Value::Array(known), Value::Array(calls)) if name == "tool_calls" => join_calls(known, calls)?,
-            (Value::String(old), Value::String(new)) if IN_PIECES.contains(&name.as_str()) => {
+            (Value::String(old), Value::String(new)) if pieces.contains(&name.as_str()) => {
                 old.push_str(new);
             }
-            (Value::Object(old), Value::Object(new)) => join(old, new)?,
+            (Value::Object(old), Value::Object(new)) => join(old, new, pieces_of(name))?,
+            (old, new) if may_be_pieces(old, new) && !AGAIN.contains(&name.as_str()) => return None,
             (old, new) => agree(old, new)?,
         }
     }
     Some(())
 }
 
+fn pieces_of(name: &str) -> &'static [&'static str] {
+    match name {
+        "function" | "function_call" => &["arguments"],
+        "custom" => &["input"],
+        _ => &[],
+    }
+}
+
+/// Whether both are texts or lists, which could be two parts of one as well as the same said twice.
+fn may_be_pieces(old: &Value, new: &Value) -> bool {
+    match (old, new) {
+        (Value::String(old), Value::String(new)) => !old.is_empty() && !new.is_empty(),
+        (Value::Array(old), Value::Array(new)) => !old.is_empty() && !new.is_empty(),
+        _ => false,
+    }
+}
+
 fn join_calls(calls: &mut Vec<Value>, parts: &[Value]) -> Option<()> {
     for part in parts {
         let index = part.get("index").filter(|index| index.is_u64())?;
         match calls.iter_mut().find(|call| call.get("index") == Some(index)) {
-            Some(call) => join(call.as_object_mut()?, part.as_object()?)?,
+            Some(call) => join(call.as_object_mut()?, part.as_object()?, &[])?,
             None => calls.push(part.clone()),
         }
     }
@@ -153,6 +198,7 @@ fn append(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<(
         match whole.entry(name).or_insert(Value::Null) {
             _ if new.is_null() => {}
             old @ Value::Null => *old = new.clone(),
+            _ if !["content", "refusal"].contains(&name.as_str()) => return None,
             old => old.as_array_mut()?.extend_from_slice(new.as_array()?),
         }
     }
@@ -161,11 +207,13 @@ fn append(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<(
 
 /// Takes what is said again and again the same, or field by field.
 fn agree(old: &mut Value, new: &Value) -> Option<()> {
-    let is_open = old.is_null() || old.as_str() == Some("");
+    let is_empty = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
+    let is_open = old.is_null() || old.as_str() == Some("") || (is_empty(old) && new.is_array());
     match (old, new) {
         (_, Value::Null) => {}
         (old, new) if is_open => *old = new.clone(),
         (_, Value::String(text)) if text.is_empty() => {}
+        (Value::Array(_), Value::Array(list)) if list.is_empty() => {}
         (Value::Object(old), Value::Object(new)) => {
             for (name, new) in new {
                 agree(old.entry(name).or_insert(Value::Null), new)?;
@@ -219,7 +267,7 @@ mod tests {
             ),
             call(json!({"index": 0, "function": {"arguments": "{\"x\""}})),
             call(json!({"index": 0, "id": "", "function": {"name": null, "arguments": ":1}"}})),
-            call(json!({"index": 1, "id": "b", "function": {"name": "g", "arguments": "}"}})),
+            call(json!({"index": 1, "id": "b", "function": {"name": "", "arguments": "}"}})),
             chunk(&json!([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])),
             json!({"id": "i", "choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}),
         ]);
@@ -289,13 +337,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_joined_has_no_other_form() {
-        let whole = delta(&json!({"content": "x", "n": 1, "details": [{"text": "a"}]}));
-        assert!(plain(&[whole.clone(), whole.clone()]).is_some());
+        let whole = delta(&json!({"content": "x", "n": 1, "details": [{"text": "a"}], "note": "la"}));
+        let again = delta(&json!({"content": "x", "n": 1, "details": [], "note": ""}));
+        assert!(plain(&[again.clone(), whole.clone(), again]).is_some());
         for odd in [
             json!({"error": {"message": "broken"}}),
             delta(&json!({"content": 7})),
             delta(&json!({"n": 2})),
             delta(&json!({"details": [{"text": "b"}]})),
+            delta(&json!({"details": [{"text": "a"}]})),
+            delta(&json!({"note": "la"})),
             delta(&json!({"role": "tool", "id": "a"})),
             delta(&json!({"audio": {"data": "AAAA"}})),
             delta(&json!({"tool_calls": [{"id": "no index"}]})),
@@ -303,6 +354,8 @@ mod tests {
             chunk(&json!([{"index": "0", "delta": {}}])),
             chunk(&json!([{"index": 0, "delta": {}, "logprobs": {"content": "x"}}, {"index": 0, "delta": {},
                 "logprobs": {"content": []}}])),
+            chunk(&json!([{"delta": {"content": "a"}}, {"delta": {"content": "b"}}])),
+            chunk(&json!([{"index": 1, "delta": {"content": "a"}}, {"delta": {"content": "b"}}])),
             json!({"choices": {}}),
             json!([]),
         ] {
@@ -311,10 +364,97 @@ mod tests {
         }
         assert_eq!(plain(&[]), None);
         assert_eq!(joined(b"data: {\n\ndata: [DONE]\n\n", None), None);
-        let two = |id: &str| {
-            delta(&json!({"tool_calls": [{"index": 0, "id": id, "function": {"arguments": "{}"}}]}))
+    }
+
+    #[test]
+    fn calls_that_claim_to_be_one_are_not_run_together() {
+        let call = |id: &str, function: Value| json!({"index": 0, "id": id, "function": function});
+        let named = |id: &str, name: &str| call(id, json!({"name": name, "arguments": "{}"}));
+        let nameless = |id: &str| call(id, json!({"arguments": "{}"}));
+        for [first, second] in [
+            [named("", "f"), named("", "f")],
+            [named("a", "f"), named("a", "f")],
+            [named("", "f"), named("", "g")],
+            [nameless("a"), nameless("b")],
+            [
+                json!({"index": 0, "custom": {"name": "f", "input": "x"}}),
+                json!({"index": 0, "custom": {"name": "f", "input": "x"}}),
+            ],
+        ] {
+            let apart = [
+                delta(&json!({"tool_calls": [first.clone()]})),
+                delta(&json!({"tool_calls": [second.clone()]})),
+            ];
+            assert_eq!(plain(&apart), None, "{first} {second}");
+            assert_eq!(plain(&[delta(&json!({"tool_calls": [first, second]}))]), None, "in one chunk");
+        }
+    }
+
+    #[test]
+    fn calls_come_in_the_order_of_their_indexes() {
+        let call = |index: u64| {
+            let name = format!("f{index}");
+            delta(
+                &json!({"tool_calls": [{"index": index, "id": "", "function": {"name": name, "arguments": ""}}]}),
+            )
         };
-        assert_eq!(plain(&[two("a"), two("b")]), None, "two calls that claim to be one");
+        let body = plain(&[call(2), call(0), call(1)]).unwrap();
+        let calls = body["choices"][0]["message"]["tool_calls"].as_array().unwrap();
+        let names: Vec<_> = calls.iter().map(|call| call["function"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["f0", "f1", "f2"]);
+    }
+
+    #[test]
+    fn a_field_that_differs_from_chunk_to_chunk_is_not_decided() {
+        let says = |name: &str, value: Value| {
+            let mut chunk = delta(&json!({"content": "x"}));
+            chunk[name] = value;
+            chunk
+        };
+        for (name, first, second) in [
+            ("citations", json!(["a"]), json!(["b"])),
+            ("citations", json!([]), json!(["b"])),
+            ("note", json!("a"), json!("")),
+            ("count", json!(0), json!(1)),
+        ] {
+            let same = [says(name, first.clone()), says(name, first.clone()), says(name, Value::Null)];
+            assert_eq!(plain(&same).unwrap()[name], first);
+            assert_eq!(plain(&[says(name, first), says(name, second)]), None, "{name}");
+        }
+        for name in HEAD {
+            assert_eq!(plain(&[says(name, json!("a")), says(name, json!("b"))]).unwrap()[name], "b");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_part_beside_the_message_is_not_taken_for_the_whole() {
+        let beside = |name: &str, value: &Value| {
+            let mut choice = json!({"index": 0, "delta": {"content": "x"}});
+            choice[name] = value.clone();
+            chunk(&json!([choice]))
+        };
+        for (name, part) in
+            [("token_ids", json!([5])), ("text", json!("la")), ("logprobs", json!({"tokens": ["la"]}))]
+        {
+            let (first, rest) = (beside(name, &part), delta(&json!({"content": "x"})));
+            assert_eq!(plain(&[first.clone(), rest]).unwrap()["choices"][0][name], part);
+            assert_eq!(plain(&[first.clone(), first]), None, "{name}");
+        }
+        let (stop, calls) = (json!("stop"), json!("tool_calls"));
+        assert_eq!(plain(&[beside("finish_reason", &stop), beside("finish_reason", &calls)]), None);
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_held_has_no_other_form() {
+        let with = |number: &str| {
+            let chunk = format!(r#"{{"n":{number},"choices":[{{"index":0,"delta":{{"content":"x"}}}}]}}"#);
+            let body = joined(&[&sse::event(chunk.as_bytes())[..], DONE].concat(), None);
+            body.map(|body| String::from_utf8(body.to_vec()).unwrap())
+        };
+        for held in ["18446744073709551615", "-0.13436424411240122"] {
+            assert!(with(held).unwrap().contains(held), "{held}");
+        }
+        assert_eq!(with("18446744073709551617"), None);
     }
 
     mod properties {

@@ -2,7 +2,6 @@
 //! has not.
 
 use bytes::Bytes;
-use memchr::memmem;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -34,24 +33,28 @@ struct Shape<'a> {
 struct Choice<'a> {
     #[serde(borrow)]
     finish_reason: Option<&'a RawValue>,
+    error: Option<IgnoredAny>,
 }
 
-/// Whether a plain answer is worth giving again: it has at least one choice and no error, and no filter has cut it off.
+/// Whether a plain answer is worth giving again: it has at least one choice and no error, and no choice ended by one or
+/// was cut off by a filter.
 pub(crate) fn is_answer(body: &[u8]) -> bool {
-    serde_json::from_slice(body).is_ok_and(|shape: Shape<'_>| shape.has_choices() && !shape.is_spoilt())
+    sound(body).is_some_and(|shape| shape.has_choices())
 }
 
-/// As [`is_answer`], of the events of a complete stream. `None` for one that is not worth it.
+/// As [`is_answer`], of the events of a complete stream. `None` for one that is not worth it: every event is a chunk or
+/// `[DONE]`, and what is neither may be an error in a form that nobody here knows.
 pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
     let (mut any, mut tells) = (false, Tells::default());
     for event in sse::events(events).ok()? {
-        if any && !may_decide(&event.data) {
-            continue;
-        }
-        let Ok(chunk) = serde_json::from_slice::<Shape<'_>>(&event.data) else { continue };
-        if chunk.is_spoilt() {
+        if is_named_error(&event.raw) {
             return None;
         }
+        let data = AsRef::<[u8]>::as_ref(&event.data).trim_ascii();
+        if matches!(data, b"" | b"[DONE]") {
+            continue;
+        }
+        let chunk = sound(data)?;
         any |= chunk.has_choices();
         tells.usage |= chunk.usage.is_some();
         tells.apart |= chunk.usage.is_some() && !chunk.has_choices();
@@ -59,9 +62,19 @@ pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
     any.then_some(tells)
 }
 
-/// Reading every chunk of a long stream again would hold up its last one.
-fn may_decide(data: &[u8]) -> bool {
-    [&b"usage"[..], b"error", b"filter", b"\\u"].iter().any(|word| memmem::find(data, word).is_some())
+/// A plain answer or a chunk that has a list of choices and no error.
+fn sound(data: &[u8]) -> Option<Shape<'_>> {
+    // A list would be taken for the fields in their order.
+    let is_object = data.trim_ascii_start().starts_with(b"{");
+    let shape = serde_json::from_slice::<Shape<'_>>(data).ok().filter(|_| is_object)?;
+    (shape.choices.is_some() && !shape.is_spoilt()).then_some(shape)
+}
+
+fn is_named_error(raw: &[u8]) -> bool {
+    let raw = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw);
+    let mut names =
+        raw.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| line.strip_prefix(b"event:"));
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"error"))
 }
 
 /// The events of a complete stream one by one, with what was used told in a chunk of its own if that is wanted and known,
@@ -111,13 +124,17 @@ impl Shape<'_> {
     }
 
     fn is_spoilt(&self) -> bool {
-        let mut reasons = self.choices.iter().flatten().filter_map(|choice| choice.finish_reason);
-        self.error.is_some() || reasons.any(|raw| reads(raw, "content_filter"))
+        self.error.is_some() || self.choices.iter().flatten().any(Choice::is_spoilt)
     }
 }
 
-fn reads(raw: &RawValue, text: &str) -> bool {
-    serde_json::from_str::<String>(raw.get()).is_ok_and(|read| read == text)
+// === impl Choice ===
+
+impl Choice<'_> {
+    fn is_spoilt(&self) -> bool {
+        let reason = self.finish_reason.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        self.error.is_some() || matches!(reason.as_deref(), Some("error" | "content_filter"))
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +173,9 @@ mod tests {
             r#"{"choices":[{"finish_reason":"stop"},{"finish_reason":"content_filter"}]}"#.to_owned(),
             r#"{"choices":[{}],"error":{"message":"overloaded"}}"#.to_owned(),
             r#"{"choices":[{}],"error":"overloaded"}"#.to_owned(),
+            choice("error"),
+            r#"{"choices":[{"finish_reason":"stop","error":{"code":502}}]}"#.to_owned(),
+            r#"[[{"finish_reason":"stop"}],null,null]"#.to_owned(),
             r#"{"choices":[]}"#.to_owned(),
             r#"{"choices":null}"#.to_owned(),
             "{}".to_owned(),
@@ -171,11 +191,41 @@ mod tests {
         assert!(survey(&stream(&[hi.clone(), says("", &json!("stop"))])).is_some());
         for not in [
             vec![hi.clone(), says("", &json!("content_filter"))],
-            vec![hi, json!({"error": {"message": "overloaded"}})],
+            vec![hi.clone(), json!({"error": {"message": "overloaded"}})],
+            vec![hi.clone(), says("", &json!("error"))],
+            vec![hi.clone(), json!({"choices": [{"delta": {}, "error": {"code": 502}}]})],
+            vec![hi.clone(), json!({"object": "error", "message": "overloaded", "code": 503})],
+            vec![hi.clone(), json!({"text": "overloaded", "error_code": 50001})],
+            vec![hi.clone(), json!({"error": {"code": 503}, "choices": "none"})],
+            vec![hi.clone(), json!({"choices": null})],
+            vec![hi.clone(), json!([[], null, null])],
+            vec![hi, json!("overloaded")],
             vec![json!({"choices": []}), used()],
             vec![],
         ] {
             assert_eq!(survey(&stream(&not)), None, "{not:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_with_an_event_that_is_named_error_or_is_no_json_is_not_kept() {
+        let hi = says("Hi", &json!("stop")).to_string();
+        let with = |block: &str| survey(format!("{block}data: {hi}\n\n{block}data: [DONE]\n\n").as_bytes());
+        for kept in
+            ["", ": waiting\n\n", "data:\n\n", "event: message\n", "event: errors\n", "id: event: error\n"]
+        {
+            assert!(with(kept).is_some(), "{kept:?}");
+        }
+        for not in [
+            "event: error\n",
+            "event:error\n\n",
+            "id: 1\r\nevent: error\r\ndata: {\"choices\":[]}\r\n\r\n",
+            "event: error\ndata: overloaded\n\n",
+            "\u{feff}event: error\n\n",
+            "data: overloaded\n\n",
+            "data: {\"choices\":[{\n\n",
+        ] {
+            assert_eq!(with(not), None, "{not:?}");
         }
     }
 

@@ -40,19 +40,21 @@ pub(super) async fn compare(
     if plain == others && (!plain.is_empty() || one.trim() == other.trim()) {
         return (Verdict::Same, Some(0.0));
     }
-    if plain.len().min(others.len()) <= SHORT || !Marks::of(one).allow(&Marks::of(other)) {
+    if one.len().max(other.len()) > LONGEST {
+        return (Verdict::Unknown, Some(0.0));
+    }
+    if plain.len().min(others.len()) <= SHORT || !Marks::of_answer(one).allow(&Marks::of_answer(other)) {
         return (Verdict::Different, Some(0.0));
     }
-    if plain.len().max(others.len()) > LONGEST {
-        return (Verdict::Unknown, Some(0.0));
-    }
-    let Ok(embedded) = embedder.embed(vec![one.to_owned(), other.to_owned()], cx).await else {
+    let Ok(embedded) = embedder.ask(vec![one.to_owned(), other.to_owned()], cx).await else {
         return (Verdict::Unknown, Some(0.0));
     };
+    let cost = embedded.cost_usd;
+    let Ok(embedded) = embedder.check(embedded, 2) else { return (Verdict::Unknown, cost) };
     let similarity = embedded.vectors[0].similarity(&embedded.vectors[1]);
     let verdict =
         if similarity.is_some_and(|found| found >= NEAR) { Verdict::Alike } else { Verdict::Different };
-    (verdict, embedded.cost_usd)
+    (verdict, cost)
 }
 
 /// Without case, punctuation and more than one space.
@@ -106,5 +108,8 @@ mod tests {
         assert_eq!(compare(None, Some("x"), &embedder, &cx).await.0, Verdict::Unknown);
         let (long, other) = ("word ".repeat(2000), "other ".repeat(2000));
         assert_eq!(compare(Some(&long), Some(&other), &embedder, &cx).await.0, Verdict::Unknown);
+        let numbered = format!("{long} 5");
+        assert_eq!(verdict(&long, &numbered).await, Verdict::Unknown, "marks are not read of long ones");
+        assert_eq!(verdict(&long, &long).await, Verdict::Same, "nothing has to be read for that");
     }
 }

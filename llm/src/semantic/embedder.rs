@@ -1,7 +1,7 @@
 //! What turns texts into directions.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use throughline::telemetry::Sink;
 use throughline::{Boxed, Context, Error, Kind, Result, Workflow};
@@ -19,11 +19,15 @@ pub struct Embedder {
 
 enum Of {
     Ngrams,
-    Asked {
-        model: Workflow<Boxed<Vec<String>, Embedded>>,
-        /// Of the first answer. Another one is of another model, whose similarities mean something else.
-        dimensions: OnceLock<usize>,
-    },
+    Asked { model: Workflow<Boxed<Vec<String>, Embedded>>, space: Mutex<Space> },
+}
+
+/// How many numbers embeddings have. A single one with others is a mistake and never a hit; with the second in a row the
+/// service has another model, and what is known of the old one is near to nothing any more.
+#[derive(Default)]
+struct Space {
+    dimensions: Option<usize>,
+    other: Option<usize>,
 }
 
 /// The directions of several texts, in their order.
@@ -60,7 +64,7 @@ impl Embedder {
     /// are learned for its `name`.
     #[must_use]
     pub fn asked(name: impl Into<String>, model: Workflow<Boxed<Vec<String>, Embedded>>) -> Self {
-        Self { name: name.into(), kind: Of::Asked { model, dimensions: OnceLock::new() }, remote: true }
+        Self { name: name.into(), kind: Of::Asked { model, space: Mutex::default() }, remote: true }
     }
 
     /// What thresholds are learned for.
@@ -79,30 +83,38 @@ impl Embedder {
     ///
     /// # Errors
     /// When there are none to be had: the service fails or is left alone, or its answer is of no use.
+    ///
+    /// # Cancellation
+    /// Dropping it ends the call. The service may charge for it all the same, which is then not counted.
     pub async fn embed(&self, texts: Vec<String>, cx: &Context) -> Result<Embedded> {
         let wanted = texts.len();
+        self.check(self.ask(texts, cx).await?, wanted)
+    }
+
+    /// What is said of `texts`, of use or not, with what it has cost.
+    pub(super) async fn ask(&self, texts: Vec<String>, cx: &Context) -> Result<Embedded> {
         match &self.kind {
             Of::Ngrams => {
                 let vectors: Option<Vec<_>> = texts.iter().map(|text| ngrams::ngrams(text)).collect();
                 let none = || Error::new(Kind::InvalidInput, "a text without a word has no direction");
                 Ok(Embedded { vectors: vectors.ok_or_else(none)?, cost_usd: Some(0.0) })
             }
-            Of::Asked { model, dimensions } => {
-                let embedded = model.run(texts, cx).await?;
-                if embedded.vectors.len() != wanted {
-                    let (got, what) = (embedded.vectors.len(), "the provider gave");
-                    return Err(unusable(format!("{what} {got} embeddings for {wanted} texts")));
-                }
-                for vector in &embedded.vectors {
-                    let (got, first) = (vector.dimensions(), *dimensions.get_or_init(|| vector.dimensions()));
-                    if got != first {
-                        return Err(unusable(format!(
-                            "an embedding has {got} numbers, the first had {first}"
-                        )));
-                    }
-                }
-                Ok(embedded)
-            }
+            Of::Asked { model, .. } => model.run(texts, cx).await,
+        }
+    }
+
+    /// Refuses what is of no use for so many texts.
+    pub(super) fn check(&self, embedded: Embedded, wanted: usize) -> Result<Embedded> {
+        let Of::Asked { space, .. } = &self.kind else { return Ok(embedded) };
+        let got = embedded.vectors.len();
+        if got != wanted {
+            return Err(unusable(format!("the provider gave {got} embeddings for {wanted} texts")));
+        }
+        let Some(first) = embedded.vectors.first().map(Vector::dimensions) else { return Ok(embedded) };
+        space.lock().unwrap_or_else(PoisonError::into_inner).take(first)?;
+        match embedded.vectors.iter().map(Vector::dimensions).find(|got| *got != first) {
+            Some(got) => Err(of_another_space(got, first)),
+            None => Ok(embedded),
         }
     }
 
@@ -112,6 +124,24 @@ impl Embedder {
             model.bind(sink);
         }
     }
+}
+
+// === impl Space ===
+
+impl Space {
+    fn take(&mut self, got: usize) -> Result<()> {
+        let known = *self.dimensions.get_or_insert(got);
+        if got == known || self.other == Some(got) {
+            *self = Self { dimensions: Some(got), other: None };
+            return Ok(());
+        }
+        self.other = Some(got);
+        Err(of_another_space(got, known))
+    }
+}
+
+fn of_another_space(got: usize, known: usize) -> Error {
+    unusable(format!("an embedding has {got} numbers, those before it had {known}"))
 }
 
 fn unusable(message: String) -> Error {
@@ -151,9 +181,25 @@ mod tests {
         let expected = [
             Ok(2),
             refused("the provider gave 5 embeddings for 2 texts"),
-            refused("an embedding has 3 numbers, the first had 2"),
+            refused("an embedding has 3 numbers, those before it had 2"),
         ];
         assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn a_service_with_another_model_is_refused_once_and_a_single_odd_answer_changes_nothing() {
+        let calls = AtomicUsize::new(0);
+        let model = workflow("embed", move |_: Vec<String>| {
+            let size = [2, 3, 2, 3, 3, 3, 2][calls.fetch_add(1, Ordering::Relaxed)];
+            let vector = Vector::new(&vec![1.0; size]).expect("it points somewhere");
+            async move { Ok(Embedded::new(vec![vector], None)) }
+        });
+        let (embedder, cx) = (Embedder::asked("m", model.boxed()), Context::new());
+        let mut taken = Vec::new();
+        for _ in 0..7 {
+            taken.push(embedder.embed(vec!["a".to_owned()], &cx).await.is_ok());
+        }
+        assert_eq!(taken, [true, false, true, false, true, true, false]);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opentelemetry::trace::SpanKind;
 use serde::Deserialize;
+use serde_json::Value;
 use throughline::telemetry::{
     Amount, Attribute, Counter, Ended, NoEvents, Observed, Registry, Reported, Run, Sink, Stage,
 };
@@ -169,18 +170,14 @@ impl Stage for Embeddings {
 #[derive(Deserialize)]
 struct Body {
     data: Vec<Item>,
-    usage: Option<Tokens>,
+    #[serde(default)]
+    usage: Value,
 }
 
 #[derive(Deserialize)]
 struct Item {
     index: Option<usize>,
     embedding: Vec<f32>,
-}
-
-#[derive(Deserialize)]
-struct Tokens {
-    prompt_tokens: u64,
 }
 
 /// The directions in an answer, in the order of the `wanted` texts.
@@ -198,7 +195,14 @@ fn read(body: &Bytes, wanted: usize) -> Result<(Vec<Vector>, Option<Usage>)> {
     }
     let vectors: Option<Vec<_>> = vectors.into_iter().collect();
     let vectors = vectors.ok_or_else(|| unusable("the provider gave too few embeddings"))?;
-    Ok((vectors, body.usage.map(|usage| Usage::new(usage.prompt_tokens, 0))))
+    Ok((vectors, used(&body.usage)))
+}
+
+/// What cannot be read costs no embeddings: then nobody knows what they have cost.
+fn used(usage: &Value) -> Option<Usage> {
+    // Nothing is written, so all tokens are those of the texts.
+    let tokens = ["prompt_tokens", "total_tokens"].iter().find_map(|name| usage.get(name)?.as_u64())?;
+    Some(Usage::new(tokens, 0))
 }
 
 fn unusable(message: &'static str) -> Error {
@@ -221,6 +225,26 @@ mod tests {
         let (vectors, usage) = read(&Bytes::from_static(body.as_bytes()), 2).unwrap();
         assert_eq!(vectors, [Vector::new(&[1.0, 0.0]).unwrap(), Vector::new(&[0.0, 1.0]).unwrap()]);
         assert_eq!(usage, Some(Usage::new(7, 0)));
+    }
+
+    #[test]
+    fn embeddings_are_used_whatever_is_said_of_their_tokens() {
+        for (usage, tokens) in [
+            (r#"{"prompt_tokens":7,"total_tokens":9}"#, Some(7)),
+            (r#"{"total_tokens":9}"#, Some(9)),
+            (r#"{"prompt_tokens":null,"total_tokens":9}"#, Some(9)),
+            (r#"{"prompt_tokens":3.0,"total_tokens":3}"#, Some(3)),
+            (r#"{"prompt_tokens":3.0}"#, None),
+            (r#"{"prompt_tokens":-1}"#, None),
+            ("{}", None),
+            ("null", None),
+            (r#""free""#, None),
+        ] {
+            let body = format!(r#"{{"data":[{{"embedding":[1]}}],"usage":{usage}}}"#);
+            let (vectors, used) = read(&Bytes::from(body), 1).unwrap();
+            assert_eq!((vectors.len(), used), (1, tokens.map(|tokens| Usage::new(tokens, 0))), "{usage}");
+        }
+        assert_eq!(said(r#"{"data":[{"embedding":[1]}]}"#, 1), Ok(1));
     }
 
     #[test]

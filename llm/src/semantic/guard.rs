@@ -1,9 +1,9 @@
 //! What two prompts must have in common before it is asked how alike they are.
 //!
 //! An embedder takes "refund 50" and "refund 500" for nearly the same. So of both prompts there is noted what changes
-//! an answer and hardly the embedding: numbers with what they count, names, identifiers, quotes and negations, all in
-//! their order; and words that exclude each other. Rules that are too strict cost a hit, and the others an answer that
-//! is wrong: they are meant to be too strict.
+//! an answer and hardly the embedding: signs that are not prose, line breaks with what is indented, numbers with what
+//! they count, names, identifiers, quotes and negations, all in their order; and words that exclude each other. Rules
+//! that are too strict cost a hit, and the others an answer that is wrong: they are meant to be too strict.
 //!
 //! What they cannot see: a name in lower case that no list has, and a swap of two words that exclude each other in a
 //! way that no list knows. That is what the threshold has to keep apart.
@@ -14,7 +14,7 @@ use super::words;
 /// What of a prompt must be the same. It holds hashes, and nothing can be read from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks {
-    /// Numbers, names, identifiers, quotes and negations, in their order.
+    /// Signs and line breaks, then numbers, names, identifiers, quotes and negations, in their order.
     exact: [u8; 16],
     /// The groups of words that exclude each other, and which of them there are, in their order.
     groups: Box<[(u8, Box<[u8]>)]>,
@@ -35,7 +35,15 @@ struct Collect {
     counts: bool,
     /// Whether what came before is `how`.
     asks: bool,
+    /// Whether an `I` behind what came before is a number.
+    ranks: bool,
 }
+
+/// What ends a sentence or a part of one.
+const STOPS: &[char] = &['.', ',', '?', '!', '…'];
+/// What closes a quote.
+const CLOSING: &[char] = &['"', '”', '“', '»', '’', '\'', '`'];
+const NEWLINES: &[char] = &['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
 
 // === impl Marks ===
 
@@ -44,11 +52,25 @@ impl Marks {
     #[must_use]
     pub fn of(prompt: &str) -> Self {
         let mut found = Collect::default();
-        for token in tokens(prompt) {
+        found.signs(prompt);
+        Self::with(found, prompt)
+    }
+
+    /// The same of an answer, which sets its signs and lines as it likes.
+    pub(super) fn of_answer(text: &str) -> Self {
+        Self::with(Collect::default(), text)
+    }
+
+    fn with(mut found: Collect, text: &str) -> Self {
+        let mut tokens = tokens(text).into_iter().peekable();
+        while let Some(token) = tokens.next() {
             match token {
-                Token::Number(text) => found.number(&text.to_lowercase()),
+                Token::Number(text) => found.number(text),
                 Token::Exact(text) => found.exact(b'=', text),
                 Token::Quoted(text) => found.exact(b'"', text),
+                Token::Word { text: "I", begins: false } if found.ranks || tokens.peek().is_none() => {
+                    found.number("I");
+                }
                 Token::Word { text, begins } => found.word(text, begins),
             }
         }
@@ -91,7 +113,30 @@ impl Collect {
         self.exact.update(&[kind]);
         self.exact.update(&(text.len() as u64).to_le_bytes());
         self.exact.update(text.as_bytes());
-        (self.counts, self.asks) = (false, false);
+        (self.counts, self.asks, self.ranks) = (false, false, false);
+    }
+
+    /// What is written with signs, and how lines are broken. What stands alone counts with what is around it, or it
+    /// could stand elsewhere.
+    fn signs(&mut self, prompt: &str) {
+        let inside = prompt.trim();
+        let text = if inside.contains(NEWLINES) { prompt.trim_end() } else { inside };
+        let runs = runs(text);
+        let plain: Vec<String> = (0..runs.len()).map(|at| without_prose(&runs, at)).collect();
+        let near = |at: Option<usize>| {
+            at.and_then(|at| plain.get(at)).map_or(String::new(), |run| run.to_lowercase())
+        };
+        for (at, run) in plain.iter().enumerate() {
+            if run.chars().all(char::is_alphanumeric) {
+                continue;
+            }
+            self.exact(b'.', run);
+            if !run.contains(char::is_alphanumeric) {
+                let away = if run.starts_with(char::is_whitespace) { 1 } else { 2 };
+                self.exact(b'<', &near(at.checked_sub(away)));
+                self.exact(b'>', &near(Some(at + away)));
+            }
+        }
     }
 
     fn number(&mut self, text: &str) {
@@ -102,7 +147,10 @@ impl Collect {
     fn word(&mut self, written: &str, begins: bool) {
         let word = written.to_lowercase().replace('’', "'");
         if is_name(written, &word, begins) {
-            return self.exact(b'N', word.strip_suffix("'s").unwrap_or(&word));
+            let name = written.replace('’', "'");
+            self.exact(b'N', name.strip_suffix("'s").unwrap_or(&name));
+            self.ranks = true;
+            return;
         }
         if words::denies(&word) {
             return self.exact(b'!', "");
@@ -110,25 +158,25 @@ impl Collect {
         if let Some(number) = words::number(&word) {
             return self.number(number);
         }
-        let stem = words::stem(&word);
         if std::mem::take(&mut self.counts) && !words::is_function(&word) {
-            self.exact(b'u', &stem);
+            self.exact(b'u', &words::stem(&word));
         }
         if std::mem::take(&mut self.asks)
             && let Some(quantity) = words::quantity(&word)
         {
-            self.members(&words::stem(quantity));
+            self.members(&words::root(quantity));
         }
-        self.asks = word == "how";
-        self.members(&stem);
+        (self.asks, self.ranks) = (word == "how", words::is_ranked(&word));
+        let root = words::root(&word);
+        self.members(&root);
         if let Some(opposite) = words::opposite(&word) {
-            self.opposites.push((hash(&stem), hash(&words::stem(opposite))));
+            self.opposites.push((hash(&root), hash(&words::root(opposite))));
         }
-        self.words.push(hash(&stem));
+        self.words.push(hash(&root));
     }
 
-    fn members(&mut self, stem: &str) {
-        for (group, member) in words::members(stem) {
+    fn members(&mut self, root: &str) {
+        for (group, member) in words::members(root) {
             match self.groups.iter_mut().find(|(known, _)| known == group) {
                 Some((_, members)) if members.last() == Some(member) => {}
                 Some((_, members)) => members.push(*member),
@@ -146,6 +194,52 @@ impl Collect {
             words: self.words.into(),
             opposites: self.opposites.into(),
         }
+    }
+}
+
+/// The parts of `text` that are all space, and those between them.
+fn runs(text: &str) -> Vec<&str> {
+    let mut runs = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let end = rest.find(|c: char| c.is_whitespace() != first.is_whitespace()).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        runs.push(run);
+        rest = after;
+    }
+    runs
+}
+
+/// A run without the signs that are prose; of space, what breaks a line, or stands before the first one.
+fn without_prose(runs: &[&str], at: usize) -> String {
+    let run = runs[at];
+    if run.starts_with(char::is_whitespace) {
+        return if at == 0 || run.contains(NEWLINES) { run.to_owned() } else { String::new() };
+    }
+    let next = runs.get(at + 2).and_then(|run| run.chars().next());
+    let chars: Vec<char> = run.chars().collect();
+    (0..chars.len()).filter(|at| !is_prose(&chars, *at, next)).map(|at| chars[at]).collect()
+}
+
+/// Whether the sign at `at` says nothing of its own. `next` is what comes behind the space after `run`.
+fn is_prose(run: &[char], at: usize, next: Option<char>) -> bool {
+    let letter = |at: Option<usize>| at.and_then(|at| run.get(at)).is_some_and(|c| c.is_alphabetic());
+    let (before, long) = (letter(at.checked_sub(1)), letter(at.checked_sub(2)));
+    match run[at] {
+        '\'' | '’' => before && letter(Some(at + 1)),
+        // `x-y` is a difference.
+        '-' => before && long && letter(Some(at + 1)) && letter(Some(at + 2)),
+        sign if STOPS.contains(&sign) => {
+            // `save!` and `empty?` are names of functions, and `n!` is a product.
+            let ends = match (sign, next) {
+                (_, None) => true,
+                ('!' | '?', Some(next)) => next.is_uppercase(),
+                (_, Some(next)) => next.is_alphanumeric(),
+            };
+            let closes = |c: &char| STOPS.contains(c) || CLOSING.contains(c);
+            before && (long || sign != '!') && run.get(at + 1).map_or(ends, closes)
+        }
+        _ => false,
     }
 }
 
@@ -259,6 +353,106 @@ mod tests {
             assert!(!allow(one, other), "{one} | {other}");
         }
         assert!(allow("turn it on", "turn it"));
+    }
+
+    #[test]
+    fn another_sign_is_refused() {
+        for (one, other) in [
+            ("what does [] mean in python", "what does {} mean in python"),
+            ("what does [] mean in python", "what does () mean in python"),
+            ("what does {} mean in python", "what does () mean in python"),
+            ("when does if (!ready) return run", "when does if (ready) return run"),
+            ("what is 5!", "what is 5"),
+            ("what is n!", "what is n"),
+            ("is 1 in [0,1)", "is 1 in (0,1]"),
+            ("type of (5,) in python", "type of (5) in python"),
+            ("what does x, = y do", "what does x = y do"),
+            ("what does ; do in c", "what does : do in c"),
+            ("what does ?. do", "what does ?? do"),
+            ("what does a?.b do", "what does a??b do"),
+            ("is it . or , in spain", "is it , or . in spain"),
+            ("what is 3 - 5", "what is 3 5"),
+            ("what is x-y", "what is x y"),
+            ("what is a - b c", "what is a b - c"),
+            ("what is (a b) c", "what is (a) b c"),
+            ("what is f'", "what is f"),
+            ("is it ok :)", "is it ok :("),
+            ("what is .hover", "what is :hover"),
+            ("what is ...args", "what is args"),
+            ("what does foo() do", "what does foo[] do"),
+            ("what does save! do in rails", "what does save do in rails"),
+            ("what does empty? do in ruby", "what does empty do in ruby"),
+        ] {
+            assert!(!allow(one, other), "{one} | {other}");
+        }
+    }
+
+    #[test]
+    fn another_case_of_a_unit_or_a_name_is_refused() {
+        for (one, other) in [
+            ("is 10 MB per second fast", "is 10 Mb per second fast"),
+            ("is 10Mbps fast", "is 10MBps fast"),
+            ("how much is 5mW", "how much is 5MW"),
+            ("how much is 5 mW", "how much is 5 MW"),
+            ("how much is 5M", "how much is 5m"),
+            ("what is CO", "what is Co"),
+        ] {
+            assert!(!allow(one, other), "{one} | {other}");
+        }
+    }
+
+    #[test]
+    fn another_break_of_lines_is_refused() {
+        for (one, other) in [
+            ("run this\nif a:\n    b\n    c", "run this\nif a:\n    b\nc"),
+            ("run this\nif a:\n    b\nc", "run this\nif a:\nb\n    c"),
+            ("run a\nb c", "run a b\nc"),
+            ("a\nb", "a b"),
+            ("    a\nb", "a\nb"),
+        ] {
+            assert!(!allow(one, other), "{one} | {other}");
+        }
+        assert!(allow(" how do i pay\n", "how  do i pay"));
+    }
+
+    #[test]
+    fn numbers_in_words_and_the_roman_one_are_numbers() {
+        for (one, other) in [
+            ("who was the eleventh king", "who was the twelfth king"),
+            ("what came in the nineteenth century", "what came in the twentieth century"),
+            ("are there millions of them", "are there billions of them"),
+            ("are there hundreds of them", "are there thousands of them"),
+            ("people in their twenties", "people in their thirties"),
+            ("quadruple it", "quintuple it"),
+            ("when did World War I start", "when did World War start"),
+            ("what is a type I error", "what is a type error"),
+            ("what is world war I", "what is world war"),
+        ] {
+            assert!(!allow(one, other), "{one} | {other}");
+        }
+    }
+
+    #[test]
+    fn the_signs_of_prose_are_nothing() {
+        for (one, other) in [
+            ("how do i block my card?", "How do I block my card"),
+            ("What's the fee?", "what’s the fee"),
+            ("Hello, how do I top-up my account.", "hello how do i top up my account"),
+            ("i lost my card. How do i block it", "I lost my card, how do I block it?"),
+            ("Thanks! How do i pay", "thanks. How do I pay!"),
+            ("can I pay in Berlin", "Can i pay in Berlin?"),
+        ] {
+            assert!(allow(one, other), "{one} | {other}");
+        }
+    }
+
+    /// The bound is only that of a test that must end.
+    #[test]
+    fn a_million_signs_are_read_in_one_go() {
+        for many in ["« ", "!", "\n", "a.", "- "] {
+            let marks = Marks::of(&many.repeat(500_000));
+            assert!(marks.allow(&marks));
+        }
     }
 
     const FRAMES: &[&str] = &[

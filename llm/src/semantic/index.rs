@@ -3,7 +3,7 @@
 //! It is searched from end to end within a scope: exact, and bounded by the number of entries. What is used stays
 //! longer than what is not (the CLOCK algorithm, Corbató 1968).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,20 +17,20 @@ use super::vector::Vector;
 
 /// A question whose answer is stored.
 #[derive(Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Under which key the answer is stored.
-    pub key: Key,
+    pub(super) key: Key,
     /// Where it points.
-    pub vector: Vector,
+    pub(super) vector: Vector,
     /// What must be the same.
-    pub marks: Marks,
+    pub(super) marks: Marks,
     /// Since when it is known.
-    pub since: Tick,
+    pub(super) since: Tick,
 }
 
 /// What is near a question.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Nearest {
+pub(super) enum Nearest {
     /// A question that is near enough, by all rules, and the key of its answer.
     Match(Key, f32),
     /// Questions are near enough, and none of them by the rules; the nearest of them.
@@ -40,7 +40,7 @@ pub enum Nearest {
 }
 
 /// The questions whose answers are stored, by scope: nothing is found from within another one.
-pub struct Index {
+pub(super) struct Index {
     known: RwLock<Known>,
     most_entries: usize,
     most_bytes: usize,
@@ -49,10 +49,17 @@ pub struct Index {
 
 #[derive(Default)]
 struct Known {
-    scopes: HashMap<Key, Vec<Held>>,
+    scopes: HashMap<Key, Scope>,
     /// Every entry once, in the order in which they are looked at when there is no room.
     turns: VecDeque<(Key, Key)>,
     bytes: usize,
+}
+
+/// Entries in a row, to be searched through, and where each stands.
+#[derive(Default)]
+struct Scope {
+    held: Vec<Held>,
+    places: HashMap<Key, usize>,
 }
 
 struct Held {
@@ -64,15 +71,13 @@ struct Held {
 
 impl Index {
     /// Holds at most so many entries, of at most so many bytes together, each for `ttl`.
-    #[must_use]
-    pub fn new(most_entries: usize, most_bytes: usize, ttl: Duration) -> Self {
+    pub(super) fn new(most_entries: usize, most_bytes: usize, ttl: Duration) -> Self {
         Self { known: RwLock::default(), most_entries, most_bytes, ttl }
     }
 
     /// The nearest question in `scope` to one that points to `vector` and whose own answer is under `own`: that is not
     /// looked for.
-    #[must_use]
-    pub fn nearest(
+    pub(super) fn nearest(
         &self,
         scope: &Key,
         own: &Key,
@@ -82,7 +87,7 @@ impl Index {
     ) -> Nearest {
         let known = self.read();
         let (mut best, mut guarded): (Option<(&Held, f32)>, Option<f32>) = (None, None);
-        for held in known.scopes.get(scope).into_iter().flatten() {
+        for held in known.scopes.get(scope).map_or(&[][..], |scope| &scope.held) {
             let Some(similarity) = held.entry.vector.similarity(vector) else { continue };
             let beaten = |by: Option<f32>| by.is_some_and(|by| by >= similarity);
             if beaten(best.map(|(_, best)| best)) || held.entry.key == *own || self.is_old(&held.entry, now) {
@@ -106,14 +111,14 @@ impl Index {
     }
 
     /// Takes a question in, in the place of the same one.
-    pub fn insert(&self, scope: Key, entry: Entry) {
+    pub(super) fn insert(&self, scope: Key, entry: Entry) {
         let bytes = entry.bytes();
         if bytes > self.most_bytes || self.most_entries == 0 {
             return;
         }
         let mut known = self.write();
         let (key, now) = (entry.key, entry.since);
-        known.retain(&scope, |held| held.key != key && !self.is_old(held, now));
+        known.drop_from(&scope, |held| held.key == key || self.is_old(held, now));
         known.bytes += bytes;
         known.scopes.entry(scope).or_default().push(Held { entry, used: AtomicBool::new(false) });
         known.turns.push_back((scope, key));
@@ -123,33 +128,24 @@ impl Index {
     }
 
     /// Forgets a question, whose answer is gone.
-    pub fn remove(&self, scope: &Key, key: &Key) {
-        self.write().retain(scope, |held| held.key != *key);
+    pub(super) fn remove(&self, scope: &Key, key: &Key) {
+        self.write().drop_from(scope, |held| held.key == *key);
     }
 
     /// Whether the entry under `key` is younger than `age`: its answer may still be on its way into the store.
-    #[must_use]
-    pub fn is_younger(&self, scope: &Key, key: &Key, age: Duration, now: Tick) -> bool {
+    pub(super) fn is_younger(&self, scope: &Key, key: &Key, age: Duration, now: Tick) -> bool {
         let known = self.read();
-        let mut entries = known.scopes.get(scope).into_iter().flatten();
-        entries.any(|held| held.entry.key == *key && now.since(held.entry.since) < age)
+        let held = known.scopes.get(scope).and_then(|scope| scope.get(key));
+        held.is_some_and(|held| now.since(held.entry.since) < age)
     }
 
     /// How many questions it holds.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.read().turns.len()
     }
 
-    /// Whether it holds none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// About how many bytes they take.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.read().bytes
     }
 
@@ -178,30 +174,25 @@ impl fmt::Debug for Index {
 impl Entry {
     /// About how many bytes it takes, the keys by which it is found included.
     fn bytes(&self) -> usize {
-        size_of::<Held>() + 3 * size_of::<Key>() + self.vector.dimensions() + self.marks.bytes()
+        let found_by = 4 * size_of::<Key>() + size_of::<usize>();
+        size_of::<Held>() + found_by + self.vector.dimensions() + self.marks.bytes()
     }
 }
 
 // === impl Known ===
 
 impl Known {
-    /// Keeps of a scope what is `wanted`.
-    fn retain(&mut self, scope: &Key, wanted: impl Fn(&Entry) -> bool) {
+    /// Drops of a scope what is `unwanted`.
+    fn drop_from(&mut self, scope: &Key, unwanted: impl Fn(&Entry) -> bool) {
         let Some(held) = self.scopes.get_mut(scope) else { return };
-        let (before, mut gone) = (held.len(), Vec::new());
-        let bytes = &mut self.bytes;
-        held.retain(|held| {
-            let stays = wanted(&held.entry);
-            if !stays {
-                *bytes -= held.entry.bytes();
-                gone.push(held.entry.key);
-            }
-            stays
-        });
-        if held.len() == before {
+        let entries = held.held.iter().map(|held| &held.entry);
+        let gone: HashSet<Key> = entries.filter(|entry| unwanted(entry)).map(|entry| entry.key).collect();
+        if gone.is_empty() {
             return;
         }
-        if held.is_empty() {
+        self.bytes -=
+            gone.iter().filter_map(|key| held.take(key)).map(|held| held.entry.bytes()).sum::<usize>();
+        if held.held.is_empty() {
             self.scopes.remove(scope);
         }
         self.turns.retain(|(in_scope, key)| in_scope != scope || !gone.contains(key));
@@ -211,17 +202,40 @@ impl Known {
     fn evict(&mut self) {
         while let Some((scope, key)) = self.turns.pop_front() {
             let Some(held) = self.scopes.get_mut(&scope) else { continue };
-            let Some(at) = held.iter().position(|held| held.entry.key == key) else { continue };
-            if held[at].used.swap(false, Ordering::Relaxed) {
+            if held.get(&key).is_some_and(|held| held.used.swap(false, Ordering::Relaxed)) {
                 self.turns.push_back((scope, key));
                 continue;
             }
-            self.bytes -= held.swap_remove(at).entry.bytes();
-            if held.is_empty() {
+            let Some(evicted) = held.take(&key) else { continue };
+            self.bytes -= evicted.entry.bytes();
+            if held.held.is_empty() {
                 self.scopes.remove(&scope);
             }
             return;
         }
+    }
+}
+
+// === impl Scope ===
+
+impl Scope {
+    fn get(&self, key: &Key) -> Option<&Held> {
+        self.held.get(*self.places.get(key)?)
+    }
+
+    fn push(&mut self, held: Held) {
+        self.places.insert(held.entry.key, self.held.len());
+        self.held.push(held);
+    }
+
+    /// The last one takes the place of what is taken out.
+    fn take(&mut self, key: &Key) -> Option<Held> {
+        let at = self.places.remove(key)?;
+        let taken = self.held.swap_remove(at);
+        if let Some(moved) = self.held.get(at) {
+            self.places.insert(moved.entry.key, at);
+        }
+        Some(taken)
     }
 }
 
@@ -294,6 +308,27 @@ mod tests {
         assert_eq!(found, [100, 102, 103]);
     }
 
+    /// With a search for each of them, this takes minutes.
+    #[test]
+    fn a_hundred_thousand_questions_go_at_once_when_their_time_is_over() {
+        const MANY: u64 = 100_000;
+        let (index, now) = (Index::new(200_000, 1 << 30, HOUR), Clock::Monotonic.now());
+        let mut known = index.write();
+        for n in 0..MANY {
+            let held = Held { entry: entry(n, 0.0, "", now), used: AtomicBool::new(true) };
+            known.bytes += held.entry.bytes();
+            known.scopes.entry(key(0)).or_default().push(held);
+            known.turns.push_back((key(0), key(n)));
+        }
+        known.evict();
+        assert_eq!(known.turns.len(), 99_999, "all were used, and one goes");
+        drop(known);
+        index.insert(key(0), entry(MANY, 0.0, "", now.after(2 * HOUR)));
+        assert_eq!(index.len(), 1);
+        index.remove(&key(0), &key(MANY));
+        assert_eq!((index.len(), index.bytes()), (0, 0));
+    }
+
     proptest! {
         #[test]
         fn both_bounds_are_kept_whatever_comes(
@@ -308,7 +343,11 @@ mod tests {
                 let _ = ask(&index, scope, angle, now);
                 prop_assert!(index.len() <= most_entries && index.bytes() <= most_bytes, "{index:?}");
                 let known = index.read();
-                let entries = || known.scopes.values().flatten();
+                let entries = || known.scopes.values().flat_map(|scope| &scope.held);
+                for scope in known.scopes.values() {
+                    let places = scope.held.iter().map(|held| scope.places.get(&held.entry.key).copied());
+                    prop_assert!(places.eq((0..scope.places.len()).map(Some)));
+                }
                 prop_assert_eq!(entries().count(), known.turns.len());
                 prop_assert_eq!(entries().map(|held| held.entry.bytes()).sum::<usize>(), known.bytes);
             }

@@ -2,18 +2,21 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::cache::{CachePolicy, Found, Lookup, Refreshing};
+use bytes::Bytes;
+use throughline::cache::{CachePolicy, Found, Lookup, Refreshing, StoreHealth};
 use throughline::telemetry::Tick;
-use throughline::{CacheConfig, Caching as _, Context, Error, Key, Kind, Result, Store};
+use throughline::{CacheConfig, CacheOutcome, Caching as _, Context, Error, Key, Kind, Result, Store};
 
-use super::embedder::{Embedded, Embedder};
+use super::embedder::Embedder;
 use super::guard::Marks;
 use super::index::{Entry, Index, Nearest};
 use super::memo::Memo;
 use super::signals::{Counts, SemanticOutcome, SemanticSignals};
 use super::stage::SemanticConfig;
+use super::tokens::tokens;
 use super::vector::Vector;
 use crate::answer::Answer;
 use crate::caching::ChatCaching;
@@ -47,6 +50,8 @@ pub(super) struct Shared {
     pub(super) cache: CacheConfig,
     pub(super) caching: ChatCaching,
     pub(super) answers: Box<dyn Answers>,
+    /// Of what is behind `answers`, if that can fail.
+    pub(super) health: Option<Arc<StoreHealth>>,
     pub(super) embedder: Embedder,
     pub(super) index: Index,
     pub(super) memo: Memo,
@@ -65,6 +70,8 @@ pub(super) struct Question {
     policy: CachePolicy,
     /// Whether an answer to another question will do.
     pub(super) looks: bool,
+    /// Whether the exact cache could not read the store for it.
+    unread: bool,
 }
 
 /// What was found for a question.
@@ -72,8 +79,16 @@ pub(super) struct Looked {
     pub(super) outcome: SemanticOutcome,
     /// Of the nearest question that counts.
     pub(super) similarity: Option<f32>,
-    /// The answer and its age, for a hit.
-    pub(super) answer: Option<(Answer, Duration)>,
+    /// The answer, for a hit.
+    pub(super) answer: Option<Given>,
+}
+
+/// An answer to another question.
+pub(super) struct Given {
+    pub(super) answer: Answer,
+    pub(super) age: Duration,
+    /// As it is in the store.
+    pub(super) stored: Bytes,
 }
 
 // === impl Shared ===
@@ -89,12 +104,16 @@ impl Shared {
         let band = self.config.bands.iter().filter(|chars| request.prompt_chars() >= **chars).count() as u64;
         let begin = self.cache.keys().part(&band.to_le_bytes());
         let (scope, text) = self.caching.around_prompt(request, cx, begin)?;
-        if text.chars().count() > self.config.longest_prompt {
+        if text.chars().count() > self.config.longest_prompt || tokens(&text).is_empty() {
             return None;
         }
         let key = self.caching.key(request, cx, self.cache.keys())?;
         let looks = !policy.is_no_cache() && cx.state().get::<Refreshing>().is_none();
-        Some(Question { request: request.clone(), marks: Marks::of(&text), text, scope, key, policy, looks })
+        let outcome = cx.state().get::<CacheOutcome>();
+        let unread =
+            outcome.is_some_and(|outcome| matches!(*outcome, CacheOutcome::Bypass | CacheOutcome::Error));
+        let (request, marks) = (request.clone(), Marks::of(&text));
+        Some(Question { request, marks, text, scope, key, policy, looks, unread })
     }
 
     /// The direction of a question, and what that has cost, which is counted.
@@ -105,23 +124,31 @@ impl Shared {
         cx: &Context,
     ) -> Result<(Vector, Option<f64>)> {
         let memo = self.embedder.is_remote().then_some(&self.memo);
-        if let Some(vector) = memo.and_then(|memo| memo.get(&question.text)) {
+        if let Some(vector) = memo.and_then(|memo| memo.get(&question.scope, &question.text)) {
             return Ok((vector, Some(0.0)));
         }
-        let Embedded { mut vectors, cost_usd, .. } =
-            self.embedder.embed(vec![question.text.clone()], cx).await?;
+        let embedded = self.embedder.ask(vec![question.text.clone()], cx).await?;
+        let cost_usd = embedded.cost_usd;
+        // What is of no use is paid for all the same.
         if let Some(signals) = signals {
             signals.embedded(cost_usd.unwrap_or_default());
         }
+        let mut vectors = self.embedder.check(embedded, 1)?.vectors;
         let vector = vectors.pop().ok_or_else(|| Error::new(Kind::Internal, "there is no embedding"))?;
         if let Some(memo) = memo {
-            memo.keep(&question.text, &vector);
+            memo.keep(&question.scope, &question.text, &vector);
         }
         Ok((vector, cost_usd))
     }
 
     /// Looks for a question that is near enough, and for its answer.
-    pub(super) async fn look(&self, question: &Question, vector: &Vector, cx: &Context) -> Looked {
+    pub(super) async fn look(
+        &self,
+        question: &Question,
+        vector: &Vector,
+        signals: Option<&SemanticSignals>,
+        cx: &Context,
+    ) -> Looked {
         let now = cx.clock().now();
         let (scope, nearness) = (&question.scope, (vector, &question.marks));
         let nearest = self.index.nearest(scope, &question.key, nearness, self.config.threshold, now);
@@ -129,11 +156,14 @@ impl Shared {
             Nearest::Nothing(similarity) => (SemanticOutcome::Miss, similarity),
             Nearest::Guarded(similarity) => (SemanticOutcome::Guarded, Some(similarity)),
             Nearest::Match(key, similarity) => {
-                return match self.fetch(&key, now).await {
+                return match self.fetch(question, &key, now).await {
                     Ok(Some(found)) => self.usable(found, question, similarity, cx),
                     Ok(None) => {
                         if !self.index.is_younger(scope, &key, ON_ITS_WAY, now) {
                             self.index.remove(scope, &key);
+                            if let Some(signals) = signals {
+                                signals.holds(&self.index);
+                            }
                         }
                         Looked::without(SemanticOutcome::Gone, Some(similarity))
                     }
@@ -144,8 +174,12 @@ impl Shared {
         Looked::without(outcome, similarity)
     }
 
-    /// What the exact cache has under `key`.
-    async fn fetch(&self, key: &Key, now: Tick) -> Result<Option<Found>> {
+    /// What the exact cache has under `key`. A store that is left alone is not asked: with the exact cache's own read
+    /// refused as well, it is not only for writes that it is.
+    async fn fetch(&self, question: &Question, key: &Key, now: Tick) -> Result<Option<Found>> {
+        if question.unread && self.health.as_ref().is_some_and(|health| health.down().is_some()) {
+            return Err(Error::new(Kind::CircuitOpen, "the store is left alone"));
+        }
         let late = |_| Error::new(Kind::Store, "no answer from the store in time");
         let deadline = self.config.store_deadline;
         match tokio::time::timeout(deadline, self.answers.find(key, now)).await.map_err(late)?? {
@@ -155,12 +189,12 @@ impl Shared {
     }
 
     fn usable(&self, found: Found, question: &Question, similarity: f32, cx: &Context) -> Looked {
-        let (age, fresh) = (found.age, found.lifetime.fresh);
+        let (age, fresh, stored) = (found.age, found.lifetime.fresh, found.value.clone());
         let answer = match self.caching.decode(found.value, &question.request, cx) {
             Ok(Some(answer)) if age < fresh && question.policy.takes(age) => answer,
             _ => return Looked::without(SemanticOutcome::Gone, Some(similarity)),
         };
-        let answer = Some((answer.borrowed(), age));
+        let answer = Some(Given { answer: answer.borrowed(), age, stored });
         Looked { outcome: SemanticOutcome::Hit, similarity: Some(similarity), answer }
     }
 

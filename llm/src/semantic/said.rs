@@ -1,16 +1,15 @@
 //! The text of an answer, whole or streamed.
 
+use bytes::Bytes;
 use serde_json::Value;
 
-use crate::answer::Answer;
+use crate::caching::stored_answer;
 use crate::sse::SseParser;
 
-/// The text of an answer that was stored.
-pub(super) fn of(answer: &Answer) -> Option<String> {
-    match answer {
-        Answer::Full(answer) => of_body(&answer.body),
-        Answer::Stream(stream) => stream.replayed().and_then(|events| of_events(events)),
-    }
+/// The text of an answer as it is in the store.
+pub(super) fn of_stored(value: Bytes) -> Option<String> {
+    let answer = stored_answer(value).ok()?;
+    if answer.stream { of_events(&answer.content) } else { of_body(&answer.content) }
 }
 
 /// What the first choice of a plain answer says; `None` when that is more, or something else, than text.
@@ -53,7 +52,10 @@ fn calls(message: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use throughline::Caching as _;
+
     use super::*;
+    use crate::{Answer, ChatCaching, Completion, PriceTable};
 
     #[test]
     fn reads_the_text_of_one_choice_and_nothing_else() {
@@ -67,6 +69,15 @@ mod tests {
         ] {
             assert_eq!(of_body(other), None);
         }
+    }
+
+    #[test]
+    fn what_is_stored_is_read_and_what_is_damaged_is_not() {
+        let body = Bytes::from_static(br#"{"choices":[{"message":{"content":"yes"}}]}"#);
+        let answer = Answer::Full(Completion::new(body, "m".into(), None));
+        let stored = ChatCaching::new(PriceTable::builtin().into()).encode(&answer).unwrap();
+        assert_eq!(of_stored(stored.clone()).as_deref(), Some("yes"));
+        assert_eq!(of_stored(stored.slice(1..)), None);
     }
 
     #[test]

@@ -29,10 +29,10 @@ pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
 .spans_within("the span of the request, after its end");
 
 /// Looks for a question that has been answered already, and compares.
-pub struct Shadow(pub(super) Arc<Shared>);
+pub(crate) struct Shadow(pub(super) Arc<Shared>);
 
 /// A question, and what the provider has said; `None` when that is no text, or a long one.
-pub struct Watched {
+pub(crate) struct Watched {
     pub(super) question: Question,
     pub(super) given: Option<String>,
 }
@@ -53,7 +53,7 @@ impl Shadow {
             }
         };
         if question.looks {
-            let looked = shared.look(&question, &vector, cx).await;
+            let looked = shared.look(&question, &vector, signals, cx).await;
             shared.count(looked.outcome, signals);
             run.attribute("throughline.semantic.outcome", looked.outcome.as_str());
             if let Some(similarity) = looked.similarity {
@@ -62,8 +62,8 @@ impl Shadow {
             if let Some(signals) = signals {
                 signals.took(cx.clock().now().since(started).as_secs_f64());
             }
-            if let Some((answer, _)) = looked.answer {
-                let verdict = self.verdict(said::of(&answer), given, signals, cx).await;
+            if let Some(would) = looked.answer {
+                let verdict = self.verdict(said::of_stored(would.stored), given, signals, cx).await;
                 run.attribute("throughline.semantic.verdict", verdict.as_str());
             }
         }

@@ -3,7 +3,8 @@
 //! It stands inside the exact cache and on the same store, and is asked for what that one does not have.
 //!
 //! # Cancellation
-//! A caller that goes away takes its lookup along. What a shadow compares goes on, for its own short time.
+//! A caller that goes away takes its lookup along. What a shadow compares, and what is embedded behind a request, goes on,
+//! for its own short time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +22,11 @@ use tokio::sync::Semaphore;
 use super::compare::Verdict;
 use super::embedder::Embedder;
 use super::index::Index;
-use super::lookup::{Looked, Question, Shared};
+use super::lookup::{Given, Looked, Question, Shared};
 use super::memo::Memo;
 use super::said;
 use super::shadow::{Shadow, Watched};
 use super::signals::{Counts, SemanticOutcome, SemanticSignals};
-use super::vector::Vector;
 use crate::answer::Answer;
 use crate::caching::ChatCaching;
 use crate::chat::Spent;
@@ -45,6 +45,7 @@ pub(crate) static REPORTED: Reported = Reported::new::<Ended, SemanticEvent>(
 
 labels! {
     /// What a semantic cache does with what it finds.
+    #[non_exhaustive]
     pub enum Mode {
         /// It answers nobody, and compares what it would have answered with what the provider did.
         Shadow = "shadow",
@@ -57,7 +58,7 @@ labels! {
     /// What can happen to a question.
     #[non_exhaustive]
     pub enum SemanticEvent {
-        /// It was not compared, for too many are under way.
+        /// It was not compared, for too many answers are being watched.
         ShadowSkipped = "shadow_skipped",
     }
 }
@@ -85,7 +86,7 @@ pub struct Semantic<P> {
     inner: P,
     shared: Arc<Shared>,
     shadow: Arc<Observed<Shadow>>,
-    /// How many comparisons may be under way.
+    /// How many more answers may be watched.
     free: Arc<Semaphore>,
 }
 
@@ -115,9 +116,10 @@ pub struct SemanticStats {
     pub bytes: usize,
 }
 
-/// Comparisons under way at the same time; more are skipped.
+/// Answers that are watched at the same time, each from its beginning until it is compared, which bounds what is held of
+/// them; more are skipped.
 const SHADOWS: usize = 64;
-/// The longest a comparison may take.
+/// The longest that what is done behind a request may take.
 const SHADOW_LIMIT: Duration = Duration::from_secs(30);
 /// A longer answer is not compared.
 const LONGEST_COMPARED: usize = 256 << 10;
@@ -135,9 +137,9 @@ where
     S: Store + 'static,
 {
     let index = Index::new(config.most_entries, config.most_bytes, cache.ttl());
-    let (answers, counts) = (Box::new(store), Counts::default());
-    let memo = Memo::default();
-    let shared = Arc::new(Shared { config, cache, caching, answers, embedder, index, memo, counts });
+    let (health, answers) = (store.health(), Box::new(store));
+    let (memo, counts) = (Memo::default(), Counts::default());
+    let shared = Arc::new(Shared { config, cache, caching, answers, health, embedder, index, memo, counts });
     let shadow = Arc::new(Observed::new(Shadow(Arc::clone(&shared))));
     let free = Arc::new(Semaphore::new(SHADOWS));
     Workflow::from_stage(Semantic { inner: inner.into_inner(), shared, shadow, free })
@@ -245,6 +247,12 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
         run: &mut Run<'_, Self>,
     ) -> Result<Answer> {
         let (shared, signals) = (&self.shared, run.signals().cloned());
+        if !question.looks {
+            self.count(SemanticOutcome::Ineligible, run);
+            let mut answer = run.outside(self.inner.execute(request, cx)).await?;
+            self.embed_behind(question, &mut answer, signals, cx);
+            return Ok(answer);
+        }
         let started = cx.clock().now();
         let embedding = cx.while_wanted(shared.embed(&question, signals.as_ref(), cx));
         // An embedding that cannot be had must not cost the answer.
@@ -256,50 +264,46 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
         if shared.embedder.is_remote() {
             cx.state().update::<Spent>(|spent| spent.0 = spent.0.zip(cost).map(|(sum, cost)| sum + cost));
         }
-        if question.looks {
-            let looked = shared.look(&question, &vector, cx).await;
-            self.note(&looked, run);
+        let looked = shared.look(&question, &vector, signals.as_ref(), cx).await;
+        self.note(&looked, run);
+        if let Some(signals) = &signals {
+            signals.took(cx.clock().now().since(started).as_secs_f64());
+        }
+        if let (Some(Given { answer, age, .. }), Some(similarity)) = (looked.answer, looked.similarity) {
             if let Some(signals) = &signals {
-                signals.took(cx.clock().now().since(started).as_secs_f64());
+                signals.saved(shared.caching.saved_usd(&answer).unwrap_or_default());
             }
-            if let (Some((answer, age)), Some(similarity)) = (looked.answer, looked.similarity) {
-                if let Some(signals) = &signals {
-                    signals.saved(shared.caching.saved_usd(&answer).unwrap_or_default());
-                }
-                cx.state().insert(CacheOutcome::Hit);
-                cx.state().insert(CachedAge(age));
-                cx.state().insert(Similarity(similarity));
-                return Ok(answer);
-            }
-        } else {
-            self.count(SemanticOutcome::Ineligible, run);
+            cx.state().insert(CacheOutcome::Hit);
+            cx.state().insert(CachedAge(age));
+            cx.state().insert(Similarity(similarity));
+            return Ok(answer);
         }
         let mut answer = run.outside(self.inner.execute(request, cx)).await?;
-        self.remember(question, vector, &mut answer, signals, cx);
+        let (shared, clock) = (Arc::clone(shared), cx.clock());
+        once_whole(&mut answer, move || {
+            shared.remember(question, vector, signals.as_ref(), clock.now());
+        });
         Ok(answer)
     }
 
-    /// Takes the question in once its answer is whole.
-    fn remember(
+    /// Takes in a question that is not looked for. Nobody waits for its embedding.
+    fn embed_behind(
         &self,
         question: Question,
-        vector: Vector,
         answer: &mut Answer,
         signals: Option<SemanticSignals>,
         cx: &Context,
     ) {
-        let (shared, clock) = (Arc::clone(&self.shared), cx.clock());
-        match answer {
-            Answer::Full(_) => shared.remember(question, vector, signals.as_ref(), clock.now()),
-            Answer::Stream(stream) => Streaming::on_end(
-                stream,
-                Box::new(move |how| {
-                    if matches!(how, StreamEnding::Complete) {
-                        shared.remember(question, vector, signals.as_ref(), clock.now());
-                    }
-                }),
-            ),
-        }
+        let (shared, cx) = (Arc::clone(&self.shared), cx.detach());
+        once_whole(answer, move || {
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+            runtime.spawn(async move {
+                let embedding = shared.embed(&question, signals.as_ref(), &cx);
+                if let Ok(Ok((vector, _))) = tokio::time::timeout(SHADOW_LIMIT, embedding).await {
+                    shared.remember(question, vector, signals.as_ref(), cx.clock().now());
+                }
+            });
+        });
     }
 
     /// Answers from within, and compares behind that.
@@ -337,6 +341,20 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
             }),
         }
         Ok(answer)
+    }
+}
+
+fn once_whole(answer: &mut Answer, then: impl FnOnce() + Send + 'static) {
+    match answer {
+        Answer::Full(_) => then(),
+        Answer::Stream(stream) => Streaming::on_end(
+            stream,
+            Box::new(move |how| {
+                if matches!(how, StreamEnding::Complete) {
+                    then();
+                }
+            }),
+        ),
     }
 }
 
@@ -391,5 +409,20 @@ impl<P> fmt::Debug for Semantic<P> {
         let stats = self.stats();
         write!(f, "Semantic({}, {}, ", self.shared.cache.operation(), self.shared.config.mode.as_str())?;
         write!(f, "{} hits, {} misses, {:?})", stats.hits, stats.misses, self.shared.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_is_a_cosine_above_zero() {
+        for (wrong, shown) in [(0.0, "0"), (-0.5, "-0.5"), (1.01, "1.01"), (f64::NAN, "NaN")] {
+            let refused = SemanticConfig::new(wrong).map_err(|error| error.to_string());
+            let text = format!("the threshold is {shown}: it must be above 0 and at most 1");
+            assert_eq!(refused, Err(text));
+        }
+        assert!(SemanticConfig::new(1.0).is_ok());
     }
 }

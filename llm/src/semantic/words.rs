@@ -83,6 +83,48 @@ const NUMBERS: &[(&str, &str)] = &[
     ("eighth", "8th"),
     ("ninth", "9th"),
     ("tenth", "10th"),
+    ("eleventh", "11th"),
+    ("twelfth", "12th"),
+    ("thirteenth", "13th"),
+    ("fourteenth", "14th"),
+    ("fifteenth", "15th"),
+    ("sixteenth", "16th"),
+    ("seventeenth", "17th"),
+    ("eighteenth", "18th"),
+    ("nineteenth", "19th"),
+    ("twentieth", "20th"),
+    ("thirtieth", "30th"),
+    ("fortieth", "40th"),
+    ("fiftieth", "50th"),
+    ("sixtieth", "60th"),
+    ("seventieth", "70th"),
+    ("eightieth", "80th"),
+    ("ninetieth", "90th"),
+    ("hundredth", "100th"),
+    ("thousandth", "1000th"),
+    ("millionth", "1000000th"),
+    ("billionth", "1000000000th"),
+    ("tens", "10s"),
+    ("twenties", "20s"),
+    ("thirties", "30s"),
+    ("forties", "40s"),
+    ("fifties", "50s"),
+    ("sixties", "60s"),
+    ("seventies", "70s"),
+    ("eighties", "80s"),
+    ("nineties", "90s"),
+    ("dozens", "12s"),
+    ("hundreds", "100s"),
+    ("thousands", "1000s"),
+    ("millions", "1000000s"),
+    ("billions", "1000000000s"),
+    ("trillions", "1000000000000s"),
+    ("halves", "1/2s"),
+    ("thirds", "1/3s"),
+    ("quarters", "1/4s"),
+    ("quadruple", "4x"),
+    ("quintuple", "5x"),
+    ("sextuple", "6x"),
 ];
 
 /// Groups of words that say different things of the same thing. Members are separated by `|`, forms of one member by
@@ -244,12 +286,28 @@ const QUANTITIES: &[(&str, &str)] = &[
     ("fast", "how-fast"),
 ];
 
+/// Words that a Roman number often stands behind.
+const RANKED: &str = "act article book chapter class division factor figure grade group level part phase schedule section \
+    stage step table title type vitamin volume war";
+
+/// Words that look like a form of another one and are something else.
+const NO_FORMS: &str = "aids arms besides clothes crooked customs dogged glasses goods jagged jeans leaves lens lives means \
+    news odds pandas pants ragged rails rugged shorts sometimes wicked windows";
+
+/// What a word has before `-ed`, when no `e` can have been there: `planed` is from `plane`.
+const BEFORE_ED: &[&str] = &[
+    "ck", "nk", "rk", "lk", "sk", "sh", "ch", "nd", "rd", "ld", "nt", "ft", "pt", "ct", "lt", "rt", "xt",
+    "mp", "lp", "rm", "rn", "wn", "ll", "ss", "ff", "zz", "ay", "ey", "oy", "ow", "aw", "ew", "x",
+];
+
 /// A member of a group: the group's number and its own.
 pub(super) type Member = (u8, u8);
 
 static LITTLE: LazyLock<HashMap<&str, ()>> = LazyLock::new(|| set(FUNCTION));
 static FIRST: LazyLock<HashMap<&str, ()>> = LazyLock::new(|| set(OPENERS));
 static DENIES: LazyLock<HashMap<&str, ()>> = LazyLock::new(|| set(NEGATIONS));
+static RANKS: LazyLock<HashMap<&str, ()>> = LazyLock::new(|| set(RANKED));
+static NO_FORM: LazyLock<HashMap<&str, ()>> = LazyLock::new(|| set(NO_FORMS));
 static COUNTS: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| NUMBERS.iter().copied().collect());
 static GROUPS: LazyLock<HashMap<String, Vec<Member>>> = LazyLock::new(groups);
 
@@ -262,7 +320,7 @@ fn groups() -> HashMap<String, Vec<Member>> {
     for (group, members) in (0_u8..).zip(EXCLUSIVE) {
         for (member, forms) in (0_u8..).zip(members.split('|')) {
             for form in forms.split_whitespace() {
-                groups.entry(stem(form)).or_default().push((group, member));
+                groups.entry(root(form)).or_default().push((group, member));
             }
         }
     }
@@ -289,9 +347,14 @@ pub(super) fn number(word: &str) -> Option<&'static str> {
     COUNTS.get(word).copied()
 }
 
-/// The groups that exclude their members, with this stem as one of them.
-pub(super) fn members(stem: &str) -> &'static [Member] {
-    GROUPS.get(stem).map_or(&[], Vec::as_slice)
+/// Whether an `I` behind a lower-case word is a number.
+pub(super) fn is_ranked(word: &str) -> bool {
+    RANKS.contains_key(word)
+}
+
+/// The groups that exclude their members, with this root as one of them.
+pub(super) fn members(root: &str) -> &'static [Member] {
+    GROUPS.get(root).map_or(&[], Vec::as_slice)
 }
 
 /// What `how` asks after with this word behind it.
@@ -305,8 +368,41 @@ pub(super) fn opposite(word: &str) -> Option<&str> {
     (rest.chars().count() >= 4).then_some(rest)
 }
 
-/// What forms of an English word have in common. It need not be a word.
+/// A lower-case English word without an ending that is certainly one, so that other words stay others. `-ing` stays:
+/// a setting is no set, and caring is not about cars.
 pub(super) fn stem(word: &str) -> String {
+    let word = word.strip_suffix("'s").unwrap_or(word);
+    if word.len() <= 3 || !word.is_ascii() || NO_FORM.contains_key(word) {
+        return word.to_owned();
+    }
+    if let Some(rest) = word.strip_suffix("ies").filter(|rest| rest.len() > 1) {
+        return format!("{rest}y");
+    }
+    if ["sses", "xes", "ches", "shes"].iter().any(|end| word.ends_with(end)) {
+        return word[..word.len() - 2].to_owned();
+    }
+    // Politics is not what is politic.
+    let is_one = |rest: &&str| !rest.ends_with(['s', 'u', 'i']) && !rest.ends_with("ic");
+    if let Some(rest) = word.strip_suffix('s').filter(is_one) {
+        return rest.to_owned();
+    }
+    let past = word.strip_suffix("ed").filter(|rest| rest.len() >= 3 && rest.contains(is_vowel));
+    past.and_then(present).unwrap_or(word).to_owned()
+}
+
+/// The verb of which `rest` is what stands before `-ed`, if that is certain.
+fn present(rest: &str) -> Option<&str> {
+    let mut ends = rest.chars().rev();
+    let (last, before) = (ends.next()?, ends.next()?);
+    if rest.len() == 3 && last == before || BEFORE_ED.iter().any(|end| rest.ends_with(end)) {
+        return Some(rest);
+    }
+    (last == before && !is_vowel(last)).then(|| &rest[..rest.len() - 1])
+}
+
+/// What forms of an English word may have in common: too much rather than too little, to find what it excludes. It need
+/// not be a word.
+pub(super) fn root(word: &str) -> String {
     let word = word.strip_suffix("'s").unwrap_or(word);
     if word.len() <= 3 || !word.is_ascii() {
         return word.to_owned();
@@ -333,8 +429,12 @@ fn is_vowel(c: char) -> bool {
 mod tests {
     use super::*;
 
+    fn count(forms: &[&str], of: fn(&str) -> String) -> usize {
+        forms.iter().map(|form| of(form)).collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     #[test]
-    fn forms_of_a_word_have_one_stem() {
+    fn forms_of_a_word_have_one_root() {
         for forms in [
             &["increase", "increases", "increased", "increasing"][..],
             &["stop", "stops", "stopped", "stopping"],
@@ -344,20 +444,65 @@ mod tests {
             &["add", "adds", "added", "adding"],
             &["access"],
         ] {
-            let stems: std::collections::BTreeSet<_> = forms.iter().map(|form| stem(form)).collect();
-            assert_eq!(stems.len(), 1, "{forms:?}: {stems:?}");
+            assert_eq!(count(forms, root), 1, "{forms:?}");
         }
-        assert_ne!(stem("card"), stem("care"));
-        assert_eq!(stem("naïve"), "naïve");
+        assert_ne!(root("card"), root("care"));
+        assert_eq!(root("naïve"), "naïve");
+    }
+
+    #[test]
+    fn a_certain_ending_is_no_part_of_the_stem() {
+        for forms in [
+            &["increase", "increases"][..],
+            &["stop", "stops", "stopped"],
+            &["block", "blocks", "blocked", "block's"],
+            &["carry", "carries"],
+            &["match", "matches", "matched"],
+            &["box", "boxes", "boxed"],
+            &["class", "classes"],
+            &["add", "adds", "added"],
+            &["fill", "fills", "filled"],
+            &["case", "cases"],
+        ] {
+            assert_eq!(count(forms, stem), 1, "{forms:?}");
+        }
+        for same in ["access", "status", "analysis", "naïve", "need", "hundred", "closed"] {
+            assert_eq!(stem(same), same);
+        }
+    }
+
+    #[test]
+    fn other_words_have_other_stems() {
+        for words in [
+            &["police", "policy", "policies"][..],
+            &["fill", "file", "filed"],
+            &["story", "store", "stores", "stored"],
+            &["plan", "plane", "planed"],
+            &["car", "care", "card", "cared", "caring"],
+            &["set", "setting"],
+            &["hop", "hope", "hoping"],
+            &["new", "news"],
+            &["logistic", "logistics"],
+            &["short", "shorts"],
+            &["bath", "bathe", "bathed"],
+            &["past", "paste", "pasted"],
+            &["univers", "universe", "university"],
+        ] {
+            let stems = words.iter().map(|word| stem(word)).collect::<Vec<_>>();
+            assert!(stems[1..].iter().all(|other| *other != stems[0]), "{words:?}: {stems:?}");
+        }
+        assert_ne!(stem("file"), stem("filled"));
+        assert_ne!(stem("stories"), stem("stores"));
+        assert_ne!(stem("planed"), stem("planned"));
     }
 
     #[test]
     fn groups_fit_their_numbers_and_are_found_by_any_form() {
         assert!(EXCLUSIVE.len() <= usize::from(u8::MAX));
-        let group = |word: &str| members(&stem(word)).iter().map(|(group, _)| *group).collect::<Vec<_>>();
+        let group = |word: &str| members(&root(word)).iter().map(|(group, _)| *group).collect::<Vec<_>>();
         assert_eq!(group("increasing"), group("decreased"));
         assert!(
-            members(&stem("blocked"))
+            members(&root("blocked"))
                 .iter()
                 .any(|(group, _)| members("unblock").iter().any(|(other, _)| other == group))
         );

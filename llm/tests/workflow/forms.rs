@@ -236,7 +236,7 @@ async fn calls_of_tools_and_several_choices_come_whole_in_every_form() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_given_in_the_other_form_is_asked_for_and_takes_its_place() {
-    let said = |text: &str| json!({"choices": [{"message": {"role": "assistant", "content": text}}]});
+    let said = |text: &str| json!({"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]});
     let spoken =
         json!({"choices": [{"index": 0, "delta": {"audio": {"data": "AAAA"}}, "finish_reason": "stop"}]});
     let flow = kept(scripted(vec![stream_of(&[spoken], true), plain(&said("new"))]), caching());
@@ -341,7 +341,7 @@ async fn an_old_answer_in_place_of_an_error_has_the_form_that_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_paced_replay_takes_its_time_and_a_plain_one_none() {
     let caching = caching().chunks_per_second(10.0).unwrap();
-    let body = json!({"choices": [{"message": {"role": "assistant", "content": "one two three"}}]});
+    let body = json!({"choices": [{"message": {"role": "assistant", "content": "one two three"}, "finish_reason": "stop"}]});
     let flow = kept(scripted(vec![plain(&body)]), caching);
     flow.run(request(PLAIN), &Context::new()).await.unwrap();
     let start = Instant::now();

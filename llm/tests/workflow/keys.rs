@@ -20,7 +20,7 @@ type Cached<P> = Workflow<Observed<Cache<P, ChatCaching, Memory>>>;
 
 /// A cache around something that always has an answer.
 fn cache() -> Cached<impl Primitive<In = ChatRequest, Out = Answer> + use<>> {
-    let body = r#"{"choices":[{"message":{"content":"Hi"}}]}"#;
+    let body = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}"#;
     let answer = move |_| async { Ok(Answer::Full(Completion::new(body.into(), "m".into(), None))) };
     workflow("answer", answer).cache(
         CacheConfig::new("chat", Duration::from_secs(60)).unwrap(),

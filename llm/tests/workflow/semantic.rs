@@ -1,14 +1,19 @@
 //! The semantic cache inside the exact one, in virtual time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use opentelemetry::Value;
 use proptest::prelude::*;
-use throughline::cache::CachePolicy;
+use throughline::cache::{CachePolicy, Lifetime, Lookup, StoreHealth};
+use throughline::telemetry::Tick;
 use throughline::testing::Recorder;
-use throughline::{Boxed, CacheConfig, CacheOutcome, Context, Memory, TimeoutConfig, Workflow, workflow};
+use throughline::{
+    Boxed, CacheConfig, CacheOutcome, Context, Key, Memory, Result, Store, TimeoutConfig, Workflow, workflow,
+};
+use throughline_llm::caching::TENANT;
 use throughline_llm::openai::ChatRequest;
 use throughline_llm::semantic::{Embedded, Embedder, SemanticConfig, Similarity, Vector, semantic};
 use throughline_llm::{Answer, ChatCaching, PriceTable};
@@ -28,14 +33,22 @@ fn question(text: &str) -> ChatRequest {
 
 /// Numbered answers, each after a fifth of a second, behind a semantic cache and an exact one as `change` says.
 fn flow(config: SemanticConfig, embedder: Embedder, change: impl FnOnce(CacheConfig) -> CacheConfig) -> Flow {
+    flow_on(Arc::new(Memory::new(1 << 20).unwrap()), config, embedder, change)
+}
+
+fn flow_on<S: Store + 'static>(
+    store: Arc<S>,
+    config: SemanticConfig,
+    embedder: Embedder,
+    change: impl FnOnce(CacheConfig) -> CacheConfig,
+) -> Flow {
     let answers = (1..=200).map(|n| n.to_string()).collect();
     let provider = simulation(|config| {
         config.answers = answers;
         config.latency_p99 = config.latency_p50;
     });
     let cache = change(CacheConfig::new("auto", TTL).unwrap().jitter(0.0).unwrap());
-    let (caching, store) =
-        (ChatCaching::new(PriceTable::builtin().into()), Arc::new(Memory::new(1 << 20).unwrap()));
+    let caching = ChatCaching::new(PriceTable::builtin().into());
     let exact = (cache.clone(), caching.clone(), Arc::clone(&store));
     let inner = semantic(ask("gpt-4o-mini", provider), config, exact, embedder);
     inner.cache(cache, caching, store).boxed()
@@ -189,6 +202,139 @@ async fn the_same_question_many_times_at_once_is_embedded_once() {
     let all = futures_util::future::join_all(all).await;
     assert!(all.iter().all(|answer| *answer == is("1", CacheOutcome::Hit, true)));
     assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+/// A store that can lose what it has, or hang when it is read.
+struct Frail {
+    kept: Memory,
+    health: Arc<StoreHealth>,
+    is: AtomicU8,
+}
+
+const FINE: u8 = 0;
+const EMPTY: u8 = 1;
+const HUNG: u8 = 2;
+
+impl Frail {
+    fn new() -> Arc<Self> {
+        let (kept, health) = (Memory::new(1 << 20).unwrap(), Arc::new(StoreHealth::new("frail")));
+        Arc::new(Self { kept, health, is: AtomicU8::new(FINE) })
+    }
+
+    fn becomes(&self, how: u8) {
+        self.is.store(how, Ordering::Relaxed);
+    }
+}
+
+impl Store for Frail {
+    async fn get(&self, key: &Key, now: Tick) -> Result<Lookup> {
+        match self.is.load(Ordering::Relaxed) {
+            HUNG => std::future::pending().await,
+            EMPTY => Ok(Lookup::Missing),
+            _ => self.kept.get(key, now).await,
+        }
+    }
+
+    async fn put(&self, key: Key, value: Bytes, lifetime: Lifetime, now: Tick) -> Result<bool> {
+        self.kept.put(key, value, lifetime, now).await
+    }
+
+    async fn delete(&self, key: &Key, now: Tick) -> Result<()> {
+        self.kept.delete(key, now).await
+    }
+
+    fn health(&self) -> Option<Arc<StoreHealth>> {
+        Some(Arc::clone(&self.health))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_left_alone_is_not_waited_for_again() {
+    let (recorder, store) = (Recorder::new(), Frail::new());
+    let flow = flow_on(Arc::clone(&store), answering(), Embedder::ngrams(), |cache| cache);
+    told(&flow, QUESTION, &recorder.context()).await;
+    store.becomes(HUNG);
+    for _ in 0..5 {
+        told(&flow, REWORDED, &recorder.context()).await;
+    }
+    let begun = Instant::now();
+    assert_eq!(told(&flow, REWORDED, &recorder.context()).await, is("7", CacheOutcome::Bypass, false));
+    assert_eq!(begun.elapsed().as_millis(), 200);
+    let errors = recorder.metric("semantic_cache_lookups_total", &[("outcome", "error")]);
+    assert_eq!(errors, Some(6.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_whose_answer_is_gone_is_forgotten_at_once() {
+    let (recorder, store) = (Recorder::new(), Frail::new());
+    let flow = flow_on(Arc::clone(&store), answering(), Embedder::ngrams(), |cache| cache);
+    let known = || recorder.metric("semantic_cache_entries", &[("operation", "auto")]);
+    told(&flow, QUESTION, &recorder.context()).await;
+    assert_eq!(known(), Some(1.0));
+    advance(Duration::from_secs(3)).await;
+    store.becomes(EMPTY);
+    let cx = recorder.context();
+    let meanwhile = async {
+        sleep(Duration::from_millis(100)).await;
+        known()
+    };
+    let (told, meanwhile) = tokio::join!(told(&flow, REWORDED, &cx), meanwhile);
+    assert_eq!((told, meanwhile), (is("2", CacheOutcome::Miss, false), Some(0.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_alone_are_no_question_and_no_error() {
+    let (recorder, flow) = (Recorder::new(), flow(answering(), Embedder::ngrams(), |cache| cache));
+    told(&flow, "?!", &recorder.context()).await;
+    let count = |outcome| recorder.metric("semantic_cache_lookups_total", &[("outcome", outcome)]);
+    assert_eq!((count("ineligible"), count("error")), (Some(1.0), Some(0.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_not_looked_for_does_not_wait_for_its_embedding() {
+    let (recorder, flow) =
+        (Recorder::new(), flow(answering(), slow(|_| sleep(Duration::from_millis(100))), |cache| cache));
+    let (renewing, begun) = (recorder.context(), Instant::now());
+    renewing.state().insert(CachePolicy::new().no_cache());
+    assert_eq!(told(&flow, QUESTION, &renewing).await, is("1", CacheOutcome::Bypass, false));
+    assert_eq!(begun.elapsed().as_millis(), 200);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(told(&flow, REWORDED, &recorder.context()).await, is("1", CacheOutcome::Hit, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_pays_for_what_another_has_asked() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let embedder = slow(move |_| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(())
+    });
+    let flow = flow(answering(), embedder, |cache| cache);
+    for tenant in ["blue", "red"] {
+        told(&flow, QUESTION, &Context::builder().tag(TENANT, tenant).build()).await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_embedding_of_no_use_is_paid_for_and_another_model_is_soon_taken() {
+    let calls = AtomicUsize::new(0);
+    let model = workflow("embed", move |_: Vec<String>| {
+        let size = if calls.fetch_add(1, Ordering::Relaxed) == 0 { 2 } else { 3 };
+        let vector = Vector::new(&vec![1.0; size]).expect("it points somewhere");
+        async move { Ok(Embedded::new(vec![vector], Some(0.5))) }
+    });
+    let embedder = Embedder::asked("changing", model.boxed());
+    let (recorder, flow) = (Recorder::new(), flow(answering(), embedder, |cache| cache));
+    let mut others = Vec::new();
+    for text in ["open it", "please open it", "do open it", "open it now"] {
+        others.push(told(&flow, text, &recorder.context()).await.2);
+    }
+    assert_eq!(others, [false, false, false, true]);
+    let errors = recorder.metric("semantic_cache_lookups_total", &[("outcome", "error")]);
+    let spent = recorder.metric("semantic_cache_embedding_usd_total", &[("operation", "auto")]);
+    assert_eq!((errors, spent), (Some(1.0), Some(2.0)));
 }
 
 /// Finds everything the same.
