@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use throughline_llm::semantic::{Embedder, Mode};
+use throughline_llm::semantic::{Embedder, Mode, SemanticConfig};
 use toml::{Spanned, Value};
 
 use super::check::Check;
@@ -45,9 +45,6 @@ pub(crate) enum EmbedderOf {
 
 /// What counts as similar enough in a shadow that nobody has given a threshold.
 const UNLEARNED: f64 = 0.9;
-const ENTRIES: usize = 10_000;
-const BYTES: usize = 64 << 20;
-const CHARS: usize = 500;
 const DEADLINE: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize)]
@@ -111,13 +108,18 @@ impl SemanticFile {
             mode,
             threshold,
             embedder,
-            max_entries: check.whole("max_entries", self.max_entries.as_ref(), 1..=1_000_000, ENTRIES),
-            max_bytes: check.size("max_bytes", self.max_bytes.as_ref(), BYTES),
+            max_entries: check.whole(
+                "max_entries",
+                self.max_entries.as_ref(),
+                1..=1_000_000,
+                SemanticConfig::MOST_ENTRIES,
+            ),
+            max_bytes: check.size("max_bytes", self.max_bytes.as_ref(), SemanticConfig::MOST_BYTES),
             max_prompt_chars: check.whole(
                 "max_prompt_chars",
                 self.max_prompt_chars.as_ref(),
                 1..=10_000,
-                CHARS,
+                SemanticConfig::LONGEST_PROMPT,
             ),
         }
     }

@@ -107,6 +107,15 @@ fn json<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value).expect("strings and numbers always have a JSON form").into()
 }
 
+/// A stream of these chunks, to its end.
+#[cfg(test)]
+pub(super) fn stream(chunks: &[serde_json::Value]) -> Bytes {
+    let mut events: Vec<u8> =
+        chunks.iter().flat_map(|chunk| sse::event(chunk.to_string().as_bytes()).to_vec()).collect();
+    events.extend_from_slice(DONE);
+    events.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -226,16 +226,9 @@ fn agree(old: &mut Value, new: &Value) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::DONE;
+    use super::super::answer::{DONE, stream};
     use super::super::split::{Pieces, split};
     use super::*;
-
-    fn stream(chunks: &[Value]) -> Bytes {
-        let mut events: Vec<u8> =
-            chunks.iter().flat_map(|chunk| sse::event(chunk.to_string().as_bytes()).to_vec()).collect();
-        events.extend_from_slice(DONE);
-        events.into()
-    }
 
     fn plain(chunks: &[Value]) -> Option<Value> {
         joined(&stream(chunks), None).map(|body| serde_json::from_slice(&body).unwrap())

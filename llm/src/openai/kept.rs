@@ -141,15 +141,8 @@ impl Choice<'_> {
 mod tests {
     use serde_json::json;
 
-    use super::super::answer::DONE;
+    use super::super::answer::{DONE, stream};
     use super::*;
-
-    fn stream(chunks: &[Value]) -> Bytes {
-        let mut events: Vec<u8> =
-            chunks.iter().flat_map(|chunk| sse::event(chunk.to_string().as_bytes()).to_vec()).collect();
-        events.extend_from_slice(DONE);
-        events.into()
-    }
 
     fn says(text: &str, finish: &Value) -> Value {
         json!({"id": "i", "model": "m", "choices": [{"delta": {"content": text}, "finish_reason": finish}]})

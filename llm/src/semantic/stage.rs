@@ -148,6 +148,13 @@ where
 // === impl SemanticConfig ===
 
 impl SemanticConfig {
+    /// How many questions are known at most, unless something else is said.
+    pub const MOST_ENTRIES: usize = 10_000;
+    /// How many bytes they take at most.
+    pub const MOST_BYTES: usize = 64 << 20;
+    /// The longest question that is looked for, in characters.
+    pub const LONGEST_PROMPT: usize = 500;
+
     /// Starts in shadow mode with what counts as similar enough: a cosine.
     ///
     /// # Errors
@@ -163,9 +170,9 @@ impl SemanticConfig {
         Ok(Self {
             mode: Mode::Shadow,
             threshold,
-            most_entries: 10_000,
-            most_bytes: 64 << 20,
-            longest_prompt: 500,
+            most_entries: Self::MOST_ENTRIES,
+            most_bytes: Self::MOST_BYTES,
+            longest_prompt: Self::LONGEST_PROMPT,
             bands: Vec::new(),
             store_deadline: Duration::from_millis(20),
         })
