@@ -1,7 +1,7 @@
 //! One heap for all threads, so that `max_bytes` of a cache is what it takes of the machine.
 //!
 //! glibc's allocator has an arena for each thread, and an arena keeps what was freed in it for the threads that use it. A
-//! store of large values that several threads put takes up to 1.8 of its bound then, and 1.05 with one arena
+//! store of large values that several threads put takes far more than its bound then, and no more with one arena
 //! ([ADR 31](../../docs/adr/0031-one-heap-for-all-threads.md)). How many arenas there are is read from the environment when
 //! a program starts; so the gateway starts itself again, in the same process, with that said. Whoever has said something
 //! of arenas is followed, and where it cannot be done, all goes on as it is.

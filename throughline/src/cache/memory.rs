@@ -22,7 +22,7 @@ const TYPICAL_VALUE: u64 = 2 << 10;
 /// A store in memory. What is used least leaves when it is full (S3-FIFO).
 ///
 /// Its bound is on what it holds, and on what the process takes for that with one heap: glibc's with `MALLOC_ARENA_MAX=1`
-/// in the environment, which the gateway sees to itself. With as many arenas as it likes, the process may take 1.6 of it when
+/// in the environment, which the gateway sees to itself. With as many arenas as it likes, the process may take far more when
 /// several threads put large values at a high rate.
 #[derive(Debug)]
 pub struct Memory {
