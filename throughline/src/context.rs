@@ -21,7 +21,7 @@ mod stop;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -69,7 +69,8 @@ struct Request {
 #[derive(Clone, Default)]
 struct Ids {
     workflow: Option<String>,
-    correlation: String,
+    /// Made when it is first asked for, unless it was given.
+    correlation: OnceLock<String>,
     session: Option<String>,
     user: Option<String>,
 }
@@ -106,7 +107,7 @@ impl Context {
     /// Ties together what belongs to one request, also across processes.
     #[must_use]
     pub fn correlation_id(&self) -> &str {
-        &self.request.ids.correlation
+        self.request.ids.correlation.get_or_init(|| format!("{:032x}", fastrand::u128(..)))
     }
 
     /// The session, if it was given.
@@ -289,6 +290,8 @@ impl Context {
     /// with it.
     #[must_use]
     pub fn detach(&self) -> Self {
+        // Both sides have the same one from here on.
+        let _ = self.correlation_id();
         let request = Request {
             ids: self.request.ids.clone(),
             tags: self.request.tags.clone(),
@@ -414,7 +417,8 @@ impl ContextBuilder {
 
     /// Ties this request to others. Default: a random one.
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
-        self.request.ids.correlation = id.into();
+        let id = id.into();
+        self.request.ids.correlation = if id.is_empty() { OnceLock::new() } else { id.into() };
         self
     }
 
@@ -489,9 +493,6 @@ impl ContextBuilder {
     #[must_use]
     pub fn build(mut self) -> Context {
         self.request.sink.get_or_insert_with(Sink::current);
-        if self.request.ids.correlation.is_empty() {
-            self.request.ids.correlation = format!("{:032x}", fastrand::u128(..));
-        }
         let mut cx = Context {
             request: Arc::new(self.request),
             state: State::default(),

@@ -122,7 +122,7 @@ impl Store for Disk {
         };
         let Some(sealed) = sealed else { return Ok(Lookup::Missing) };
         self.shared.asked(key);
-        Ok(match open(key, &sealed, wall_clock()) {
+        Ok(match open(key, sealed, wall_clock()) {
             Ok(found) if found.age >= found.lifetime.kept => Lookup::Missing,
             Ok(found) => Lookup::Found(found),
             Err(_) => Lookup::Corrupt,

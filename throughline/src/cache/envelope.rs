@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::entries::Stored;
 use super::key::Key;
@@ -65,20 +65,21 @@ pub(super) fn seal(
 
 /// The value in an envelope, with its age at `now`. A clock that is behind the one it was stored by makes it
 /// new, not younger.
-pub(super) fn open(key: &Key, sealed: &Bytes, now: u64) -> Result<Found, Unreadable> {
+pub(super) fn open(key: &Key, mut sealed: Bytes, now: u64) -> Result<Found, Unreadable> {
     let header = sealed.first_chunk::<HEADER>().ok_or(Unreadable)?;
     let fits =
-        header[..2] == MAGIC && header[2] == VERSION && header[4..8] == checksum(key, sealed).to_le_bytes();
+        header[..2] == MAGIC && header[2] == VERSION && header[4..8] == checksum(key, &sealed).to_le_bytes();
     if !fits {
         return Err(Unreadable);
     }
     let Stored { age, lifetime, length } = said(header, now);
     let length = usize::try_from(length).map_err(|_| Unreadable)?;
     let codec = header[3];
-    let body = sealed.slice(HEADER..);
+    // Cut in place: a slice of it would be shared, which takes an allocation.
+    sealed.advance(HEADER);
     let value = match codec {
-        PLAIN if body.len() == length => body,
-        LZ4 if length <= LARGEST.min(body.len().saturating_mul(SHRINKS_TO)) => unpack(&body, length)?,
+        PLAIN if sealed.len() == length => sealed,
+        LZ4 if length <= LARGEST.min(sealed.len().saturating_mul(SHRINKS_TO)) => unpack(&sealed, length)?,
         _ => return Err(Unreadable),
     };
     Ok(Found { value, age, lifetime })
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn opened(sealed: impl Into<Bytes>) -> Option<Bytes> {
-        open(&key(1), &sealed.into(), 1_000_000).ok().map(|found| found.value)
+        open(&key(1), sealed.into(), 1_000_000).ok().map(|found| found.value)
     }
 
     /// The envelope, with the checksum that belongs to it as it is now.
@@ -160,14 +161,14 @@ mod tests {
 
     #[test]
     fn a_value_says_how_old_it_is_and_how_long_it_may_be_served() {
-        let found = open(&key(1), &sealed(b"hello").into(), 1_007_250).unwrap();
+        let found = open(&key(1), sealed(b"hello").into(), 1_007_250).unwrap();
         assert_eq!((&found.value[..], found.lifetime), (&b"hello"[..], MINUTE));
         assert_eq!(found.age, Duration::from_millis(7_250));
     }
 
     #[test]
     fn a_value_from_a_clock_that_is_ahead_is_new() {
-        assert_eq!(open(&key(1), &sealed(b"hello").into(), 5).unwrap().age, Duration::ZERO);
+        assert_eq!(open(&key(1), sealed(b"hello").into(), 5).unwrap().age, Duration::ZERO);
     }
 
     #[test]
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_value_under_another_key_is_unreadable() {
-        assert_eq!(open(&key(2), &sealed(b"hello").into(), 0).err(), Some(Unreadable));
+        assert_eq!(open(&key(2), sealed(b"hello").into(), 0).err(), Some(Unreadable));
     }
 
     #[test]

@@ -16,10 +16,21 @@ pub struct Key([u8; 32]);
 /// The name and the schema version of the cache are in it already.
 #[must_use = "call `build` to get the key"]
 pub struct KeyBuilder {
-    hash: blake3::Hasher,
+    parts: Parts,
     namespace: Tag,
     tenant: Tag,
 }
+
+enum Parts {
+    /// As they are, to be hashed in one go: the state of a hash is larger than most of them, and is moved with the builder.
+    Short(Vec<u8>),
+    Long(Box<blake3::Hasher>),
+}
+
+/// What is hashed in one go at the most: a chunk of BLAKE3.
+const SHORT: usize = 1_024;
+/// Room for the parts of most keys.
+const ROOM: usize = 256;
 
 /// What keys of one namespace, or of one tenant, have in common. It stands for the name and does not tell it.
 pub type Tag = [u8; 4];
@@ -103,12 +114,12 @@ impl KeyBuilder {
 
     pub(super) fn scoped(namespace: &str, schema: u32, scope: &str) -> Self {
         let version = [&schema.to_le_bytes(), scope.as_bytes()].concat();
-        let builder = Self { hash: blake3::Hasher::new(), namespace: tag(namespace), tenant: tag("") };
+        let builder = Self { parts: Parts::new(), namespace: tag(namespace), tenant: tag("") };
         builder.part(namespace.as_bytes()).part(&version)
     }
 
     pub(super) fn copy(&self) -> Self {
-        Self { hash: self.hash.clone(), namespace: self.namespace, tenant: self.tenant }
+        Self { parts: self.parts.copy(), namespace: self.namespace, tenant: self.tenant }
     }
 
     /// Adds whose value it is, by which it can be found in a store. Without it, it is nobody's.
@@ -119,8 +130,8 @@ impl KeyBuilder {
 
     /// Adds bytes.
     pub fn part(mut self, part: &[u8]) -> Self {
-        self.hash.update(&(part.len() as u64).to_le_bytes());
-        self.hash.update(part);
+        self.parts.add(&(part.len() as u64).to_le_bytes());
+        self.parts.add(part);
         self
     }
 
@@ -142,10 +153,50 @@ impl KeyBuilder {
     /// The key.
     #[must_use]
     pub fn build(self) -> Key {
-        let mut key = *self.hash.finalize().as_bytes();
+        let mut key = *self.parts.hash().as_bytes();
         key[HASH..NAMESPACE].copy_from_slice(&self.namespace);
         key[NAMESPACE..].copy_from_slice(&self.tenant);
         Key(key)
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn new() -> Self {
+        Self::Short(Vec::with_capacity(ROOM))
+    }
+
+    fn copy(&self) -> Self {
+        match self {
+            Self::Short(bytes) => {
+                let mut copy = Vec::with_capacity(ROOM.max(bytes.len()));
+                copy.extend_from_slice(bytes);
+                Self::Short(copy)
+            }
+            Self::Long(hash) => Self::Long(hash.clone()),
+        }
+    }
+
+    fn add(&mut self, more: &[u8]) {
+        match self {
+            Self::Short(bytes) if bytes.len() + more.len() <= SHORT => bytes.extend_from_slice(more),
+            Self::Short(bytes) => {
+                let mut hash = Box::new(blake3::Hasher::new());
+                hash.update(bytes).update(more);
+                *self = Self::Long(hash);
+            }
+            Self::Long(hash) => {
+                hash.update(more);
+            }
+        }
+    }
+
+    fn hash(&self) -> blake3::Hash {
+        match self {
+            Self::Short(bytes) => blake3::hash(bytes),
+            Self::Long(hash) => hash.finalize(),
+        }
     }
 }
 
@@ -187,6 +238,19 @@ mod tests {
             assert!(wrong.parse::<Key>().is_err(), "{wrong}");
         }
         assert_ne!(builder().tenant("a").text("b").build(), builder().tenant("b").text("a").build());
+    }
+
+    #[test]
+    fn long_and_short_parts_are_hashed_alike() {
+        for length in [0, 1, SHORT - 100, SHORT, SHORT + 1, 5 * SHORT] {
+            let text = "x".repeat(length);
+            let mut hash = blake3::Hasher::new();
+            for part in [&b"answers"[..], &1u32.to_le_bytes(), text.as_bytes(), b"end"] {
+                hash.update(&(part.len() as u64).to_le_bytes()).update(part);
+            }
+            let key = builder().text(&text).copy().text("end").build();
+            assert_eq!(key.as_bytes()[..HASH], hash.finalize().as_bytes()[..HASH], "{length}");
+        }
     }
 
     proptest! {

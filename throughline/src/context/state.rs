@@ -1,7 +1,6 @@
 //! What the stages of one request share.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Values that the stages of one request share, one per type.
@@ -12,30 +11,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct State(Arc<Mutex<Values>>);
 
-type Values = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+/// In no order: there are so few that looking at each is cheaper than a hash.
+#[derive(Clone, Debug, Default)]
+struct Values(Vec<(TypeId, Value)>);
+
+type Value = Arc<dyn Any + Send + Sync>;
 
 // === impl State ===
 
 impl State {
     /// Keeps `value` in place of an earlier one of its type.
     pub fn insert<T: Send + Sync + 'static>(&self, value: T) {
-        self.values().insert(TypeId::of::<T>(), Arc::new(value));
+        self.values().set(TypeId::of::<T>(), Arc::new(value));
     }
 
     /// The value of type `T`, if a stage has left one.
     #[must_use]
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.values().get(&TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
+        self.values().get(TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
     }
 
     /// Changes the value of type `T`, starting from its default. `change` must not use the state: it would wait
     /// for itself.
     pub fn update<T: Clone + Default + Send + Sync + 'static>(&self, change: impl FnOnce(&mut T)) {
         let mut values = self.values();
-        let old = values.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref::<T>());
+        let old = values.get(TypeId::of::<T>()).and_then(|value| value.downcast_ref::<T>());
         let mut value = old.cloned().unwrap_or_default();
         change(&mut value);
-        values.insert(TypeId::of::<T>(), Arc::new(value));
+        values.set(TypeId::of::<T>(), Arc::new(value));
     }
 
     pub(crate) fn fork(&self) -> Self {
@@ -46,14 +49,29 @@ impl State {
     pub(crate) fn adopt(&self, fork: &State, base: &State) {
         let changed: Vec<_> = {
             let (fork, base) = (fork.values(), base.values());
-            let same = |id: &TypeId, value: &_| base.get(id).is_some_and(|old| Arc::ptr_eq(old, value));
-            let changed = fork.iter().filter(|(id, value)| !same(id, value));
-            changed.map(|(id, value)| (*id, Arc::clone(value))).collect()
+            let same = |id: TypeId, value: &_| base.get(id).is_some_and(|old| Arc::ptr_eq(old, value));
+            fork.0.iter().filter(|(id, value)| !same(*id, value)).cloned().collect()
         };
-        self.values().extend(changed);
+        let mut values = self.values();
+        changed.into_iter().for_each(|(id, value)| values.set(id, value));
     }
 
     fn values(&self) -> MutexGuard<'_, Values> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Values ===
+
+impl Values {
+    fn get(&self, id: TypeId) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, value)| value)
+    }
+
+    fn set(&mut self, id: TypeId, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((id, value)),
+        }
     }
 }

@@ -51,7 +51,7 @@ impl DiskEntries {
 impl Entries for DiskEntries {
     async fn get(&mut self, key: &Key) -> Result<Option<Found>> {
         let sealed = self.file.read(key).map_err(|error| self.failure(&error))?;
-        Ok(sealed.and_then(|sealed: Bytes| open(key, &sealed, wall_clock()).ok()))
+        Ok(sealed.and_then(|sealed: Bytes| open(key, sealed, wall_clock()).ok()))
     }
 
     async fn count(&mut self) -> Result<u64> {

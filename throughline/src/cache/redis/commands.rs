@@ -84,7 +84,7 @@ pub(super) fn delete(name: &str) -> Cmd {
 pub(super) fn got(key: &Key, answer: Answer) -> Result<Lookup, Useless> {
     match answer {
         Ok(Value::Nil) => Ok(Lookup::Missing),
-        Ok(Value::BulkString(sealed)) => Ok(match envelope::open(key, &sealed.into(), wall_clock()) {
+        Ok(Value::BulkString(sealed)) => Ok(match envelope::open(key, sealed.into(), wall_clock()) {
             Ok(found) if found.age >= found.lifetime.kept => Lookup::Missing,
             Ok(found) => Lookup::Found(found),
             Err(_) => Lookup::Corrupt,

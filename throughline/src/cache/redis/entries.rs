@@ -93,7 +93,7 @@ impl Entries for RedisEntries {
         for server in 0..self.servers.len() {
             match self.ask(server, &command).await {
                 Ok(Value::BulkString(sealed)) => {
-                    return Ok(envelope::open(key, &sealed.into(), wall_clock()).ok());
+                    return Ok(envelope::open(key, sealed.into(), wall_clock()).ok());
                 }
                 Ok(_) => {}
                 // The next one has it.
