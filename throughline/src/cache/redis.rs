@@ -65,7 +65,7 @@ use address::{Address, Place};
 use changes::Changes;
 use claims::Claims;
 use cluster::Cluster;
-use commands::{Answer, Useless};
+use commands::{Answer, Question, Useless};
 pub use config::RedisConfig;
 pub use entries::RedisEntries;
 use node::{Keeper, Node, Settings, Tries};
@@ -221,7 +221,7 @@ impl Shared {
     async fn get(&self, key: &Key) -> Result<Lookup> {
         let name = self.name(key);
         let judge = |answer| commands::got(key, answer);
-        self.servers.ask(Call::Read, key, &name, commands::get(&name), judge).await
+        self.servers.ask(key, name, Question::Get, judge).await
     }
 
     async fn put(&self, key: &Key, value: &Bytes, lifetime: Lifetime) -> Result<bool> {
@@ -235,16 +235,16 @@ impl Shared {
             self.claims.as_ref().and_then(|claims| claims.put(key, &name, &sealed, lifetime.kept))
         {
             // Whose claim has ended stores nothing: what has been made since stands.
-            return self.servers.ask(Call::Write, key, &name, command, commands::counted).await.map(|_| true);
+            return self.servers.ask(key, name, Question::Do(command), commands::counted).await.map(|_| true);
         }
         let command = commands::set(&name, &sealed, lifetime.kept);
-        self.servers.ask(Call::Write, key, &name, command, commands::was_set).await.map(|()| true)
+        self.servers.ask(key, name, Question::Do(command), commands::was_set).await.map(|()| true)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let name = self.name(key);
         let command = commands::delete(&name);
-        self.servers.ask(Call::Write, key, &name, command, commands::counted).await.map(drop)
+        self.servers.ask(key, name, Question::Do(command), commands::counted).await.map(drop)
     }
 }
 
@@ -257,7 +257,7 @@ impl Shared {
         let Some(claims) = &self.claims else { return Ok(Claim::Nobodys) };
         let name = self.name(key);
         let Some(command) = claims.claim(key, &name) else { return Ok(Claim::Theirs) };
-        let granted = self.servers.ask(Call::Write, key, &name, command, claims::granted).await?;
+        let granted = self.servers.ask(key, name, Question::Do(command), claims::granted).await?;
         if granted {
             return Ok(Claim::Ours);
         }
@@ -268,7 +268,7 @@ impl Shared {
     /// Asks for what changes a claim. That it fails is seen when the lease ends.
     async fn mind(&self, key: &Key, command: Cmd) {
         let name = self.name(key);
-        let asked = self.servers.ask(Call::Write, key, &name, command, commands::counted);
+        let asked = self.servers.ask(key, name, Question::Do(command), commands::counted);
         let _ = tokio::time::timeout(self.deadline, asked).await;
     }
 
@@ -297,6 +297,7 @@ impl Servers {
             connections: config.connections,
             connect_timeout: config.connect_timeout,
             deadline: config.deadline,
+            by_one: !matches!(config.place, Place::Cluster(_)),
             changes: Arc::clone(changes),
         };
         let one = |way| {
@@ -336,23 +337,22 @@ impl Servers {
     /// What `judge` makes of the answer of the server that has the key.
     async fn ask<T>(
         &self,
-        call: Call,
         key: &Key,
-        name: &str,
-        command: Cmd,
+        name: String,
+        question: Question,
         judge: impl FnOnce(Answer) -> Result<T, Useless>,
     ) -> Result<T> {
         let node = match self {
             Self::One(node) => node,
             // Boxed, for a single server has no use for the room.
             Self::Cluster(cluster) => {
-                return Box::pin(cluster.ask(call, key, name, command, judge)).await;
+                return Box::pin(cluster.ask(key, &name, question, judge)).await;
             }
         };
         let link = node.link(key);
-        let answer = match call {
-            Call::Read => link.read(command).await,
-            Call::Write => link.ask(&command).await,
+        let answer = match question {
+            Question::Get => link.read(name).await,
+            Question::Do(command) => link.ask(&command).await,
         };
         judge(answer?).map_err(|useless| {
             match useless {
@@ -381,9 +381,12 @@ impl Tries for Trier<'_> {
         match call {
             Call::Read => {
                 let got = |answer| commands::got(key, answer);
-                servers.ask(call, key, name, commands::get(name), got).await.map(drop)
+                servers.ask(key, name.clone(), Question::Get, got).await.map(drop)
             }
-            Call::Write => servers.ask(call, key, name, commands::probe(key, name), commands::was_set).await,
+            Call::Write => {
+                let probe = Question::Do(commands::probe(key, name));
+                servers.ask(key, name.clone(), probe, commands::was_set).await
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use super::address::{Host, Login};
-use super::commands::{self, Answer, Useless};
+use super::commands::{self, Answer, Question, Useless};
 use super::failure::failure;
 use super::link::Link;
 use super::node::{Keeper, Node, Settings, Tries, late};
@@ -115,13 +115,13 @@ impl Cluster {
     /// When there is none or it is of no use; of [`Kind::CircuitOpen`] when that server is left alone.
     pub(super) async fn ask<T>(
         &self,
-        call: Call,
         key: &Key,
         name: &str,
-        command: Cmd,
+        question: Question,
         judge: impl FnOnce(Answer) -> Result<T, Useless>,
     ) -> Result<T> {
         self.are_found().await?;
+        let call = question.call();
         let mut member = self.map.load().owner(slots::slot(name.as_bytes()));
         let mut in_advance = false;
         for _ in 0..REDIRECTIONS {
@@ -129,10 +129,11 @@ impl Cluster {
             asked.node.health().admit(call, Clock::Tokio.now())?;
             let trial = Trial::of(&asked.node, call, self.settings.deadline);
             let link = asked.node.link(key);
-            let answer = match call {
-                _ if in_advance => link.ask_in_advance(&command).await,
-                Call::Read => link.read(command.clone()).await,
-                Call::Write => link.ask(&command).await,
+            let answer = match &question {
+                Question::Get if in_advance => link.ask_in_advance(commands::get(name)).await,
+                Question::Do(command) if in_advance => link.ask_in_advance(command.clone()).await,
+                Question::Get => link.read(name.to_owned()).await,
+                Question::Do(command) => link.ask(command).await,
             };
             match answer {
                 Ok(Err(error)) if error.redirect_node().is_some() => {

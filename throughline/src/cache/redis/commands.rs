@@ -6,6 +6,7 @@ use ::redis::{Cmd, RedisError, Value, cmd};
 
 use super::envelope::{self, millis};
 use super::failure::failure;
+use crate::cache::health::Call;
 use crate::cache::key::Key;
 use crate::cache::store::{Lifetime, Lookup};
 use crate::error::{Error, Kind};
@@ -14,9 +15,18 @@ use crate::error::{Error, Kind};
 const PROBE_KEPT: Duration = Duration::from_secs(1);
 
 const GET: &str = "GET";
+const GET_ALL: &str = "MGET";
 
 /// What a server has answered: an answer that says that something is wrong is an `Err`.
 pub(super) type Answer = Result<Value, RedisError>;
+
+/// What is asked about a key.
+pub(super) enum Question {
+    /// What is under it.
+    Get,
+    /// To do this with it.
+    Do(Cmd),
+}
 
 /// Why an answer is of no use.
 pub(super) enum Useless {
@@ -24,6 +34,17 @@ pub(super) enum Useless {
     Failed(RedisError),
     /// It cannot be an answer to what was asked: the two sides have lost each other.
     Confused,
+}
+
+// === impl Question ===
+
+impl Question {
+    pub(super) fn call(&self) -> Call {
+        match self {
+            Self::Get => Call::Read,
+            Self::Do(_) => Call::Write,
+        }
+    }
 }
 
 // === impl Useless ===
@@ -60,6 +81,17 @@ pub(super) fn name(prefix: &str, key: &Key) -> String {
 pub(super) fn get(name: &str) -> Cmd {
     let mut command = Cmd::with_capacity(2, GET.len() + name.len());
     command.arg(GET).arg(name);
+    command
+}
+
+/// Asks for several at once. What is no text under its name is said to be missing.
+pub(super) fn get_all<'a>(names: impl ExactSizeIterator<Item = &'a str> + Clone) -> Cmd {
+    let length: usize = names.clone().map(str::len).sum();
+    let mut command = Cmd::with_capacity(1 + names.len(), GET_ALL.len() + length);
+    command.arg(GET_ALL);
+    for name in names {
+        command.arg(name);
+    }
     command
 }
 

@@ -2,15 +2,17 @@
 //!
 //! The driver writes each command as soon as it has it: a system call for each, a packet, and a waking of the server. Under
 //! load that is most of what an answer costs. So a read that finds others under way is put with those that come until the
-//! scheduler has run everybody who can run, and they go out in one write. A read that is alone is not held up.
+//! scheduler has run everybody who can run, and they go out in one command. A read that is alone is not held up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ::redis::{Cmd, Pipeline, Value};
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Pipeline, RedisResult, Value};
 use tokio::sync::{Notify, oneshot};
 
-use super::commands::Answer;
+use super::commands::{self, Answer, Useless};
+use super::failure::failure;
 use crate::error::{Error, Result};
 
 /// The most that travel together: the answers of a group are given when the last of them is there.
@@ -32,15 +34,12 @@ struct Waiting {
 }
 
 struct Read {
-    command: Cmd,
+    name: String,
     answer: oneshot::Sender<Result<Answer>>,
 }
 
 /// Reads that travel together.
-pub(super) struct Group {
-    pub(super) commands: Pipeline,
-    answers: Vec<oneshot::Sender<Result<Answer>>>,
-}
+pub(super) struct Group(Vec<Read>);
 
 /// A read that is under way, until it is dropped.
 pub(super) struct UnderWay<'a> {
@@ -60,13 +59,13 @@ impl Gathering {
     ///
     /// # Errors
     /// When there is no connection.
-    pub(super) fn put(&self, command: Cmd) -> Result<oneshot::Receiver<Result<Answer>>> {
+    pub(super) fn put(&self, name: String) -> Result<oneshot::Receiver<Result<Answer>>> {
         let (answer, receiver) = oneshot::channel();
         let mut waiting = self.waiting();
         if let Some(down) = &waiting.down {
             return Err(down.clone());
         }
-        waiting.reads.push(Read { command, answer });
+        waiting.reads.push(Read { name, answer });
         let is_first = waiting.reads.len() == 1;
         drop(waiting);
         if is_first {
@@ -85,13 +84,14 @@ impl Gathering {
         }
         // Whoever can run now may have something to ask as well.
         tokio::task::yield_now().await;
-        let mut reads = std::mem::take(&mut self.waiting().reads);
+        let mut reads = std::mem::replace(&mut self.waiting().reads, Vec::with_capacity(GROUP));
         reads.retain(|read| !read.answer.is_closed());
         let mut groups = Vec::with_capacity(reads.len().div_ceil(GROUP));
-        let mut reads = reads.into_iter().peekable();
-        while reads.peek().is_some() {
-            groups.push(Group::of(reads.by_ref().take(GROUP)));
+        while reads.len() > GROUP {
+            let rest = reads.split_off(GROUP);
+            groups.push(Group(std::mem::replace(&mut reads, rest)));
         }
+        groups.extend(Some(Group(reads)).filter(|group| !group.0.is_empty()));
         groups
     }
 
@@ -126,34 +126,71 @@ impl Drop for UnderWay<'_> {
 // === impl Group ===
 
 impl Group {
-    fn of(reads: impl Iterator<Item = Read>) -> Self {
-        let (mut commands, mut answers) = (Pipeline::with_capacity(GROUP), Vec::with_capacity(GROUP));
-        for Read { command, answer } in reads {
-            commands.add_command(command);
-            answers.push(answer);
+    /// Asks the server, and gives everybody what is theirs. `by_one`: whether one command may ask for all of them, until
+    /// the server says that it may not.
+    ///
+    /// # Errors
+    /// When the connection is lost, or the two sides have lost each other. Everybody has been told.
+    pub(super) async fn travel(
+        self,
+        connection: &mut MultiplexedConnection,
+        by_one: &AtomicBool,
+    ) -> Result<()> {
+        let asked = match by_one.load(Ordering::Relaxed) {
+            true => self.ask_by_one(connection, by_one).await,
+            false => self.ask_by_many(connection).await,
+        };
+        let values = asked.map_err(|error| failure(&error));
+        let values = values.and_then(|values| match values.len() == self.0.len() {
+            true => Ok(values),
+            false => Err(Useless::Confused.error()),
+        });
+        let end = values.as_ref().map(|_| ()).map_err(Error::clone);
+        self.give(values);
+        end
+    }
+
+    async fn ask_by_one(
+        &self,
+        connection: &mut MultiplexedConnection,
+        by_one: &AtomicBool,
+    ) -> RedisResult<Vec<Value>> {
+        let all = commands::get_all(self.0.iter().map(|read| read.name.as_str()));
+        match connection.send_packed_command(&all).await {
+            Ok(Value::Array(values)) => Ok(values),
+            Err(error) if error.code().is_none() => Err(error),
+            // The user may not, or the server has but some of the keys: it is asked for each by itself from now on.
+            Ok(Value::ServerError(_)) | Err(_) => {
+                by_one.store(false, Ordering::Relaxed);
+                self.ask_by_many(connection).await
+            }
+            Ok(_) => Ok(Vec::new()),
         }
-        Self { commands, answers }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.answers.len()
+    async fn ask_by_many(&self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<Value>> {
+        let mut all = Pipeline::with_capacity(self.0.len());
+        for read in &self.0 {
+            all.add_command(commands::get(&read.name));
+        }
+        connection.send_packed_commands(&all, 0, self.0.len()).await
     }
 
-    /// Gives everybody what is theirs.
-    pub(super) fn give(self, answers: Result<Vec<Value>>) {
+    fn give(self, answers: Result<Vec<Value>>) {
         match answers {
             Ok(values) => {
-                for (answer, value) in self.answers.into_iter().zip(values) {
+                for (read, value) in self.0.into_iter().zip(values) {
                     let value = match value {
                         Value::ServerError(error) => Err(error.into()),
                         value => Ok(value),
                     };
-                    let _ = answer.send(Ok(value));
+                    // Who has given up hears nothing.
+                    let _ = read.answer.send(Ok(value));
                 }
             }
             Err(error) => {
-                for answer in self.answers {
-                    let _ = answer.send(Err(error.clone()));
+                for read in self.0 {
+                    let _ = read.answer.send(Err(error.clone()));
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! once. A connection on which nothing has been answered for a while is replaced, for the way through it may be
 //! dead while a new one would be fine.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,9 +17,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::changes::Changes;
-use super::commands::Answer;
+use super::commands::{self, Answer};
 use super::failure::failure;
 use super::gather::{Gathering, Group};
+use super::node::Settings;
 use super::way::Way;
 use crate::cache::key::Key;
 use crate::error::{Error, Kind, Result};
@@ -40,6 +41,7 @@ pub(super) struct Link {
     share: Share,
     changes: Arc<Changes>,
     connect_timeout: Duration,
+    by_one: bool,
     state: watch::Sender<State>,
     reads: Gathering,
     begun: Instant,
@@ -73,12 +75,13 @@ struct Pending<'a> {
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(way: Arc<Way>, share: Share, changes: Arc<Changes>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(way: Arc<Way>, share: Share, settings: &Settings) -> Self {
         Self {
             way,
             share,
-            changes,
-            connect_timeout,
+            changes: Arc::clone(&settings.changes),
+            connect_timeout: settings.connect_timeout,
+            by_one: settings.by_one,
             state: watch::Sender::new(State::Connecting),
             reads: Gathering::default(),
             begun: Instant::now(),
@@ -99,16 +102,16 @@ impl Link {
         self.send(async |connection| connection.send_packed_command(command).await).await
     }
 
-    /// As [`Link::ask`], for a command that may travel with others.
+    /// What is under this name. It may be asked for together with others.
     ///
     /// # Errors
     /// When there is no connection, or it is lost.
-    pub(super) async fn read(&self, command: Cmd) -> Result<Answer> {
+    pub(super) async fn read(&self, name: String) -> Result<Answer> {
         let under_way = self.reads.begin();
         if under_way.alone {
-            return self.ask(&command).await;
+            return self.ask(&commands::get(&name)).await;
         }
-        let answer = self.reads.put(command)?;
+        let answer = self.reads.put(name)?;
         let mut pending = Pending { link: self, answered: false };
         let answer = answer.await;
         pending.is_answered();
@@ -120,9 +123,9 @@ impl Link {
     ///
     /// # Errors
     /// When there is no connection, or it is lost.
-    pub(super) async fn ask_in_advance(&self, command: &Cmd) -> Result<Answer> {
+    pub(super) async fn ask_in_advance(&self, command: Cmd) -> Result<Answer> {
         let mut both = Pipeline::with_capacity(2);
-        both.add_command(cmd("ASKING")).add_command(command.clone());
+        both.add_command(cmd("ASKING")).add_command(command);
         let answer = self.send(async |connection| {
             connection
                 .send_packed_commands(&both, 1, 1)
@@ -220,12 +223,16 @@ impl Link {
 
     /// Sends what has been gathered, as long as the connection lives. Ends only by being dropped.
     async fn carry(&self, connection: &MultiplexedConnection, lost: &Notify) {
+        let by_one = AtomicBool::new(self.by_one);
+        let carry = async |group: Group| {
+            if group.travel(&mut connection.clone(), &by_one).await.is_err() {
+                lost.notify_one();
+            }
+        };
         let mut groups = FuturesUnordered::new();
         loop {
             tokio::select! {
-                gathered = self.reads.groups() => {
-                    groups.extend(gathered.into_iter().map(|group| carry_group(group, connection.clone(), lost)));
-                }
+                gathered = self.reads.groups() => groups.extend(gathered.into_iter().map(&carry)),
                 Some(()) = groups.next() => {}
             }
         }
@@ -268,15 +275,6 @@ impl Share {
     pub(super) fn has(self, key: &Key) -> bool {
         usize::from(key.as_bytes()[0]) % self.of == self.number
     }
-}
-
-/// Sends a group and gives everybody in it their answer.
-async fn carry_group(group: Group, mut connection: MultiplexedConnection, lost: &Notify) {
-    let answers = connection.send_packed_commands(&group.commands, 0, group.len()).await;
-    group.give(answers.map_err(|error| {
-        lost.notify_one();
-        failure(&error)
-    }));
 }
 
 // === impl Pending ===

@@ -23,6 +23,8 @@ pub(super) struct Settings {
     pub(super) connections: usize,
     pub(super) connect_timeout: Duration,
     pub(super) deadline: Duration,
+    /// Whether one command may ask for several keys.
+    pub(super) by_one: bool,
     pub(super) changes: Arc<Changes>,
 }
 
@@ -55,10 +57,7 @@ struct Running(Arc<AtomicBool>);
 impl Node {
     pub(super) fn new(way: Way, settings: &Settings, health: Arc<StoreHealth>) -> Self {
         let (way, of) = (Arc::new(way), settings.connections);
-        let link = |number| {
-            let (way, changes) = (Arc::clone(&way), Arc::clone(&settings.changes));
-            Link::new(way, Share { number, of }, changes, settings.connect_timeout)
-        };
+        let link = |number| Link::new(Arc::clone(&way), Share { number, of }, settings);
         Self { links: (0..of).map(link).collect(), health, deadline: settings.deadline }
     }
 
