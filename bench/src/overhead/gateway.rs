@@ -6,6 +6,8 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::cpu;
+
 /// A gateway that runs. Dropping it kills it.
 pub(super) struct Gateway {
     address: SocketAddr,
@@ -55,16 +57,6 @@ impl Gateway {
     /// When it has ended, or this is no Linux.
     pub(super) fn processor_seconds(&self) -> Result<f64, String> {
         let pid = self.process.id().ok_or("the gateway has ended")?;
-        let folder = format!("/proc/{pid}/task");
-        let failed = |error: std::io::Error| format!("{folder}: {error}");
-        let mut nanoseconds = 0;
-        for thread in std::fs::read_dir(&folder).map_err(failed)? {
-            let file = thread.map_err(failed)?.path().join("schedstat");
-            // A thread may have ended meanwhile.
-            let Ok(line) = std::fs::read_to_string(&file) else { continue };
-            let first = line.split(' ').next().and_then(|number| number.parse::<u64>().ok());
-            nanoseconds += first.ok_or_else(|| format!("{} is not understood", file.display()))?;
-        }
-        Ok(nanoseconds as f64 / 1e9)
+        cpu::of_process(pid)
     }
 }
