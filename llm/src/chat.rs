@@ -34,7 +34,8 @@ use opentelemetry::{KeyValue, Value};
 use throughline::redact::Redactor;
 use throughline::stream::StreamEnding;
 use throughline::telemetry::{
-    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Reported, Run, Sink, Stage,
+    Amount, Counter, Deferred, End, Ended, Family, GenAiNames, NoEvents, Observed, Registry, Reported, Run,
+    Sink, Stage,
 };
 use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming, Workflow};
 
@@ -125,6 +126,7 @@ pub(crate) struct Watched {
 
 /// What a stream is to leave on the call's span at its end.
 struct Kept {
+    names: GenAiNames,
     response: Option<Shared>,
     recording: Option<(Arc<Mutex<Recording>>, Redactor)>,
 }
@@ -219,7 +221,7 @@ impl Chat {
         run.note.account = Some(account);
         if run.records() {
             Response::read(&answer.body).tell(false, &mut |key, value| run.attribute(key, value));
-            account.tell(&mut |key, value| run.attribute(key, value));
+            account.tell(cx.sink().semconv().gen_ai, &mut |key, value| run.attribute(key, value));
             if cx.sink().semconv().content
                 && let Some(messages) = output_messages(&answer.body, &cx.sink().redactor())
             {
@@ -245,7 +247,7 @@ impl Chat {
             stream.on_frame(move |frame| lock(&keep).keep(frame));
             (recording, cx.sink().redactor())
         });
-        let kept = Kept { response, recording };
+        let kept = Kept { names: cx.sink().semconv().gen_ai, response, recording };
         let (deferred, state) = (run.defer(), cx.state().clone());
         stream.on_end(move |end| {
             let account = Account::of(end.usage, &model, &prices);
@@ -262,9 +264,9 @@ impl Account {
         Self { usage, cost: usage.and_then(|usage| prices.cost(model, &usage)) }
     }
 
-    fn tell(&self, put: &mut dyn FnMut(&'static str, Value)) {
+    fn tell(&self, names: GenAiNames, put: &mut dyn FnMut(&'static str, Value)) {
         if let Some(usage) = &self.usage {
-            tell_usage(usage, put);
+            tell_usage(usage, names, put);
         }
     }
 
@@ -282,7 +284,7 @@ fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, kept: &Kept
     run.note.first_chunk = end.first_chunk;
     if run.records() {
         kept.tell(end, &mut |key, value| run.attribute(key, value));
-        account.tell(&mut |key, value| run.attribute(key, value));
+        account.tell(kept.names, &mut |key, value| run.attribute(key, value));
     }
     match &end.how {
         StreamEnding::Complete => run.end(Ended::Success, None),

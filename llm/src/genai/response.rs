@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use opentelemetry::{Array, StringValue, Value};
 use serde::Deserialize;
+use throughline::telemetry::GenAiNames;
 
 use super::request::{cut, whole};
 use crate::openai::Usage;
@@ -111,13 +112,21 @@ impl Response {
     }
 }
 
-/// Tells `put` the tokens of a call. Cached and reasoned ones are left out where there are none: most providers do not
+/// Tells `put` the tokens of a call, by `names`. Cached and reasoned ones are left out where there are none: most providers do not
 /// say.
-pub(crate) fn tell_usage(usage: &Usage, put: &mut dyn FnMut(&'static str, Value)) {
+pub(crate) fn tell_usage(usage: &Usage, names: GenAiNames, put: &mut dyn FnMut(&'static str, Value)) {
     put("gen_ai.usage.input_tokens", whole(usage.prompt_tokens));
     put("gen_ai.usage.output_tokens", whole(usage.completion_tokens));
     if usage.cached_tokens > 0 {
         put("gen_ai.usage.cache_read.input_tokens", whole(usage.cached_tokens));
+    }
+    if usage.cache_write_tokens > 0 {
+        if names.v1_41() {
+            put("gen_ai.usage.cache_creation.input_tokens", whole(usage.cache_write_tokens));
+        }
+        if names.latest() {
+            put("gen_ai.usage.cache_write.input_tokens", whole(usage.cache_write_tokens));
+        }
     }
     if usage.reasoning_tokens > 0 {
         put("gen_ai.usage.reasoning.output_tokens", whole(usage.reasoning_tokens));
