@@ -41,8 +41,8 @@ use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming
 
 use crate::answer::{Answer, ChatStream, Completion, StreamEnd};
 use crate::genai::{
-    ATTRIBUTES, CHAT, Call, Client, Pace, Recording, Response, Shared, describe, input_messages,
-    output_messages, tell_usage,
+    ATTRIBUTES, CHAT, Call, Client, Pace, Recording, Shared, describe, input_messages, output_messages,
+    tell_usage,
 };
 use crate::http_call::HttpAnswer;
 use crate::openai::{ChatRequest, Usage};
@@ -115,12 +115,14 @@ struct Account {
     cost: Option<f64>,
 }
 
-/// What is watched while a streamed answer comes.
+/// What is watched while an answer comes.
 #[derive(Default)]
 pub(crate) struct Watched {
-    /// The times of its chunks, unless telemetry is off.
+    /// Whether there is a span to put on what it says of itself.
+    pub(crate) records: bool,
+    /// The times of a stream's chunks, unless telemetry is off.
     pub(crate) pace: Option<Pace>,
-    /// What it says of itself, if there is a span to put that on.
+    /// What a stream says of itself, if it is recorded.
     pub(crate) response: Option<Shared>,
 }
 
@@ -181,7 +183,7 @@ impl Chat {
             }
             Provider::Http(dialect, call) => match call.execute(dialect.request(request, model), cx).await? {
                 HttpAnswer::Full(body) if !request.stream() => {
-                    Ok(Answer::Full(dialect.completion(body, Arc::clone(model))?))
+                    Ok(Answer::Full(dialect.completion(body, Arc::clone(model), watched.records)?))
                 }
                 HttpAnswer::Stream(body) if request.stream() => {
                     let frames = frames::frames(body, dialect.watch(request).telling(watched.response));
@@ -209,18 +211,18 @@ impl Chat {
                 run.attribute("gen_ai.input.messages", messages);
             }
         }
-        if !request.stream() {
-            return Watched::default();
-        }
-        let pace = run.signals().map(|signals| signals.client.pace(cx.clock(), cx.clock().now()));
-        Watched { pace, response: records.then(Shared::default) }
+        let pace = run.signals().filter(|_| request.stream());
+        let pace = pace.map(|signals| signals.client.pace(cx.clock(), cx.clock().now()));
+        Watched { records, pace, response: (records && request.stream()).then(Shared::default) }
     }
 
-    fn answered(&self, answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
+    fn answered(&self, mut answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
         let account = Account::of(answer.usage, &self.config.model, &self.prices);
         run.note.account = Some(account);
         if run.records() {
-            Response::read(&answer.body).tell(false, &mut |key, value| run.attribute(key, value));
+            if let Some(response) = answer.response.take() {
+                response.tell(false, &mut |key, value| run.attribute(key, value));
+            }
             account.tell(cx.sink().semconv().gen_ai, &mut |key, value| run.attribute(key, value));
             if cx.sink().semconv().content
                 && let Some(messages) = output_messages(&answer.body, &cx.sink().redactor())
@@ -305,7 +307,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Kept {
     fn tell(&self, end: &StreamEnd, put: &mut dyn FnMut(&'static str, Value)) {
         if let Some(response) = &self.response {
-            lock(response).tell(matches!(end.how, StreamEnding::Failed(_)), put);
+            std::mem::take(&mut *lock(response)).tell(matches!(end.how, StreamEnding::Failed(_)), put);
         }
         if let Some(first) = end.first_chunk {
             put("gen_ai.response.time_to_first_chunk", first.as_secs_f64().into());

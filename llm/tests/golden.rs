@@ -95,7 +95,14 @@ impl Case<'_> {
     }
 
     fn check_answer(&self) {
-        let learned = match dialect(self.provider, true).completion(self.input.clone(), MODEL.into()) {
+        for is_recorded in [false, true] {
+            self.check_learned(is_recorded);
+        }
+    }
+
+    fn check_learned(&self, is_recorded: bool) {
+        let dialect = dialect(self.provider, true);
+        let learned = match dialect.completion(self.input.clone(), MODEL.into(), is_recorded) {
             Ok(answer) => {
                 assert_eq!(&*answer.model, MODEL, "{}", self.name);
                 self.same_bytes(&answer.body, &self.input);

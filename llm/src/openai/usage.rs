@@ -120,6 +120,11 @@ impl<'de> Deserialize<'de> for Usage {
 // === impl RawUsage ===
 
 impl RawUsage {
+    /// The usage that `json` is.
+    pub(super) fn of(json: &str) -> Option<Usage> {
+        serde_json::from_str::<Self>(json).ok()?.read()
+    }
+
     /// `None` without a prompt count: a guess would look like a fact.
     pub(super) fn read(&self) -> Option<Usage> {
         let read = self.prompt_tokens_details.as_ref().or(self.input_tokens_details.as_ref());
