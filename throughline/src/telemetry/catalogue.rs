@@ -64,6 +64,7 @@ pub static LABELS: &[LabelSource] = &[
     LabelSource::of("operation", "names in code or configuration"),
     LabelSource::of("outcome", "the primitive's outcomes below"),
     LabelSource::of("event", "the primitive's events below"),
+    LabelSource::of("gen_ai_workflow_name", "names in code or configuration"),
     LabelSource::of("route", "configured routes"),
     LabelSource::of(
         "error_type",
