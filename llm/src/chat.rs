@@ -22,6 +22,7 @@
 //! ```
 
 mod frames;
+mod telling;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,23 +32,23 @@ use std::time::Duration;
 
 use opentelemetry::trace::SpanKind;
 use opentelemetry::{KeyValue, Value};
-use throughline::redact::Redactor;
 use throughline::stream::StreamEnding;
 use throughline::telemetry::{
     Amount, Counter, Deferred, End, Ended, Family, GenAiNames, NoEvents, Observed, Registry, Reported, Run,
-    Sink, Stage,
+    Semconv, Sink, Stage,
 };
 use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming, Workflow};
 
 use crate::answer::{Answer, ChatStream, Completion, StreamEnd};
 use crate::genai::{
-    ATTRIBUTES, CHAT, Call, Client, Pace, Recording, Shared, describe, input_messages, output_messages,
-    tell_usage,
+    ATTRIBUTES, CHAT, Call, Client, DETAILS, Details, Pace, Recording, Shared, describe, input_messages,
+    output_messages, tell_usage,
 };
 use crate::http_call::HttpAnswer;
 use crate::openai::{ChatRequest, Usage};
 use crate::prices::PriceTable;
 use crate::providers::Provider;
+use telling::{Kept, Telling};
 
 pub(crate) static COST: Family = Family::amount(
     "llm_cost_usd",
@@ -126,13 +127,6 @@ pub(crate) struct Watched {
     pub(crate) response: Option<Shared>,
 }
 
-/// What a stream is to leave on the call's span at its end.
-struct Kept {
-    names: GenAiNames,
-    response: Option<Shared>,
-    recording: Option<(Arc<Mutex<Recording>>, Redactor)>,
-}
-
 /// Makes a workflow that asks a model.
 pub fn chat(
     config: ChatConfig,
@@ -200,15 +194,33 @@ impl Chat {
         }
     }
 
+    /// What an event says of every call.
+    fn details(&self) -> Details {
+        let mut details = Details::default();
+        for KeyValue { key, value, .. } in self.span_attributes() {
+            details.put(key.as_str().to_owned(), &value);
+        }
+        details
+    }
+
     /// Tells what is asked, where somebody listens, and what is to be watched of the answer.
-    fn asked(&self, request: &ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Watched {
+    fn asked(
+        &self,
+        request: &ChatRequest,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+        details: &mut Option<Details>,
+    ) -> Watched {
         let records = run.records();
         if records {
-            describe(request, &mut |key, value| run.attribute(key, value));
-            if cx.sink().semconv().content
-                && let Some(messages) = input_messages(request.body(), &cx.sink().redactor())
-            {
-                run.attribute("gen_ai.input.messages", messages);
+            let content = cx.sink().semconv().content;
+            let mut telling = Telling { details, content, put: &mut |key, value| run.attribute(key, value) };
+            describe(request, &mut |key, value| telling.say(key, value));
+            if telling.wants_content() {
+                telling.say_messages(
+                    "gen_ai.input.messages",
+                    input_messages(request.body(), &cx.sink().redactor()),
+                );
             }
         }
         let pace = run.signals().filter(|_| request.stream());
@@ -216,19 +228,30 @@ impl Chat {
         Watched { records, pace, response: (records && request.stream()).then(Shared::default) }
     }
 
-    fn answered(&self, mut answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
+    fn answered(
+        &self,
+        mut answer: Completion,
+        mut details: Option<Details>,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Completion {
         let account = Account::of(answer.usage, &self.config.model, &self.prices);
         run.note.account = Some(account);
         if run.records() {
+            let Semconv { gen_ai, content, .. } = cx.sink().semconv();
+            let put = &mut |key, value| run.attribute(key, value);
+            let mut telling = Telling { details: &mut details, content, put };
             if let Some(response) = answer.response.take() {
-                response.tell(false, &mut |key, value| run.attribute(key, value));
+                response.tell(false, &mut |key, value| telling.say(key, value));
             }
-            account.tell(cx.sink().semconv().gen_ai, &mut |key, value| run.attribute(key, value));
-            if cx.sink().semconv().content
-                && let Some(messages) = output_messages(&answer.body, &cx.sink().redactor())
-            {
-                run.attribute("gen_ai.output.messages", messages);
+            account.tell(gen_ai, &mut |key, value| telling.say(key, value));
+            if telling.wants_content() {
+                let messages = output_messages(&answer.body, &cx.sink().redactor());
+                telling.say_messages("gen_ai.output.messages", messages);
             }
+        }
+        if let Some(details) = details {
+            run.tell(DETAILS, details.into_attributes());
         }
         account.add_to(cx.state());
         answer
@@ -238,23 +261,24 @@ impl Chat {
     fn streaming(
         &self,
         mut stream: ChatStream,
-        response: Option<Shared>,
+        (response, details): (Option<Shared>, Option<Details>),
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> ChatStream {
         let (prices, model) = (Arc::clone(&self.prices), Arc::clone(&self.config.model));
-        let recording = (run.records() && cx.sink().semconv().content).then(|| {
+        let semconv = cx.sink().semconv();
+        let recording = (run.records() && (semconv.content || details.is_some())).then(|| {
             let recording = Arc::<Mutex<Recording>>::default();
             let keep = Arc::clone(&recording);
             stream.on_frame(move |frame| lock(&keep).keep(frame));
             (recording, cx.sink().redactor())
         });
-        let kept = Kept { names: cx.sink().semconv().gen_ai, response, recording };
+        let kept = Kept { semconv, response, recording, details };
         let (deferred, state) = (run.defer(), cx.state().clone());
         stream.on_end(move |end| {
             let account = Account::of(end.usage, &model, &prices);
             account.add_to(&state);
-            close(deferred, end, account, &kept);
+            close(deferred, end, account, kept);
         })
     }
 }
@@ -281,12 +305,17 @@ fn unasked(message: &'static str) -> Error {
     Error::new(Kind::Upstream, message).fatal()
 }
 
-fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, kept: &Kept) {
+fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, mut kept: Kept) {
     run.note.account = Some(account);
     run.note.first_chunk = end.first_chunk;
     if run.records() {
-        kept.tell(end, &mut |key, value| run.attribute(key, value));
-        account.tell(kept.names, &mut |key, value| run.attribute(key, value));
+        let names = kept.semconv.gen_ai;
+        kept.tell(end, &mut |key, value| run.attribute(key, value), |telling| {
+            account.tell(names, &mut |key, value| telling.say(key, value));
+        });
+    }
+    if let Some(details) = kept.details {
+        run.tell(DETAILS, details.into_attributes());
     }
     match &end.how {
         StreamEnding::Complete => run.end(Ended::Success, None),
@@ -300,24 +329,6 @@ fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, kept: &Kept
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Kept ===
-
-impl Kept {
-    fn tell(&self, end: &StreamEnd, put: &mut dyn FnMut(&'static str, Value)) {
-        if let Some(response) = &self.response {
-            std::mem::take(&mut *lock(response)).tell(matches!(end.how, StreamEnding::Failed(_)), put);
-        }
-        if let Some(first) = end.first_chunk {
-            put("gen_ai.response.time_to_first_chunk", first.as_secs_f64().into());
-        }
-        if let Some((recording, redactor)) = &self.recording
-            && let Some(messages) = lock(recording).output_messages(redactor)
-        {
-            put("gen_ai.output.messages", messages.into());
-        }
-    }
 }
 
 impl Stage for Chat {
@@ -364,13 +375,20 @@ impl Stage for Chat {
 
     async fn run(&self, request: ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Result<Answer> {
         cx.state().update::<Attempts>(|attempts| _ = attempts.0.fetch_add(1, Ordering::Relaxed));
-        let watched = self.asked(&request, cx, run);
+        let mut details = run.tells().then(|| self.details());
+        let watched = self.asked(&request, cx, run, &mut details);
         let response = watched.response.clone();
         match self.call(&request, cx, watched).await {
-            Ok(Answer::Full(answer)) => Ok(Answer::Full(self.answered(answer, cx, run))),
-            Ok(Answer::Stream(stream)) => Ok(Answer::Stream(self.streaming(stream, response, cx, run))),
+            Ok(Answer::Full(answer)) => Ok(Answer::Full(self.answered(answer, details, cx, run))),
+            Ok(Answer::Stream(stream)) => {
+                Ok(Answer::Stream(self.streaming(stream, (response, details), cx, run)))
+            }
             Err(error) => {
                 run.note.error = Some(error.kind());
+                if let Some(mut details) = details {
+                    details.put("error.type", &error.kind().as_str().into());
+                    run.tell(DETAILS, details.into_attributes());
+                }
                 Err(error)
             }
         }

@@ -11,6 +11,7 @@
 mod attributes;
 mod client;
 mod content;
+mod details;
 mod provider;
 mod request;
 mod response;
@@ -20,6 +21,7 @@ pub(crate) use attributes::ATTRIBUTES;
 pub use client::Client;
 pub(crate) use client::{Call, Pace};
 pub(crate) use content::{Recording, input_messages, output_messages};
+pub(crate) use details::{DETAILS, Details};
 pub use provider::provider_name;
 pub(crate) use request::describe;
 pub(crate) use response::{Response, Shared, tell_usage};
