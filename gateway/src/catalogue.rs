@@ -90,6 +90,17 @@ fn code_list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// The only event; it has the attributes of the span that it belongs to.
+const EVENTS: &str = "
+## Events
+
+### `gen_ai.client.inference.operation.details`
+
+A log record of OTLP with the ids of a span `chat {gen_ai.request.model}`, one for each call whose span is sampled and that was answered or failed. Only where
+[content in events](../guides/redaction.md#what-is-found) is switched on. Its attributes are those of the span, in development as they are; in
+`gen_ai.input.messages` and `gen_ai.output.messages` the messages have structure.
+";
+
 // === impl Catalogue ===
 
 impl Catalogue {
@@ -164,6 +175,7 @@ impl Catalogue {
                 attributes(page, reported.attributes());
             }
         }
+        page.push_str(EVENTS);
     }
 
     fn json(&self) -> Value {

@@ -218,7 +218,8 @@ fn metadata_of(model: &config::Model) -> Vec<String> {
 pub(crate) fn prices(config: &Config) -> PriceTable {
     config.prices.iter().fold(PriceTable::builtin(), |table, (model, price)| {
         let new = Price::new(price.input, price.output);
-        table.with(model, price.cached_input.map_or(new, |cached| new.with_cached_input(cached)))
+        let new = price.cached_input.map_or(new, |cached| new.with_cached_input(cached));
+        table.with(model, price.cache_write.map_or(new, |written| new.with_cache_write(written)))
     })
 }
 

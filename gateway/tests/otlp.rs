@@ -93,6 +93,11 @@ fn act(has: impl Fn(&str) -> bool) -> Vec<Step> {
 }
 
 async fn scene(receiver: Receiver, protocol: &str) -> Scene {
+    scene_with(receiver, protocol, "false").await
+}
+
+/// With content captured as the standard's variable says.
+async fn scene_with(receiver: Receiver, protocol: &str, capture: &str) -> Scene {
     let upstream = Upstream::start(script()).await;
     let provider = upstream.config();
     let provider = provider.split("[models").next().unwrap();
@@ -102,6 +107,7 @@ async fn scene(receiver: Receiver, protocol: &str) -> Scene {
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.endpoint())
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .env("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", capture)
         .start()
         .await;
     Scene { gateway, receiver, upstream }
@@ -436,4 +442,98 @@ async fn refused_requests_have_a_trace_without_a_workflow() {
     let trace = scene.receiver.trace(trace_id(&answer)).await;
     assert_eq!(trace.tree(), "SERVER POST /v1/chat/completions (ok)\n");
     assert_eq!(trace.attributes("POST /v1/chat/completions")["http.response.status_code"], "400");
+}
+
+/// What a client says, with somebody's address in it.
+const TOLD: &str = "tell ann@example.com";
+
+impl Scene {
+    /// The event of a plain call, of a streamed one and of one that failed, each in its span.
+    async fn tells_of_calls_in_events(&self, on_spans: bool) {
+        for (prompt, body) in [(TOLD, chat("auto", TOLD)), ("stream", streamed(&format!("stream {TOLD}")))] {
+            let answer = self.gateway.ask(body).await;
+            let trace = self.receiver.trace(trace_id(&answer)).await;
+            let events = self.receiver.events(trace_id(&answer), 1).await;
+            let [event] = &*events else { panic!("{prompt}: one call has one event, not {events:?}") };
+            assert_eq!(event.name, "gen_ai.client.inference.operation.details");
+            assert_eq!(std::slice::from_ref(&event.span), trace.span_ids("chat gpt-4o-mini"), "{prompt}");
+            let of = |key: &str| event.attributes.get(key).cloned().unwrap_or_default();
+            assert_eq!(of("gen_ai.operation.name"), "chat", "{prompt}");
+            assert_eq!(of("gen_ai.request.model"), "gpt-4o-mini", "{prompt}");
+            assert_eq!(of("gen_ai.usage.input_tokens"), 12, "{prompt}");
+            let asked = of("gen_ai.input.messages");
+            assert_eq!(asked[0]["role"], "user", "{prompt}: it has structure, {asked}");
+            let text = asked[0]["parts"][0]["content"].as_str().unwrap();
+            assert!(text.ends_with("tell [REDACTED:EMAIL]"), "{prompt}: {asked}");
+            let answered = of("gen_ai.output.messages");
+            assert_eq!(answered[0]["parts"][0]["content"], "s3cret answer", "{prompt}: {answered}");
+            let span = trace.attributes("chat gpt-4o-mini");
+            assert_eq!(span.contains_key("gen_ai.input.messages"), on_spans, "{prompt}");
+            assert_eq!(span.contains_key("gen_ai.output.messages"), on_spans, "{prompt}");
+        }
+        let failed = self.gateway.ask(chat("hedged", "fail")).await;
+        let calls = self.receiver.trace(trace_id(&failed)).await.span_ids("chat gpt-4o-mini");
+        let events = self.receiver.events(trace_id(&failed), calls.len()).await;
+        assert_eq!(events.len(), calls.len(), "one for each call, hedges included");
+        assert_eq!(events[0].attributes["error.type"], "upstream");
+        assert!(events[0].attributes.contains_key("gen_ai.input.messages"));
+        assert!(!self.receiver.dump().contains("ann@example"), "{}", self.receiver.dump());
+        let counted = self.receiver.count_events();
+        self.gateway.settles("apm_events_exported_total", &[], f64::from(counted)).await;
+    }
+}
+
+#[tokio::test]
+async fn content_leaves_as_events_by_http_and_not_on_spans() {
+    let scene = scene_with(Receiver::http().await, "http/protobuf", "EVENT_ONLY").await;
+    scene.tells_of_calls_in_events(false).await;
+}
+
+#[tokio::test]
+async fn content_leaves_as_events_and_on_spans_by_grpc() {
+    let scene = scene_with(Receiver::grpc().await, "grpc", "SPAN_AND_EVENT").await;
+    scene.tells_of_calls_in_events(true).await;
+}
+
+#[tokio::test]
+async fn without_being_asked_for_no_event_leaves() {
+    for capture in ["false", "SPAN_ONLY"] {
+        let scene = scene_with(Receiver::http().await, "http/protobuf", capture).await;
+        let answer = scene.gateway.ask(chat("auto", TOLD)).await;
+        scene.receiver.trace(trace_id(&answer)).await;
+        drop(scene.gateway.stop().await);
+        assert!(scene.receiver.events(trace_id(&answer), 0).await.is_empty(), "{capture}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_waits_leaves_before_the_program_ends() {
+    let (receiver, upstream) = (Receiver::http().await, Upstream::start(script()).await);
+    let gateway = events_of(&upstream, &receiver.endpoint(), &[("OTEL_BSP_SCHEDULE_DELAY", "3600000")]).await;
+    let answer = gateway.ask(chat("auto", TOLD)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(receiver.count_events(), 0);
+    drop(gateway.stop().await);
+    assert_eq!(receiver.events(trace_id(&answer), 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn events_that_nobody_takes_are_counted_and_no_request_notices() {
+    let upstream = Upstream::start(script()).await;
+    let patience = [("OTEL_BSP_EXPORT_TIMEOUT", "200"), ("OTEL_BSP_SCHEDULE_DELAY", "10")];
+    let gateway = events_of(&upstream, "http://127.0.0.1:1", &patience).await;
+    assert_eq!(gateway.ask(chat("auto", TOLD)).await.status, 200);
+    gateway.settles("apm_events_dropped_total", &[("reason", "export_failed")], 1.0).await;
+    let refused = [("signal", "logs"), ("error_type", "refused")];
+    assert!(gateway.metric("apm_export_failures_total", &refused).await >= 1.0);
+    assert_eq!(gateway.metric("apm_events_exported_total", &[]).await, 0.0);
+}
+
+/// A gateway that records content in events alone.
+async fn events_of(upstream: &Upstream, endpoint: &str, more: &[(&str, &str)]) -> Gateway {
+    let launch = Launch::serve(&upstream.config())
+        .env("UPSTREAM_KEY", KEY)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .env("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "EVENT_ONLY");
+    more.iter().fold(launch, |launch, (name, value)| launch.env(name, value)).start().await
 }

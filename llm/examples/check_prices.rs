@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use serde_json::Value;
 use throughline_llm::{Price, PriceTable, rows};
 
+const CACHE_WRITE: &str = "cache_creation_input_token_cost";
+
 type List = HashMap<String, Value>;
 
 /// What LiteLLM puts before the names of each provider's models, where our names have nothing.
@@ -82,10 +84,12 @@ fn differing(price: &Price, entry: &Value) -> impl Iterator<Item = String> {
     let amounts = [
         ("input", Some(price.input), "input_cost_per_token"),
         ("cached input", price.cached_input, "cache_read_input_token_cost"),
+        ("cache write", price.cache_write, CACHE_WRITE),
         ("output", Some(price.output), "output_cost_per_token"),
     ];
     let amounts = amounts.map(|(name, ours, field)| {
-        let theirs = listed(field).map(|usd| usd * 1e6);
+        // No model gives away what it reads: 0 is that nothing is charged beside the input.
+        let theirs = listed(field).filter(|usd| field != CACHE_WRITE || *usd > 0.0).map(|usd| usd * 1e6);
         (!same(ours, theirs)).then(|| format!("{name} is {}, the list says {}", shown(ours), shown(theirs)))
     });
     let (ours, theirs) = (price.prompt_limit, prompt_limit(entry));

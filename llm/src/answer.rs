@@ -12,7 +12,7 @@ use throughline::stream::{OnEnd, Part, StreamEnding, StreamLimit};
 use throughline::{Context, Error, ItemStream, Kind, Result, Streaming};
 use tokio::time::{Instant, sleep_until};
 
-use crate::genai::Pace;
+use crate::genai::{Pace, Response};
 use crate::openai::Usage;
 
 /// A provider's answer.
@@ -37,6 +37,8 @@ pub struct Completion {
     pub usage: Option<Usage>,
     /// Whether it was given to another question.
     pub(crate) borrowed: bool,
+    /// What it says of itself, on its way to the span of the call.
+    pub(crate) response: Option<Box<Response>>,
 }
 
 /// An answer as it comes: whole server-sent events, byte for byte.
@@ -109,7 +111,7 @@ impl Completion {
     /// An answer of `model`.
     #[must_use]
     pub fn new(body: Bytes, model: Arc<str>, usage: Option<Usage>) -> Self {
-        Self { body, model, usage, borrowed: false }
+        Self { body, model, usage, borrowed: false, response: None }
     }
 }
 

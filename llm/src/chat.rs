@@ -22,6 +22,7 @@
 //! ```
 
 mod frames;
+mod telling;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,22 +32,23 @@ use std::time::Duration;
 
 use opentelemetry::trace::SpanKind;
 use opentelemetry::{KeyValue, Value};
-use throughline::redact::Redactor;
 use throughline::stream::StreamEnding;
 use throughline::telemetry::{
-    Amount, Counter, Deferred, End, Ended, Family, NoEvents, Observed, Registry, Reported, Run, Sink, Stage,
+    Amount, Counter, Deferred, End, Ended, Family, GenAiNames, NoEvents, Observed, Registry, Reported, Run,
+    Semconv, Sink, Stage,
 };
 use throughline::{Context, Error, Kind, Primitive as _, Result, State, Streaming, Workflow};
 
 use crate::answer::{Answer, ChatStream, Completion, StreamEnd};
 use crate::genai::{
-    ATTRIBUTES, CHAT, Call, Client, Pace, Recording, Response, Shared, describe, input_messages,
+    ATTRIBUTES, CHAT, Call, Client, DETAILS, Details, Pace, Recording, Shared, describe, input_messages,
     output_messages, tell_usage,
 };
 use crate::http_call::HttpAnswer;
 use crate::openai::{ChatRequest, Usage};
 use crate::prices::PriceTable;
 use crate::providers::Provider;
+use telling::{Kept, Telling};
 
 pub(crate) static COST: Family = Family::amount(
     "llm_cost_usd",
@@ -114,19 +116,15 @@ struct Account {
     cost: Option<f64>,
 }
 
-/// What is watched while a streamed answer comes.
+/// What is watched while an answer comes.
 #[derive(Default)]
 pub(crate) struct Watched {
-    /// The times of its chunks, unless telemetry is off.
+    /// Whether there is a span to put on what it says of itself.
+    pub(crate) records: bool,
+    /// The times of a stream's chunks, unless telemetry is off.
     pub(crate) pace: Option<Pace>,
-    /// What it says of itself, if there is a span to put that on.
+    /// What a stream says of itself, if it is recorded.
     pub(crate) response: Option<Shared>,
-}
-
-/// What a stream is to leave on the call's span at its end.
-struct Kept {
-    response: Option<Shared>,
-    recording: Option<(Arc<Mutex<Recording>>, Redactor)>,
 }
 
 /// Makes a workflow that asks a model.
@@ -179,7 +177,7 @@ impl Chat {
             }
             Provider::Http(dialect, call) => match call.execute(dialect.request(request, model), cx).await? {
                 HttpAnswer::Full(body) if !request.stream() => {
-                    Ok(Answer::Full(dialect.completion(body, Arc::clone(model))?))
+                    Ok(Answer::Full(dialect.completion(body, Arc::clone(model), watched.records)?))
                 }
                 HttpAnswer::Stream(body) if request.stream() => {
                     let frames = frames::frames(body, dialect.watch(request).telling(watched.response));
@@ -196,35 +194,64 @@ impl Chat {
         }
     }
 
-    /// Tells what is asked, where somebody listens, and what is to be watched of the answer.
-    fn asked(&self, request: &ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Watched {
-        let records = run.records();
-        if records {
-            describe(request, &mut |key, value| run.attribute(key, value));
-            if cx.sink().semconv().content
-                && let Some(messages) = input_messages(request.body(), &cx.sink().redactor())
-            {
-                run.attribute("gen_ai.input.messages", messages);
-            }
+    /// What an event says of every call.
+    fn details(&self) -> Details {
+        let mut details = Details::default();
+        for KeyValue { key, value, .. } in self.span_attributes() {
+            details.put(key.as_str().to_owned(), &value);
         }
-        if !request.stream() {
-            return Watched::default();
-        }
-        let pace = run.signals().map(|signals| signals.client.pace(cx.clock(), cx.clock().now()));
-        Watched { pace, response: records.then(Shared::default) }
+        details
     }
 
-    fn answered(&self, answer: Completion, cx: &Context, run: &mut Run<'_, Self>) -> Completion {
+    /// Tells what is asked, where somebody listens, and what is to be watched of the answer.
+    fn asked(
+        &self,
+        request: &ChatRequest,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+        details: &mut Option<Details>,
+    ) -> Watched {
+        let records = run.records();
+        if records {
+            let content = cx.sink().semconv().content;
+            let mut telling = Telling { details, content, put: &mut |key, value| run.attribute(key, value) };
+            describe(request, &mut |key, value| telling.say(key, value));
+            if telling.wants_content() {
+                telling.say_messages(
+                    "gen_ai.input.messages",
+                    input_messages(request.body(), &cx.sink().redactor()),
+                );
+            }
+        }
+        let pace = run.signals().filter(|_| request.stream());
+        let pace = pace.map(|signals| signals.client.pace(cx.clock(), cx.clock().now()));
+        Watched { records, pace, response: (records && request.stream()).then(Shared::default) }
+    }
+
+    fn answered(
+        &self,
+        mut answer: Completion,
+        mut details: Option<Details>,
+        cx: &Context,
+        run: &mut Run<'_, Self>,
+    ) -> Completion {
         let account = Account::of(answer.usage, &self.config.model, &self.prices);
         run.note.account = Some(account);
         if run.records() {
-            Response::read(&answer.body).tell(false, &mut |key, value| run.attribute(key, value));
-            account.tell(&mut |key, value| run.attribute(key, value));
-            if cx.sink().semconv().content
-                && let Some(messages) = output_messages(&answer.body, &cx.sink().redactor())
-            {
-                run.attribute("gen_ai.output.messages", messages);
+            let Semconv { gen_ai, content, .. } = cx.sink().semconv();
+            let put = &mut |key, value| run.attribute(key, value);
+            let mut telling = Telling { details: &mut details, content, put };
+            if let Some(response) = answer.response.take() {
+                response.tell(false, &mut |key, value| telling.say(key, value));
             }
+            account.tell(gen_ai, &mut |key, value| telling.say(key, value));
+            if telling.wants_content() {
+                let messages = output_messages(&answer.body, &cx.sink().redactor());
+                telling.say_messages("gen_ai.output.messages", messages);
+            }
+        }
+        if let Some(details) = details {
+            run.tell(DETAILS, details.into_attributes());
         }
         account.add_to(cx.state());
         answer
@@ -234,23 +261,24 @@ impl Chat {
     fn streaming(
         &self,
         mut stream: ChatStream,
-        response: Option<Shared>,
+        (response, details): (Option<Shared>, Option<Details>),
         cx: &Context,
         run: &mut Run<'_, Self>,
     ) -> ChatStream {
         let (prices, model) = (Arc::clone(&self.prices), Arc::clone(&self.config.model));
-        let recording = (run.records() && cx.sink().semconv().content).then(|| {
+        let semconv = cx.sink().semconv();
+        let recording = (run.records() && (semconv.content || details.is_some())).then(|| {
             let recording = Arc::<Mutex<Recording>>::default();
             let keep = Arc::clone(&recording);
             stream.on_frame(move |frame| lock(&keep).keep(frame));
             (recording, cx.sink().redactor())
         });
-        let kept = Kept { response, recording };
+        let kept = Kept { semconv, response, recording, details };
         let (deferred, state) = (run.defer(), cx.state().clone());
         stream.on_end(move |end| {
             let account = Account::of(end.usage, &model, &prices);
             account.add_to(&state);
-            close(deferred, end, account, &kept);
+            close(deferred, end, account, kept);
         })
     }
 }
@@ -262,9 +290,9 @@ impl Account {
         Self { usage, cost: usage.and_then(|usage| prices.cost(model, &usage)) }
     }
 
-    fn tell(&self, put: &mut dyn FnMut(&'static str, Value)) {
+    fn tell(&self, names: GenAiNames, put: &mut dyn FnMut(&'static str, Value)) {
         if let Some(usage) = &self.usage {
-            tell_usage(usage, put);
+            tell_usage(usage, names, put);
         }
     }
 
@@ -277,12 +305,17 @@ fn unasked(message: &'static str) -> Error {
     Error::new(Kind::Upstream, message).fatal()
 }
 
-fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, kept: &Kept) {
+fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, mut kept: Kept) {
     run.note.account = Some(account);
     run.note.first_chunk = end.first_chunk;
     if run.records() {
-        kept.tell(end, &mut |key, value| run.attribute(key, value));
-        account.tell(&mut |key, value| run.attribute(key, value));
+        let names = kept.semconv.gen_ai;
+        kept.tell(end, &mut |key, value| run.attribute(key, value), |telling| {
+            account.tell(names, &mut |key, value| telling.say(key, value));
+        });
+    }
+    if let Some(details) = kept.details {
+        run.tell(DETAILS, details.into_attributes());
     }
     match &end.how {
         StreamEnding::Complete => run.end(Ended::Success, None),
@@ -296,24 +329,6 @@ fn close(mut run: Deferred<Chat>, end: &StreamEnd, account: Account, kept: &Kept
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Kept ===
-
-impl Kept {
-    fn tell(&self, end: &StreamEnd, put: &mut dyn FnMut(&'static str, Value)) {
-        if let Some(response) = &self.response {
-            lock(response).tell(matches!(end.how, StreamEnding::Failed(_)), put);
-        }
-        if let Some(first) = end.first_chunk {
-            put("gen_ai.response.time_to_first_chunk", first.as_secs_f64().into());
-        }
-        if let Some((recording, redactor)) = &self.recording
-            && let Some(messages) = lock(recording).output_messages(redactor)
-        {
-            put("gen_ai.output.messages", messages.into());
-        }
-    }
 }
 
 impl Stage for Chat {
@@ -360,13 +375,20 @@ impl Stage for Chat {
 
     async fn run(&self, request: ChatRequest, cx: &Context, run: &mut Run<'_, Self>) -> Result<Answer> {
         cx.state().update::<Attempts>(|attempts| _ = attempts.0.fetch_add(1, Ordering::Relaxed));
-        let watched = self.asked(&request, cx, run);
+        let mut details = run.tells().then(|| self.details());
+        let watched = self.asked(&request, cx, run, &mut details);
         let response = watched.response.clone();
         match self.call(&request, cx, watched).await {
-            Ok(Answer::Full(answer)) => Ok(Answer::Full(self.answered(answer, cx, run))),
-            Ok(Answer::Stream(stream)) => Ok(Answer::Stream(self.streaming(stream, response, cx, run))),
+            Ok(Answer::Full(answer)) => Ok(Answer::Full(self.answered(answer, details, cx, run))),
+            Ok(Answer::Stream(stream)) => {
+                Ok(Answer::Stream(self.streaming(stream, (response, details), cx, run)))
+            }
             Err(error) => {
                 run.note.error = Some(error.kind());
+                if let Some(mut details) = details {
+                    details.put("error.type", &error.kind().as_str().into());
+                    run.tell(DETAILS, details.into_attributes());
+                }
                 Err(error)
             }
         }

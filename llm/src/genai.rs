@@ -2,7 +2,8 @@
 //!
 //! The conventions are in development and are renaming what they measure of a model call. Names of version 1.41
 //! are the default; `OTEL_SEMCONV_STABILITY_OPT_IN` chooses the newer ones or both, per telemetry instance
-//! ([`Semconv`](throughline::telemetry::Semconv)). Attributes of spans have the same names in both.
+//! ([`Semconv`](throughline::telemetry::Semconv)). Attributes of spans have the same names in both, but for the tokens that
+//! a provider puts into its cache.
 //!
 //! A label comes from the configuration or from a closed set: the model is the one that a route is configured with,
 //! never what a client asked for or an answer claims to be of.
@@ -10,6 +11,7 @@
 mod attributes;
 mod client;
 mod content;
+mod details;
 mod provider;
 mod request;
 mod response;
@@ -19,6 +21,7 @@ pub(crate) use attributes::ATTRIBUTES;
 pub use client::Client;
 pub(crate) use client::{Call, Pace};
 pub(crate) use content::{Recording, input_messages, output_messages};
+pub(crate) use details::{DETAILS, Details};
 pub use provider::provider_name;
 pub(crate) use request::describe;
 pub(crate) use response::{Response, Shared, tell_usage};
@@ -138,6 +141,12 @@ static CACHE_READ_TOKENS: Family = Family::counter(
     WITH_MODALITY,
 )
 .in_development();
+static CACHE_WRITE_TOKENS: Family = Family::counter(
+    "gen_ai_client_inference_usage_cache_write_input_tokens",
+    "Tokens that providers have put into their caches, of those that were read",
+    WITH_MODALITY,
+)
+.in_development();
 static REASONING_TOKENS: Family = Family::counter(
     "gen_ai_client_inference_usage_reasoning_output_tokens",
     "Tokens that were thought and not said, of those that were written",
@@ -180,6 +189,7 @@ pub(crate) static FAMILIES: &[&Family] = &[
     &INPUT_TOKENS,
     &OUTPUT_TOKENS,
     &CACHE_READ_TOKENS,
+    &CACHE_WRITE_TOKENS,
     &REASONING_TOKENS,
     &SERVER_DURATION,
     &SERVER_FIRST_TOKEN,

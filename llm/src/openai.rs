@@ -32,6 +32,7 @@ mod sampling;
 mod split;
 mod stream_watch;
 mod usage;
+mod whole;
 
 pub use answer::{DONE, Delta, chunk, completion, error_body, usage_chunk};
 pub(crate) use joined::joined;
@@ -41,3 +42,4 @@ pub use sampling::Sampling;
 pub(crate) use split::{Pieces, split};
 pub use stream_watch::{Chunk, StreamWatch};
 pub use usage::{Usage, usage};
+pub(crate) use whole::whole;

@@ -15,8 +15,8 @@
 //! assert_eq!(prices.cost("never-heard-of", &Usage::new(1, 1)), None);
 //! ```
 //!
-//! **When not.** Text tokens at list price only: no batch or priority tiers, no audio, no cache writes, no
-//! discounts. A model that several hosts sell under one name at different prices (`openai/gpt-oss-120b`) is
+//! **When not.** Text tokens at list price only: no batch or priority tiers, no audio, no discounts; what is written into a
+//! cache at the price of the shortest time that it can be kept. A model that several hosts sell under one name at different prices (`openai/gpt-oss-120b`) is
 //! left out, because a price by name would be wrong for most of them: add it with [`PriceTable::with`].
 
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ pub struct Price {
     pub input: f64,
     /// Tokens read from the provider's cache; `input` where it is not known.
     pub cached_input: Option<f64>,
+    /// Tokens read and put into the provider's cache; `input` where it is not known.
+    pub cache_write: Option<f64>,
     /// Tokens written.
     pub output: f64,
     /// The longest prompt, in tokens, that these prices hold for: longer ones cost more and are unpriced.
@@ -70,16 +72,23 @@ pub fn rows() -> impl Iterator<Item = Row> {
 // === impl Price ===
 
 impl Price {
-    /// US dollars per million tokens, with no rebate for cached ones and for prompts of any length.
+    /// US dollars per million tokens, with one price for cached ones and others, and for prompts of any length.
     #[must_use]
     pub const fn new(input: f64, output: f64) -> Self {
-        Self { input, cached_input: None, output, prompt_limit: None }
+        Self { input, cached_input: None, cache_write: None, output, prompt_limit: None }
     }
 
     /// The same price with its own figure for cached tokens, in US dollars per million.
     #[must_use]
     pub const fn with_cached_input(mut self, cached_input: f64) -> Self {
         self.cached_input = Some(cached_input);
+        self
+    }
+
+    /// The same price with its own figure for tokens that are put into the cache, in US dollars per million.
+    #[must_use]
+    pub const fn with_cache_write(mut self, cache_write: f64) -> Self {
+        self.cache_write = Some(cache_write);
         self
     }
 
@@ -91,9 +100,11 @@ impl Price {
         }
         // More cached than read is a miscount of the upstream and must not make the rest negative.
         let cached = usage.cached_tokens.min(usage.prompt_tokens);
-        let fresh = usage.prompt_tokens - cached;
+        let written = usage.cache_write_tokens.min(usage.prompt_tokens - cached);
+        let fresh = usage.prompt_tokens - cached - written;
         let millionths = fresh as f64 * self.input
             + cached as f64 * self.cached_input.unwrap_or(self.input)
+            + written as f64 * self.cache_write.unwrap_or(self.input)
             + usage.completion_tokens as f64 * self.output;
         Some(millionths / 1e6)
     }
@@ -110,6 +121,7 @@ impl Row {
             price: Price {
                 input: cells.next()?.parse().ok()?,
                 cached_input: optional(cells.next()?)?,
+                cache_write: optional(cells.next()?)?,
                 output: cells.next()?.parse().ok()?,
                 prompt_limit: optional(cells.next()?)?,
             },
@@ -198,6 +210,12 @@ mod tests {
                 row.price.cached_input.is_none_or(|price| (0.0..=row.price.input).contains(&price)),
                 "{name}"
             );
+            assert!(
+                row.price
+                    .cache_write
+                    .is_none_or(|price| (row.price.input..=2.0 * row.price.input).contains(&price)),
+                "{name}"
+            );
             assert!(row.price.prompt_limit.is_none_or(|limit| limit >= 32_000), "{name}");
             assert_eq!(undated(&format!("x-{}", row.date)), Some("x"), "{name}");
         }
@@ -213,7 +231,10 @@ mod tests {
     #[test]
     fn the_columns_are_those_that_are_read() {
         let header = TABLE.lines().next();
-        assert_eq!(header, Some("model,provider,input,cached_input,output,prompt_limit,source,date"));
+        assert_eq!(
+            header,
+            Some("model,provider,input,cached_input,cache_write,output,prompt_limit,source,date")
+        );
     }
 
     #[test]
@@ -241,6 +262,29 @@ mod tests {
         close(table.cost("m", &cached(1_000_000, 600_000, 0)), 3.0);
         let table = table.with("m", Price::new(3.0, 5.0).with_cached_input(1.0));
         close(table.cost("m", &cached(1_000_000, 600_000, 0)), 1.8);
+    }
+
+    fn both(prompt: u64, read: u64, written: u64) -> Usage {
+        Usage { cache_write_tokens: written, ..cached(prompt, read, 0) }
+    }
+
+    #[test]
+    fn each_token_of_a_prompt_is_paid_once_and_at_its_own_rate() {
+        let table = PriceTable::empty()
+            .with("m", Price::new(4.0, 0.0).with_cached_input(0.4).with_cache_write(5.0))
+            .with("one price", Price::new(4.0, 0.0));
+        close(table.cost("m", &both(1_000_000, 600_000, 300_000)), 0.1 * 4.0 + 0.6 * 0.4 + 0.3 * 5.0);
+        close(table.cost("one price", &both(1_000_000, 600_000, 300_000)), 4.0);
+        let claude = PriceTable::builtin();
+        close(claude.cost("claude-sonnet-4-6", &both(1_000_000, 0, 1_000_000)), 3.75);
+    }
+
+    #[test]
+    fn more_written_than_read_is_clamped() {
+        let table = PriceTable::empty().with("m", Price::new(4.0, 0.0).with_cache_write(5.0));
+        close(table.cost("m", &both(1_000, 0, 9_000)), 1_000.0 * 5.0 / 1e6);
+        close(table.cost("m", &both(1_000, 900, 900)), (900.0 * 4.0 + 100.0 * 5.0) / 1e6);
+        close(table.cost("m", &both(u64::MAX, u64::MAX, u64::MAX)), u64::MAX as f64 * 4.0 / 1e6);
     }
 
     #[test]

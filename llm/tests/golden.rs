@@ -95,7 +95,14 @@ impl Case<'_> {
     }
 
     fn check_answer(&self) {
-        let learned = match dialect(self.provider, true).completion(self.input.clone(), MODEL.into()) {
+        for is_recorded in [false, true] {
+            self.check_learned(is_recorded);
+        }
+    }
+
+    fn check_learned(&self, is_recorded: bool) {
+        let dialect = dialect(self.provider, true);
+        let learned = match dialect.completion(self.input.clone(), MODEL.into(), is_recorded) {
             Ok(answer) => {
                 assert_eq!(&*answer.model, MODEL, "{}", self.name);
                 self.same_bytes(&answer.body, &self.input);
@@ -145,6 +152,7 @@ fn counts(usage: Usage) -> Value {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
     })
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use throughline::stream::StreamLimit;
+use throughline::telemetry::{GenAiNames, Semconv, Telemetry};
 use throughline::testing::{ChaosConfig, Recorder};
 use throughline::{
     AdaptiveTimeoutConfig, Boxed, BulkheadConfig, CacheConfig, Caching, CircuitBreakerConfig,
     ConditionalConfig, ConfigError, Context, Error, FallbackConfig, HedgeConfig, HedgeDelay, ItemStream, Key,
     KeyBuilder, Kind, Memory, Primitive, Quota, RateLimitConfig, Result, RetryConfig, RouterConfig,
     SagaConfig, ShedConfig, Streaming as _, SwitchConfig, TimeoutConfig, Workflow, conditional, router,
-    switch, workflow_stream,
+    switch, workflow, workflow_stream,
 };
 use tokio::time::{Instant, sleep};
 
@@ -93,6 +94,40 @@ async fn a_stream_that_fails_or_is_dropped_ends_its_runs_so() {
     drop(flow.run(0, &recorder.context()).await.unwrap());
     assert_eq!(ended(&recorder, "all", "cancelled"), Some(1.0));
     assert_eq!(ended(&recorder, "source", "cancelled"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_the_newer_genai_names_every_run_of_a_named_workflow_is_measured_to_its_end() {
+    const NAME: &str = "gen_ai_invoke_workflow_duration_seconds";
+    let latest = Semconv::default().named(GenAiNames::Latest);
+    let recorder = Recorder::of(Telemetry::builder().semconv(latest));
+    let count = |error: &str| {
+        let labels = [("gen_ai_workflow_name", "all"), ("error_type", error)];
+        recorder.metric(&format!("{NAME}_count"), &labels)
+    };
+    let whole = source(vec![(6_000, Some(1)), (100, Some(2))]).named("all");
+    whole.bind(recorder.sink());
+    assert_eq!(count(""), Some(0.0), "it exists before the first run");
+    let stream = whole.run(0, &recorder.context()).await.unwrap();
+    assert_eq!(count(""), Some(0.0), "it is still under way");
+    read(stream).await;
+    assert_eq!(count(""), Some(1.0));
+    let sum = recorder.metric(&format!("{NAME}_sum"), &[("error_type", "")]);
+    assert_eq!(sum, recorder.metric("throughline_primitive_duration_seconds_sum", &[("operation", "all")]));
+
+    let broken = source(vec![(10, Some(1)), (10, None)]).named("all");
+    read(broken.run(0, &recorder.context()).await.unwrap()).await;
+    drop(whole.run(0, &recorder.context()).await.unwrap());
+    let refuse = async |_: u64| Err::<u64, _>(Error::new(Kind::RateLimited, "no"));
+    workflow("refuse", refuse).named("all").run(0, &recorder.context()).await.unwrap_err();
+    assert_eq!(
+        (count("upstream"), count("cancelled"), count("rate_limited")),
+        (Some(1.0), Some(1.0), Some(1.0))
+    );
+
+    let recorder = Recorder::new();
+    read(whole.run(0, &recorder.context()).await.unwrap()).await;
+    assert!(!recorder.sink().render().contains(NAME), "it is not among the names of 1.41");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,8 @@ pub(crate) struct Price {
     pub(crate) output: f64,
     /// Tokens of the prompt that the provider had cached. Default: none, they are priced like the others.
     pub(crate) cached_input: Option<f64>,
+    /// Tokens of the prompt that the provider put into its cache. Default: none, they are priced like the others.
+    pub(crate) cache_write: Option<f64>,
     /// Where the price is from.
     pub(crate) source: String,
     /// The day it was looked up, as `YYYY-MM-DD`.
@@ -28,6 +30,7 @@ pub(super) struct PriceFile {
     input: Spanned<f64>,
     output: Spanned<f64>,
     cached_input: Option<Spanned<f64>>,
+    cache_write: Option<Spanned<f64>>,
     source: Spanned<String>,
     date: Spanned<Value>,
 }
@@ -57,6 +60,7 @@ impl PriceFile {
             input: usd("input", &self.input),
             output: usd("output", &self.output),
             cached_input: self.cached_input.map(|written| usd("cached_input", &written)),
+            cache_write: self.cache_write.map(|written| usd("cache_write", &written)),
             source: check.text("source", self.source),
             date: date(&self.date, check),
         }
@@ -93,12 +97,14 @@ mod tests {
     fn a_price_is_read() {
         let config = accepted(
             "[prices.\"@cf/my-model\"]\ninput = 0.15\noutput = 0.60\ncached_input = 0\n\
+             cache_write = 0.1875\n\
              source = \"contract 12\"\ndate = \"2026-11-01\"\n",
         );
         let expected = Price {
             input: 0.15,
             output: 0.6,
             cached_input: Some(0.0),
+            cache_write: Some(0.1875),
             source: "contract 12".to_owned(),
             date: "2026-11-01".to_owned(),
         };

@@ -1,4 +1,4 @@
-//! A receiver of traces by OTLP, over gRPC and over HTTP, and the trees of what it got.
+//! A receiver of traces and log records by OTLP, over gRPC and over HTTP, and the trees of what it got.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -14,6 +14,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -22,6 +24,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -38,7 +41,19 @@ pub(crate) struct Receiver {
 }
 
 #[derive(Clone, Default)]
-struct Got(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+struct Got {
+    traces: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    logs: Arc<Mutex<Vec<ExportLogsServiceRequest>>>,
+}
+
+/// A log record that is an event.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) trace: String,
+    pub(crate) span: String,
+    pub(crate) attributes: BTreeMap<String, serde_json::Value>,
+}
 
 /// The spans of one trace.
 pub(crate) struct Trace(Vec<Span>);
@@ -50,12 +65,13 @@ impl Receiver {
     pub(crate) async fn grpc() -> Self {
         let (listener, address, got) = bind().await;
         let service = TraceServiceServer::new(got.clone());
-        let server = tonic::transport::Server::builder().add_service(service);
+        let logs = LogsServiceServer::new(got.clone());
+        let server = tonic::transport::Server::builder().add_service(service).add_service(logs);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         Self { address, got }
     }
 
-    /// An HTTP server that takes protobuf bodies at `/v1/traces`.
+    /// An HTTP server that takes protobuf bodies at `/v1/traces` and `/v1/logs`.
     pub(crate) async fn http() -> Self {
         let (listener, address, got) = bind().await;
         let served = got.clone();
@@ -88,7 +104,22 @@ impl Receiver {
 
     /// Everything that was received, as text.
     pub(crate) fn dump(&self) -> String {
-        format!("{:?}", self.got.lock())
+        format!("{:?} {:?}", self.got.lock(), self.got.logs())
+    }
+
+    /// How many events there are.
+    pub(crate) fn count_events(&self) -> u32 {
+        u32::try_from(self.got.events().len()).expect("a test makes few")
+    }
+
+    /// The events of the trace `id`, once there are as many as this.
+    pub(crate) async fn events(&self, id: &str, count: usize) -> Vec<Event> {
+        let of_trace = async || {
+            let mut events = self.got.events();
+            events.retain(|event| event.trace == id);
+            (events.len() >= count).then_some(events)
+        };
+        until("events", of_trace).await
     }
 }
 
@@ -99,10 +130,15 @@ async fn bind() -> (TcpListener, SocketAddr, Got) {
 }
 
 async fn receive(got: Got, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    assert_eq!(request.uri().path(), "/v1/traces");
+    let path = request.uri().path().to_owned();
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
     let body = request.into_body().collect().await.expect("the body comes to its end").to_bytes();
-    got.lock().push(ExportTraceServiceRequest::decode(body).expect("it is an export request"));
+    let is_one = "it is an export request";
+    match &*path {
+        "/v1/traces" => got.lock().push(ExportTraceServiceRequest::decode(body).expect(is_one)),
+        "/v1/logs" => got.logs().push(ExportLogsServiceRequest::decode(body).expect(is_one)),
+        other => panic!("nothing is taken at {other}"),
+    }
     Ok(Response::new(Full::default()))
 }
 
@@ -110,7 +146,17 @@ async fn receive(got: Got, request: Request<Incoming>) -> Result<Response<Full<B
 
 impl Got {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ExportTraceServiceRequest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logs(&self) -> std::sync::MutexGuard<'_, Vec<ExportLogsServiceRequest>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let logs = self.logs();
+        let scopes = logs.iter().flat_map(|request| &request.resource_logs).flat_map(|logs| &logs.scope_logs);
+        scopes.flat_map(|scope| &scope.log_records).map(Event::of).collect()
     }
 
     fn traces(&self) -> BTreeMap<String, Trace> {
@@ -133,6 +179,45 @@ impl TraceService for Got {
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
         self.lock().push(request.into_inner());
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Got {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        self.logs().push(request.into_inner());
+        Ok(tonic::Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    fn of(record: &LogRecord) -> Self {
+        let pair = |pair: &KeyValue| (pair.key.clone(), json(pair.value.as_ref()));
+        Self {
+            name: record.event_name.clone(),
+            trace: hex(&record.trace_id),
+            span: hex(&record.span_id),
+            attributes: record.attributes.iter().map(pair).collect(),
+        }
+    }
+}
+
+fn json(value: Option<&AnyValue>) -> serde_json::Value {
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone().into(),
+        Some(Value::IntValue(number)) => (*number).into(),
+        Some(Value::DoubleValue(number)) => (*number).into(),
+        Some(Value::BoolValue(truth)) => (*truth).into(),
+        Some(Value::ArrayValue(list)) => list.values.iter().map(|value| json(Some(value))).collect(),
+        Some(Value::KvlistValue(fields)) => {
+            fields.values.iter().map(|pair| (pair.key.clone(), json(pair.value.as_ref()))).collect()
+        }
+        other => serde_json::Value::String(format!("{other:?}")),
     }
 }
 

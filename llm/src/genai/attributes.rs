@@ -47,6 +47,16 @@ pub(crate) static ATTRIBUTES: &[Attribute] = &[
         "Tokens that the provider had in its cache, if any",
     )
     .in_development(),
+    Attribute::int(
+        "gen_ai.usage.cache_creation.input_tokens",
+        "Tokens that the provider put into its cache, if any; by the names of 1.41",
+    )
+    .in_development(),
+    Attribute::int(
+        "gen_ai.usage.cache_write.input_tokens",
+        "Tokens that the provider put into its cache, if any; by the newer names",
+    )
+    .in_development(),
     Attribute::int("gen_ai.usage.reasoning.output_tokens", "Tokens that were thought and not said, if any")
         .in_development(),
     Attribute::string("gen_ai.input.messages", "What was asked, as JSON; only with content switched on")

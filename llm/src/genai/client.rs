@@ -7,9 +7,9 @@ use throughline::Kind;
 use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tick};
 
 use super::{
-    CACHE_READ_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK, INFERENCE_PER_CHUNK, INPUT_TOKENS,
-    OPERATION_DURATION, OPERATION_FIRST_CHUNK, OPERATION_PER_CHUNK, OUTPUT_TOKENS, REASONING_TOKENS,
-    TOKEN_USAGE,
+    CACHE_READ_TOKENS, CACHE_WRITE_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK,
+    INFERENCE_PER_CHUNK, INPUT_TOKENS, OPERATION_DURATION, OPERATION_FIRST_CHUNK, OPERATION_PER_CHUNK,
+    OUTPUT_TOKENS, REASONING_TOKENS, TOKEN_USAGE,
 };
 use crate::openai::Usage;
 
@@ -34,6 +34,7 @@ struct New {
     input: Counter,
     output: Counter,
     cache_read: Counter,
+    cache_write: Counter,
     reasoning: Counter,
 }
 
@@ -109,6 +110,7 @@ impl Client {
             new.input.add(usage.prompt_tokens);
             new.output.add(usage.completion_tokens);
             new.cache_read.add(usage.cached_tokens);
+            new.cache_write.add(usage.cache_write_tokens);
             new.reasoning.add(usage.reasoning_tokens);
         }
     }
@@ -149,6 +151,7 @@ impl New {
             input: counter(&INPUT_TOKENS),
             output: counter(&OUTPUT_TOKENS),
             cache_read: counter(&CACHE_READ_TOKENS),
+            cache_write: counter(&CACHE_WRITE_TOKENS),
             reasoning: counter(&REASONING_TOKENS),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use opentelemetry::{Array, StringValue, Value};
-use serde::Deserialize;
+use throughline::telemetry::GenAiNames;
 
 use super::request::{cut, whole};
 use crate::openai::Usage;
@@ -17,7 +17,7 @@ const LONGEST_REASON: usize = 64;
 const MOST_CHOICES: usize = 16;
 
 /// What has been read of an answer so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Response {
     id: Option<String>,
     model: Option<String>,
@@ -28,36 +28,9 @@ pub(crate) struct Response {
 /// One that is read while an answer comes.
 pub(crate) type Shared = Arc<Mutex<Response>>;
 
-#[derive(Deserialize)]
-struct Answer {
-    id: Option<String>,
-    model: Option<String>,
-    #[serde(default)]
-    choices: Vec<Choice>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    index: u64,
-    finish_reason: Option<String>,
-}
-
 // === impl Response ===
 
 impl Response {
-    /// Reads a whole answer.
-    pub(crate) fn read(body: &[u8]) -> Self {
-        let mut response = Self::default();
-        if let Ok(answer) = serde_json::from_slice::<Answer>(body) {
-            response.head(answer.id.as_deref(), answer.model.as_deref());
-            for choice in &answer.choices {
-                response.choice(choice.index, choice.finish_reason.as_deref());
-            }
-        }
-        response
-    }
-
     /// Takes down who answers, unless that is known.
     pub(crate) fn head(&mut self, id: Option<&str>, model: Option<&str>) {
         let keep = |slot: &mut Option<String>, text: Option<&str>, most| {
@@ -90,18 +63,18 @@ impl Response {
     }
 
     /// Tells `put` what is known; of an answer that `broke` off, what had not ended has ended with an error.
-    pub(crate) fn tell(&self, broke: bool, put: &mut dyn FnMut(&'static str, Value)) {
-        if let Some(id) = &self.id {
-            put("gen_ai.response.id", id.clone().into());
+    pub(crate) fn tell(self, broke: bool, put: &mut dyn FnMut(&'static str, Value)) {
+        if let Some(id) = self.id {
+            put("gen_ai.response.id", id.into());
         }
-        if let Some(model) = &self.model {
-            put("gen_ai.response.model", model.clone().into());
+        if let Some(model) = self.model {
+            put("gen_ai.response.model", model.into());
         }
-        let end = |(_, reason): &(u64, Option<String>)| match reason {
-            Some(reason) => Some(StringValue::from(reason.clone())),
+        let end = |(_, reason): (u64, Option<String>)| match reason {
+            Some(reason) => Some(StringValue::from(reason)),
             None => broke.then(|| "error".into()),
         };
-        let mut reasons: Vec<StringValue> = self.choices.iter().filter_map(end).collect();
+        let mut reasons: Vec<StringValue> = self.choices.into_iter().filter_map(end).collect();
         if reasons.is_empty() && broke {
             reasons.push("error".into());
         }
@@ -111,13 +84,21 @@ impl Response {
     }
 }
 
-/// Tells `put` the tokens of a call. Cached and reasoned ones are left out where there are none: most providers do not
+/// Tells `put` the tokens of a call, by `names`. Cached and reasoned ones are left out where there are none: most providers do not
 /// say.
-pub(crate) fn tell_usage(usage: &Usage, put: &mut dyn FnMut(&'static str, Value)) {
+pub(crate) fn tell_usage(usage: &Usage, names: GenAiNames, put: &mut dyn FnMut(&'static str, Value)) {
     put("gen_ai.usage.input_tokens", whole(usage.prompt_tokens));
     put("gen_ai.usage.output_tokens", whole(usage.completion_tokens));
     if usage.cached_tokens > 0 {
         put("gen_ai.usage.cache_read.input_tokens", whole(usage.cached_tokens));
+    }
+    if usage.cache_write_tokens > 0 {
+        if names.v1_41() {
+            put("gen_ai.usage.cache_creation.input_tokens", whole(usage.cache_write_tokens));
+        }
+        if names.latest() {
+            put("gen_ai.usage.cache_write.input_tokens", whole(usage.cache_write_tokens));
+        }
     }
     if usage.reasoning_tokens > 0 {
         put("gen_ai.usage.reasoning.output_tokens", whole(usage.reasoning_tokens));
@@ -128,36 +109,20 @@ pub(crate) fn tell_usage(usage: &Usage, put: &mut dyn FnMut(&'static str, Value)
 mod tests {
     use super::*;
 
-    fn told(response: &Response, broke: bool) -> Vec<String> {
+    fn told(response: Response, broke: bool) -> Vec<String> {
         let mut told = Vec::new();
         response.tell(broke, &mut |key, value| told.push(format!("{key}={value}")));
         told
     }
 
     #[test]
-    fn tells_what_an_answer_says_of_itself() {
-        let body = br#"{"id":"c-1","model":"m-2026","choices":[{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"length"}]}"#;
-        assert_eq!(
-            told(&Response::read(body), false),
-            [
-                "gen_ai.response.id=c-1",
-                "gen_ai.response.model=m-2026",
-                "gen_ai.response.finish_reasons=[\"stop\",\"length\"]"
-            ]
-        );
-        for silent in ["", "<html>", "{}", r#"{"choices":[{}]}"#, r#"{"id":7}"#] {
-            assert_eq!(told(&Response::read(silent.as_bytes()), false), [""; 0], "{silent}");
-        }
-    }
-
-    #[test]
     fn what_broke_off_has_ended_with_an_error() {
-        assert_eq!(told(&Response::default(), true), ["gen_ai.response.finish_reasons=[\"error\"]"]);
+        assert_eq!(told(Response::default(), true), ["gen_ai.response.finish_reasons=[\"error\"]"]);
         let mut half = Response::default();
         half.choice(0, Some("stop"));
         half.choice(1, None);
-        assert_eq!(told(&half, true), ["gen_ai.response.finish_reasons=[\"stop\",\"error\"]"]);
-        assert_eq!(told(&half, false), ["gen_ai.response.finish_reasons=[\"stop\"]"]);
+        assert_eq!(told(half.clone(), true), ["gen_ai.response.finish_reasons=[\"stop\",\"error\"]"]);
+        assert_eq!(told(half, false), ["gen_ai.response.finish_reasons=[\"stop\"]"]);
     }
 
     #[test]
@@ -166,7 +131,7 @@ mod tests {
         let mut response = Response::default();
         response.head(Some(&long), Some(&long));
         (0..1000).for_each(|index| response.choice(index, Some(&long)));
-        let sum: usize = told(&response, true).iter().map(String::len).sum();
+        let sum: usize = told(response, true).iter().map(String::len).sum();
         assert!(sum < 2_000, "{sum}");
     }
 }

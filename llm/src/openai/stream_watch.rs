@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::usage::{RawUsage, Usage};
+use super::whole::{number, text};
 use crate::genai::Shared;
 use crate::sse::Event;
 
@@ -192,17 +193,12 @@ impl RawChunk<'_> {
     fn tell(&self, response: &Shared) {
         let mut response = response.lock().unwrap_or_else(PoisonError::into_inner);
         if !response.has_head() {
-            response.head(read::<String>(self.id).as_deref(), read::<String>(self.model).as_deref());
+            response.head(text(self.id).as_deref(), text(self.model).as_deref());
         }
         for choice in self.choices.iter().flatten() {
-            let reason = read::<String>(choice.finish_reason);
-            response.choice(read(choice.index).unwrap_or(0), reason.as_deref());
+            response.choice(number(choice.index).unwrap_or(0), text(choice.finish_reason).as_deref());
         }
     }
-}
-
-fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
-    serde_json::from_str(raw?.get()).ok()
 }
 
 // === impl RawChoice ===

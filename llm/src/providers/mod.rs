@@ -40,11 +40,12 @@ pub trait Dialect: Send + Sync {
     /// The request to send.
     fn request(&self, request: &ChatRequest, model: &str) -> HttpRequest;
 
-    /// The answer in OpenAI's dialect.
+    /// The answer in OpenAI's dialect. `tells` says that the call's span is recorded, so that what the answer says of
+    /// itself is wanted as well.
     ///
     /// # Errors
     /// When `body` is not an answer.
-    fn completion(&self, body: Bytes, model: Arc<str>) -> Result<Completion>;
+    fn completion(&self, body: Bytes, model: Arc<str>, tells: bool) -> Result<Completion>;
 
     /// The request for the embeddings of `texts`. Default: it has none.
     fn embeddings(&self, model: &str, texts: &[String]) -> Option<HttpRequest> {

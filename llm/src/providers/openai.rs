@@ -6,8 +6,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use throughline::telemetry::Observed;
 use throughline::{ConfigError, Error, Kind, Result};
 
@@ -16,7 +14,7 @@ use crate::answer::Completion;
 use crate::client::{HttpClient, authority, port};
 use crate::genai::provider_name;
 use crate::http_call::{HttpCall, HttpRequest};
-use crate::openai::{ChatRequest, StreamWatch, usage};
+use crate::openai::{ChatRequest, StreamWatch, whole};
 
 /// Where a server is and how to speak with it.
 #[derive(Clone, Debug)]
@@ -119,26 +117,19 @@ impl Dialect for OpenAi {
         Some(HttpRequest { uri: self.embeddings.clone(), headers, body: body.to_string().into() })
     }
 
-    fn completion(&self, body: Bytes, model: Arc<str>) -> Result<Completion> {
-        #[derive(Deserialize)]
-        struct Shape {
-            choices: Option<Vec<IgnoredAny>>,
-            error: Option<IgnoredAny>,
-        }
+    fn completion(&self, body: Bytes, model: Arc<str>, tells: bool) -> Result<Completion> {
         let not_json = "the provider's answer is not JSON";
         // Skipped strings are not looked at by the JSON reader, but clients will look at them.
         let text = std::str::from_utf8(&body)
             .map_err(|error| Error::new(Kind::Upstream, not_json).because(error))?;
-        let shape: Shape = serde_json::from_str(text)
-            .map_err(|error| Error::new(Kind::Upstream, not_json).because(error))?;
-        if shape.error.is_some() {
+        let said = whole(text, tells).map_err(|error| Error::new(Kind::Upstream, not_json).because(error))?;
+        if said.has_error {
             return Err(Error::new(Kind::Upstream, "the provider reported a failure as its answer"));
         }
-        if shape.choices.is_none() {
+        if !said.has_choices {
             return Err(Error::new(Kind::Upstream, "the provider's answer holds no choices"));
         }
-        let usage = usage(&body);
-        Ok(Completion::new(body, model, usage))
+        Ok(Completion { response: said.response, ..Completion::new(body, model, said.usage) })
     }
 
     fn watch(&self, request: &ChatRequest) -> StreamWatch {

@@ -46,8 +46,15 @@ pub(crate) async fn answer(
             Ok(Answer::Stream(ChatStream::measured(frames, Arc::clone(model), cx, watched.pace)))
         }
         Outcome::Answer { content, usage } => {
-            let body = completion(&id(), model, created(), &content, &usage);
-            Ok(Answer::Full(Completion::new(body, Arc::clone(model), Some(usage))))
+            let id = id();
+            let body = completion(&id, model, created(), &content, &usage);
+            let response = watched.records.then(|| {
+                let mut response = Box::<Response>::default();
+                response.head(Some(&id), Some(model));
+                response.choice(0, Some("stop"));
+                response
+            });
+            Ok(Answer::Full(Completion { response, ..Completion::new(body, Arc::clone(model), Some(usage)) }))
         }
         Outcome::Error { status } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -16,7 +16,7 @@ use super::upstream::{Act, Upstream};
 use super::{STREAMED, ask, ask_with, config, plain, read, request, stream_of};
 
 const ANSWER: &str = r#"{"id":"c-9","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"message":{"role":"assistant","content":"Hello ann@example.com"},"finish_reason":"stop"}],
-    "usage":{"prompt_tokens":100,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":64},"completion_tokens_details":{"reasoning_tokens":12}}}"#;
+    "usage":{"prompt_tokens":100,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":64,"cache_write_tokens":24},"completion_tokens_details":{"reasoning_tokens":12}}}"#;
 const MODEL: (&str, &str) = ("gen_ai_request_model", "gpt-4o-mini");
 
 fn following(semconv: Semconv) -> Recorder {
@@ -52,11 +52,12 @@ const OLD: [&str; 4] = [
     "operation_time_to_first_chunk_seconds",
     "token_usage",
 ];
-const NEW: [&str; 7] = [
+const NEW: [&str; 8] = [
     "inference_duration_seconds",
     "inference_time_per_output_chunk_seconds",
     "inference_time_to_first_chunk_seconds",
     "inference_usage_cache_read_input_tokens",
+    "inference_usage_cache_write_input_tokens",
     "inference_usage_input_tokens",
     "inference_usage_output_tokens",
     "inference_usage_reasoning_output_tokens",
@@ -108,9 +109,37 @@ async fn tokens_are_counted_by_type_in_both_namings() {
     };
     assert_eq!((counted("input"), counted("output")), (Some(100.0), Some(20.0)));
     assert_eq!((counted("cache_read_input"), counted("reasoning_output")), (Some(64.0), Some(12.0)));
+    assert_eq!(counted("cache_write_input"), Some(24.0));
     for family in ["operation", "inference"] {
         let name = format!("gen_ai_client_{family}_duration_seconds_count");
         assert_eq!(recorder.metric(&name, &[("error_type", "")]), Some(1.0));
+    }
+}
+
+#[tokio::test]
+async fn tokens_put_into_a_cache_have_the_attribute_of_the_naming_also_in_a_stream() {
+    let usage = r#"data: {"choices":[],"usage":{"input_tokens":12,"output_tokens":2,"cache_read_input_tokens":64,"cache_creation_input_tokens":24}}"#;
+    let events = format!("{usage}\n\n");
+    for (names, expected) in [
+        (GenAiNames::V1_41, [Some("24"), None]),
+        (GenAiNames::Latest, [None, Some("24")]),
+        (GenAiNames::Both, [Some("24"), Some("24")]),
+    ] {
+        let recorder = following(Semconv::default().named(names));
+        let told = |recorder: &Recorder| {
+            let span = chat_span(recorder);
+            ["cache_creation", "cache_write"]
+                .map(|what| attribute(&span, &format!("gen_ai.usage.{what}.input_tokens")))
+        };
+        one_call(&recorder, ANSWER).await;
+        assert_eq!(told(&recorder).each_ref().map(Option::as_deref), expected, "{names:?}");
+        let recorder = following(Semconv::default().named(names));
+        let word = chunk("c-1", "m-2", 1, Delta::Content("a"));
+        let upstream = Upstream::start(Act::stream(&[&word, events.as_bytes(), DONE])).await;
+        read(stream_of(&ask(upstream.base_url.clone()), STREAMED, &recorder.context()).await.unwrap()).await;
+        assert_eq!(told(&recorder).each_ref().map(Option::as_deref), expected, "{names:?}, streamed");
+        let input = attribute(&chat_span(&recorder), "gen_ai.usage.input_tokens");
+        assert_eq!(input.as_deref(), Some("100"), "Anthropic's cache counts come on top");
     }
 }
 

@@ -64,6 +64,7 @@ pub static LABELS: &[LabelSource] = &[
     LabelSource::of("operation", "names in code or configuration"),
     LabelSource::of("outcome", "the primitive's outcomes below"),
     LabelSource::of("event", "the primitive's events below"),
+    LabelSource::of("gen_ai_workflow_name", "names in code or configuration"),
     LabelSource::of("route", "configured routes"),
     LabelSource::of(
         "error_type",
@@ -74,7 +75,7 @@ pub static LABELS: &[LabelSource] = &[
     LabelSource::closed::<CircuitState>("state"),
     LabelSource::closed::<CircuitState>("from"),
     LabelSource::closed::<CircuitState>("to"),
-    LabelSource::of("signal", "`metrics`, `traces`"),
+    LabelSource::of("signal", "`metrics`, `traces`, `logs`: of these only events with content"),
     LabelSource::of("service", "the service's name, from code, configuration or environment"),
     LabelSource::of("version", "the service's version, from code"),
     LabelSource::of("family", "the families of this page"),
@@ -88,6 +89,7 @@ pub static LABELS: &[LabelSource] = &[
     )
     .in_family("router_errors"),
     LabelSource::closed::<delivery::Loss>("reason").in_family("apm_spans_dropped"),
+    LabelSource::closed::<delivery::Loss>("reason").in_family("apm_events_dropped"),
     LabelSource::closed::<delivery::Outcome>("outcome").in_family("apm_declined_traces"),
     LabelSource::of("exporter", "`otlp`, `console`, or the name that code gave an exporter of its own"),
     LabelSource::of("queue", "`intake`, and the exporters"),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use opentelemetry_sdk::trace::{SpanExporter, SpanProcessor};
 
 use super::clock::Clock;
-use super::delivery::{Attached, Foreign, Metrics, Pipeline, Provider, Pushing, Traces};
+use super::delivery::{
+    Attached, Delivering, Events, Foreign, Metrics, Pipeline, Provider, Pushing, Setup, Traces,
+};
 use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
@@ -48,6 +50,7 @@ pub struct Telemetry {
 struct Running {
     provider: Option<Provider>,
     pushing: Option<Pushing>,
+    delivering: Option<Delivering>,
     worker: Option<Worker>,
 }
 
@@ -169,7 +172,7 @@ impl Telemetry {
         let deadline = deadline.min(LONGEST_FLUSH);
         self.sink.retire();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Running { provider, pushing, worker } = std::mem::take(&mut *running);
+        let Running { provider, pushing, delivering, worker } = std::mem::take(&mut *running);
         drop(running);
         if provider.is_none() && worker.is_none() {
             return None;
@@ -177,11 +180,13 @@ impl Telemetry {
         self.health.metrics_down();
         Some(move || {
             let pushed = pushing.map(|pushing| pushing.finish(deadline));
+            let delivered = delivering.map(|delivering| delivering.finish(deadline));
             if let Some(Err(error)) = provider.map(|provider| provider.stop(deadline)) {
                 tracing::warn!(error = %error, "not every span was delivered before the end");
             }
-            // The last push has its own end, which comes no later.
+            // The last push and the last events have their own end, which comes no later.
             pushed.map(|pushed| pushed.recv_timeout(deadline));
+            delivered.map(|delivered| delivered.recv_timeout(deadline));
             drop(worker);
         })
     }
@@ -333,7 +338,8 @@ impl TelemetryBuilder {
     /// | `THROUGHLINE_KEEP_ERRORS`, `THROUGHLINE_KEEP_SLOWER_THAN` | [`TelemetryBuilder::keep_errors`], [`TelemetryBuilder::keep_slower_than`] in milliseconds |
     /// | `OTEL_SPAN_*_LIMIT`, `OTEL_EVENT_*_LIMIT`, `OTEL_LINK_*_LIMIT`, `OTEL_ATTRIBUTE_*_LIMIT` | what a span may hold |
     /// | `OTEL_SEMCONV_STABILITY_OPT_IN` | `gen_ai_latest_experimental`: the newer names of GenAI metrics; with `/dup` both |
-    /// | `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` | `true` or `SPAN_ONLY`: spans carry messages, redacted |
+    /// | `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` | `true` or `SPAN_ONLY`: spans carry messages, redacted; `EVENT_ONLY`: events do, sent as log records; `SPAN_AND_EVENT`: both |
+    /// | `OTEL_LOGS_EXPORTER` | `otlp` or `none`: whether such events are sent |
     pub fn from_env(self) -> Self {
         // What is no Unicode is refused or shown as what it is, instead of being passed over.
         self.from_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
@@ -370,7 +376,8 @@ impl TelemetryBuilder {
         let registry = Registry::new(clock, series_cap).following(settings.semconv);
         registry.gauge(&BUILD_INFO, &[&settings.service_name, settings.version()]).set(1);
         collect(&registry, runtime);
-        let exports = settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
+        let events = settings.semconv.events && settings.delivery.events.is_some();
+        let exports = events || settings.delivery.needs_thread() || foreign.iter().any(Foreign::needs_thread);
         let mut worker = (settings.metrics.is_some() || exports).then(|| Worker::start(&health)).flatten();
         let traces = traces(&settings, foreign, &registry, clock, worker.as_ref(), &health);
         let (mut tracer, mut provider, mut undecided) = (None, None, None);
@@ -380,7 +387,9 @@ impl TelemetryBuilder {
         }
         let metrics_up = settings.metrics.map(|_| registry.gauge(&INIT_SUCCESS, &["metrics"]));
         health.shows_in(metrics_up);
-        let sink = Sink::new(&settings, clock, registry, tracer, undecided);
+        let worker_of_events = worker.as_ref().filter(|_| events);
+        let (events, delivering) = delivering(&settings, &registry, worker_of_events, &health).unzip();
+        let sink = Sink::new(&settings, clock, registry, tracer, undecided, events);
         if current {
             sink.make_current();
         }
@@ -391,7 +400,7 @@ impl TelemetryBuilder {
         for Degraded { reason, .. } in health.degraded_parts() {
             tracing::error!("telemetry is degraded: {reason}");
         }
-        Telemetry { sink, health, running: Mutex::new(Running { provider, pushing, worker }) }
+        Telemetry { sink, health, running: Mutex::new(Running { provider, pushing, delivering, worker }) }
     }
 }
 
@@ -430,6 +439,19 @@ fn serve_metrics(_: Option<&mut Worker>, settings: &Settings, _: &Sink, health: 
         "metrics",
         format!("metrics are not served on {address}: built without the feature `endpoint`"),
     );
+}
+
+/// Where events with content go, if they are to go anywhere.
+fn delivering(
+    settings: &Settings,
+    registry: &Registry,
+    worker: Option<&Worker>,
+    health: &Arc<Health>,
+) -> Option<(Events, Delivering)> {
+    let (delivery, resource) = (&settings.delivery, &settings.resource());
+    let worker = worker?;
+    let init = registry.gauge(&INIT_SUCCESS, &["logs"]);
+    Delivering::start(Setup { delivery, registry, health, init, worker, resource })
 }
 
 /// Where spans come from and go to, if they are to go anywhere.

@@ -101,6 +101,7 @@ pub fn catalogue() -> Vec<&'static Family> {
         crate::circuit_breaker::FAMILIES,
         crate::router::FAMILIES,
         crate::cache::FAMILIES,
+        crate::named::FAMILIES,
         crate::shed::FAMILIES,
         crate::timeout::FAMILIES,
         crate::redact::FAMILIES,

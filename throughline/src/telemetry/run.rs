@@ -1,10 +1,12 @@
 //! One run of a stage: what it writes down while it is under way, and that it is settled however it ends.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Tick;
+use super::delivery::Event;
 use super::label::{Label as _, Outcome as _};
 use super::observed::{Binding, Core};
 use super::registry::Counter;
@@ -100,6 +102,17 @@ impl<'a, S: Stage> Run<'a, S> {
     #[must_use]
     pub fn records(&self) -> bool {
         self.open.live.as_ref().is_some_and(|live| live.span.is_some())
+    }
+
+    /// Whether an event with content would go anywhere: that the instance records some, and that the span is sent.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        self.open.tells(self.cx)
+    }
+
+    /// Sends an event of the span, with attributes that may have structure. It leaves as a log record.
+    pub fn tell(&self, name: &'static str, attributes: Vec<(Cow<'static, str>, serde_json::Value)>) {
+        self.open.tell(self.cx, name, attributes);
     }
 
     /// The series of the stage, unless telemetry is off.
@@ -217,6 +230,29 @@ fn open_span(
     }
 }
 
+// === impl Open ===
+
+impl<O> Open<O> {
+    fn span(&self) -> Option<&Span> {
+        self.live.as_ref().and_then(|live| live.span.as_ref())
+    }
+
+    fn tells(&self, cx: &Context) -> bool {
+        self.span().is_some_and(|span| span.events(cx.sink()).is_some())
+    }
+
+    fn tell(
+        &self,
+        cx: &Context,
+        name: &'static str,
+        attributes: Vec<(Cow<'static, str>, serde_json::Value)>,
+    ) {
+        if let Some((events, span)) = self.span().and_then(|span| span.events(cx.sink())) {
+            events.push(Event::now(name, span, attributes));
+        }
+    }
+}
+
 // === impl Deferred ===
 
 impl<S: Stage> Deferred<S> {
@@ -259,6 +295,17 @@ impl<S: Stage> Deferred<S> {
         if let Some(span) = span {
             span.set(key, value.into());
         }
+    }
+
+    /// Whether an event with content would go anywhere: that the instance records some, and that the span is sent.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        self.open.tells(&self.cx)
+    }
+
+    /// Sends an event of the span, with attributes that may have structure. It leaves as a log record.
+    pub fn tell(&self, name: &'static str, attributes: Vec<(Cow<'static, str>, serde_json::Value)>) {
+        self.open.tell(&self.cx, name, attributes);
     }
 
     fn settle(&mut self, outcome: S::Outcome, error_type: Option<&'static str>) {

@@ -26,6 +26,9 @@ pub struct Semconv {
     pub gen_ai: GenAiNames,
     /// Whether spans carry what was asked and answered, redacted and cut. Default: false.
     pub content: bool,
+    /// Whether what was asked and answered, redacted and cut, is recorded as an event of its own
+    /// (`gen_ai.client.inference.operation.details`), which is sent as a log record. Default: false.
+    pub events: bool,
 }
 
 // === impl GenAiNames ===
@@ -53,10 +56,16 @@ impl Semconv {
         Self { gen_ai, ..self }
     }
 
-    /// With or without content.
+    /// With or without content on spans.
     #[must_use]
     pub const fn with_content(self, content: bool) -> Self {
         Self { content, ..self }
+    }
+
+    /// With or without events that carry content.
+    #[must_use]
+    pub const fn with_events(self, events: bool) -> Self {
+        Self { events, ..self }
     }
 }
 
@@ -93,22 +102,26 @@ fn opt_in(settings: &mut Settings, list: &str) {
 
 fn capture(settings: &mut Settings, value: &str) {
     let is = |word: &str| value.eq_ignore_ascii_case(word);
-    let content = if is("true") || is("SPAN_ONLY") || is("SPAN_AND_EVENT") {
-        Some(true)
-    } else if is("false") || is("NO_CONTENT") || is("EVENT_ONLY") {
-        Some(false)
+    let (content, events) = if is("true") || is("SPAN_ONLY") {
+        (true, false)
+    } else if is("EVENT_ONLY") {
+        (false, true)
+    } else if is("SPAN_AND_EVENT") {
+        (true, true)
+    } else if is("false") || is("NO_CONTENT") {
+        (false, false)
     } else {
-        None
-    };
-    if is("EVENT_ONLY") || is("SPAN_AND_EVENT") {
-        settings.warn(format!("{CAPTURE}: content is recorded on spans only, this version writes no events"));
-    }
-    match content {
-        Some(content) => settings.semconv.content = content,
-        None => settings.warn(format!(
+        return settings.warn(format!(
             "{CAPTURE} is none of true, false, NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT: \
              no content is recorded"
-        )),
+        ));
+    };
+    (settings.semconv.content, settings.semconv.events) = (content, events);
+    if events && settings.delivery.events.is_none() {
+        settings.warn(format!(
+            "{CAPTURE} asks for events, which nobody takes: set OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_LOGS_EXPORTER to \
+             otlp if it is set"
+        ));
     }
 }
 
@@ -142,18 +155,26 @@ mod tests {
     #[test]
     fn content_is_recorded_only_when_that_is_asked_for() {
         assert!(!Semconv::default().content);
-        for (value, content, warned) in [
-            ("true", true, 0),
-            ("TRUE", true, 0),
-            ("SPAN_ONLY", true, 0),
-            ("span_and_event", true, 1),
-            ("false", false, 0),
-            ("NO_CONTENT", false, 0),
-            ("EVENT_ONLY", false, 1),
-            ("yes", false, 1),
+        for (value, content, events, warned) in [
+            ("true", true, false, 0),
+            ("TRUE", true, false, 0),
+            ("SPAN_ONLY", true, false, 0),
+            ("span_and_event", true, true, 1),
+            ("false", false, false, 0),
+            ("NO_CONTENT", false, false, 0),
+            ("EVENT_ONLY", false, true, 1),
+            ("yes", false, false, 1),
         ] {
             let (semconv, warnings) = with(CAPTURE, value);
-            assert_eq!((semconv.content, warnings.len()), (content, warned), "{value}: {warnings:?}");
+            assert_eq!((semconv.content, semconv.events), (content, events), "{value}");
+            assert_eq!(warnings.len(), warned, "{value}: {warnings:?}");
         }
+        let mut settings = Settings::default();
+        settings.apply(&|asked| match asked {
+            CAPTURE => Some("EVENT_ONLY".to_owned()),
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://c:1".to_owned()),
+            _ => None,
+        });
+        assert_eq!(settings.warnings, [""; 0], "there is somebody who takes them");
     }
 }

@@ -73,7 +73,6 @@ impl Settings {
         self.apply_exemplars(env);
         self.apply_delivery(env);
         self.apply_address(env);
-        self.apply_logs(env);
         semconv::apply(self, env);
         if env("OTEL_CONFIG_FILE").is_some() {
             self.warn("OTEL_CONFIG_FILE: configuration by file is not supported, the file is not read: set the variables instead".to_owned());
@@ -93,18 +92,6 @@ impl Settings {
                 "OTEL_METRICS_EXEMPLAR_FILTER: `{}` is not one of always_off, trace_based: trace_based is used",
                 shown(&filter)
             )),
-        }
-    }
-
-    fn apply_logs(&mut self, env: Env<'_>) {
-        let Some(exporters) = env("OTEL_LOGS_EXPORTER") else { return };
-        let others: Vec<_> =
-            list(&exporters).filter(|exporter| word(exporter) != "none").map(shown).collect();
-        if !others.is_empty() {
-            self.warn(format!(
-                "OTEL_LOGS_EXPORTER: logs are not exported, only written: `{}` is ignored, `none` is what there is",
-                others.join("`, `")
-            ));
         }
     }
 
@@ -259,15 +246,19 @@ mod tests {
     }
 
     #[test]
-    fn logs_are_exported_nowhere_and_asking_for_it_is_answered() {
-        for quiet in ["none", "None", "none,"] {
-            assert_eq!(settings(&[("OTEL_LOGS_EXPORTER", quiet)]).warnings, [""; 0], "{quiet}");
-        }
+    fn events_go_where_logs_are_sent_and_nowhere_else() {
+        const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1");
+        const OWN: (&str, &str) = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:1/logs");
+        let goes = |variables: &[(&str, &str)]| {
+            let settings = settings(variables);
+            assert_eq!(settings.warnings, [""; 0], "{variables:?}");
+            settings.delivery.events.is_some()
+        };
+        assert!(goes(&[BASE]) && goes(&[OWN]) && goes(&[("OTEL_LOGS_EXPORTER", "otlp")]));
+        assert!(!goes(&[]) && !goes(&[BASE, ("OTEL_LOGS_EXPORTER", "none")]));
         assert_eq!(
-            settings(&[("OTEL_LOGS_EXPORTER", "otlp, none,console")]).warnings,
-            [
-                "OTEL_LOGS_EXPORTER: logs are not exported, only written: `otlp`, `console` is ignored, `none` is what there is"
-            ]
+            settings(&[("OTEL_LOGS_EXPORTER", "otlp,console")]).warnings,
+            ["OTEL_LOGS_EXPORTER: `console` is not one of otlp, none: ignored"]
         );
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use arc_swap::ArcSwap;
 
 use super::clock::Clock;
-use super::delivery::Undecided;
+use super::delivery::{Events, Undecided};
 use super::registry::Registry;
 use super::semconv::Semconv;
 use super::settings::Settings;
@@ -34,6 +34,7 @@ struct On {
     registry: Registry,
     tracer: Option<Tracer>,
     undecided: Option<Arc<Undecided>>,
+    events: Option<Events>,
     /// Whether the sampler does as a remote parent says.
     follows_parent: bool,
     exemplars: bool,
@@ -52,10 +53,12 @@ impl Sink {
         registry: Registry,
         tracer: Option<Tracer>,
         undecided: Option<Arc<Undecided>>,
+        events: Option<Events>,
     ) -> Self {
         let exemplars = settings.exemplars;
         let follows_parent = settings.delivery.head.by_parent();
-        let on = On { registry, tracer, undecided, follows_parent, exemplars, redactor: OnceLock::new() };
+        let redactor = OnceLock::new();
+        let on = On { registry, tracer, undecided, events, follows_parent, exemplars, redactor };
         Self::of(clock, settings.propagators, Some(on))
     }
 
@@ -155,6 +158,11 @@ impl Sink {
     #[inline]
     pub(super) fn follows_parent(&self) -> bool {
         self.0.on.as_ref().is_none_or(|on| on.follows_parent)
+    }
+
+    /// Where events go, if they go anywhere.
+    pub(super) fn events(&self) -> Option<&Events> {
+        self.0.on.as_ref().and_then(|on| on.events.as_ref())
     }
 
     pub(super) fn undecided(&self) -> Option<&Undecided> {

@@ -13,6 +13,8 @@ use opentelemetry::{InstrumentationScope, KeyValue, SpanId, Value};
 use opentelemetry_sdk::trace::{Span as SdkSpan, SpanData, SpanEvents, SpanLinks};
 
 use super::clock::{Anchor, Tick};
+use super::delivery::Events;
+use super::sink::Sink;
 use super::spare;
 
 /// What spans are said to be made by.
@@ -86,6 +88,13 @@ impl Span {
             Self::Own(record) => &record.context,
             Self::Sdk(span) => span.span_context(),
         }
+    }
+
+    /// Where an event of it is to be put, with its context: of a span that is sent, for an event must not be all that
+    /// is left of a trace.
+    pub(super) fn events<'a>(&self, sink: &'a Sink) -> Option<(&'a Events, SpanContext)> {
+        let context = self.context();
+        sink.events().filter(|_| context.is_sampled()).map(|events| (events, context.clone()))
     }
 
     pub(super) fn set(&mut self, key: &'static str, value: Value) {

@@ -9,7 +9,8 @@
 //!                     -> blocking.rs       standard error, and exporters of others, on threads of their own
 //! ```
 //!
-//! Metrics may be pushed as well (`push.rs`), to the same receivers by the same client.
+//! Metrics may be pushed as well (`push.rs`), to the same receivers by the same client; and so may events with content,
+//! as log records (`events.rs`).
 //!
 //! A trace that the sampler declined may be held until its end and kept if it failed or took long (`undecided.rs`).
 //!
@@ -20,6 +21,8 @@
 mod blocking;
 mod console;
 mod dispatch;
+#[cfg_attr(not(feature = "otlp"), expect(dead_code, unused_imports, reason = "only OTLP carries events"))]
+mod events;
 #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP tries again"))]
 mod exporter;
 #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only OTLP tries again"))]
@@ -43,6 +46,7 @@ mod tail;
 mod undecided;
 mod variables;
 
+pub(super) use events::{Delivering, Event, Events, Setup};
 pub(super) use failure::ErrorType;
 pub(super) use intake::Intake;
 pub(super) use pipeline::{Attached, Foreign, Pipeline, Provider};
@@ -57,5 +61,5 @@ use super::family::Family;
 
 /// The families of this folder, a list a file.
 pub(super) fn families() -> Vec<&'static Family> {
-    [report::FAMILIES, gauges::FAMILIES, undecided::FAMILIES].concat()
+    [report::FAMILIES, events::FAMILIES, gauges::FAMILIES, undecided::FAMILIES].concat()
 }

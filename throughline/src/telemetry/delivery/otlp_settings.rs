@@ -23,6 +23,7 @@ pub(in crate::telemetry) enum Protocol {
 pub(in crate::telemetry) enum Signal {
     Traces,
     Metrics,
+    Logs,
 }
 
 /// How the receiver of one signal is reached.
@@ -64,6 +65,7 @@ impl Signal {
         match self {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
+            Self::Logs => "logs",
         }
     }
 
@@ -72,6 +74,7 @@ impl Signal {
         match self {
             Self::Traces => "spans",
             Self::Metrics => "metrics",
+            Self::Logs => "events",
         }
     }
 

@@ -50,6 +50,9 @@ pub(in crate::telemetry) struct Delivery {
     pub(in crate::telemetry) keep: Keep,
     pub(in crate::telemetry) otlp_traces: Otlp,
     pub(in crate::telemetry) otlp_metrics: Otlp,
+    pub(in crate::telemetry) otlp_logs: Otlp,
+    /// How events with content are sent, where they are recorded and somebody takes them.
+    pub(in crate::telemetry) events: Option<Protocol>,
 }
 
 /// `OTEL_BSP_*`: how spans are gathered.
@@ -107,7 +110,9 @@ impl Delivery {
         let mut variables = Variables::new(env, warnings);
         self.otlp_traces.apply(Signal::Traces, &mut variables);
         self.otlp_metrics.apply(Signal::Metrics, &mut variables);
+        self.otlp_logs.apply(Signal::Logs, &mut variables);
         self.apply_traces(console, &mut variables);
+        self.apply_events(&mut variables);
         self.batching.apply(&mut variables);
         self.interval.apply(&mut variables);
         self.limits.apply(&mut variables);
@@ -163,6 +168,26 @@ impl Delivery {
             };
             if !self.traces.contains(&target) {
                 self.traces.push(target);
+            }
+        }
+    }
+
+    /// Events are the only log records that are sent.
+    fn apply_events(&mut self, variables: &mut Variables<'_>) {
+        let protocol = self.otlp_logs.protocol;
+        let Some(exporters) = variables.words("OTEL_LOGS_EXPORTER") else {
+            self.events = self.otlp_logs.has_endpoint().then_some(protocol);
+            return;
+        };
+        self.events = None;
+        for exporter in exporters {
+            match exporter.as_str() {
+                "otlp" => self.events = Some(protocol),
+                "none" => {}
+                other => variables.warn(format!(
+                    "OTEL_LOGS_EXPORTER: `{}` is not one of otlp, none: ignored",
+                    shown(other)
+                )),
             }
         }
     }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
@@ -30,7 +31,7 @@ pub(super) struct Answer {
 // === impl Answer ===
 
 impl Answer {
-    /// How many spans or data points the receiver took and threw away.
+    /// How many spans, log records or data points the receiver took and threw away.
     pub(super) fn rejected(&self, signal: Signal, protocol: Protocol) -> Result<usize, Failure> {
         if protocol == Protocol::Grpc {
             self.grpc_status()?;
@@ -94,6 +95,10 @@ fn rejected(signal: Signal, protocol: Protocol, body: &[u8]) -> usize {
             .ok()
             .and_then(|answer| answer.partial_success)
             .map(|partial| partial.rejected_spans),
+        (_, Signal::Logs) => ExportLogsServiceResponse::decode(body)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|partial| partial.rejected_log_records),
         (_, Signal::Metrics) => ExportMetricsServiceResponse::decode(body)
             .ok()
             .and_then(|answer| answer.partial_success)
@@ -108,6 +113,7 @@ fn rejected_in_json(signal: Signal, body: &[u8]) -> Option<i64> {
     let partial = answer.get("partialSuccess")?;
     let count = match signal {
         Signal::Traces => partial.get("rejectedSpans")?,
+        Signal::Logs => partial.get("rejectedLogRecords")?,
         Signal::Metrics => partial.get("rejectedDataPoints")?,
     };
     count.as_i64().or_else(|| count.as_str()?.parse().ok())

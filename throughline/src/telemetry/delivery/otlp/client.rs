@@ -89,6 +89,9 @@ fn address(url: &str, grpc: bool, signal: Signal) -> Result<Uri, String> {
                 url.trim_end_matches('/')
             )
         }
+        (true, Signal::Logs) => {
+            format!("{}/opentelemetry.proto.collector.logs.v1.LogsService/Export", url.trim_end_matches('/'))
+        }
         (true, Signal::Metrics) => {
             format!(
                 "{}/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",

@@ -7,6 +7,7 @@ mod answer;
 mod client;
 mod connect;
 mod encode;
+mod events;
 mod metrics;
 mod request;
 mod spans;
@@ -27,6 +28,7 @@ use super::otlp_settings::{Otlp, Protocol, Signal};
 use super::report::Report;
 use client::Client;
 use encode::Envelope;
+pub(super) use events::Sender;
 pub(super) use metrics::Page;
 
 /// The pause before the second attempt, at most; it doubles from then on.
