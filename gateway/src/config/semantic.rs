@@ -8,6 +8,7 @@ use toml::{Spanned, Value};
 
 use super::check::Check;
 use super::error::unknown;
+use super::table::Table;
 use super::timeout::TimeLimit;
 
 /// How similar questions are found.
@@ -54,7 +55,7 @@ pub(super) struct SemanticFile {
     threshold: Option<Spanned<f64>>,
     max_error: Option<Spanned<f64>>,
     learned: Option<Spanned<String>>,
-    embedder: Option<EmbedderFile>,
+    embedder: Option<Table<EmbedderFile>>,
     max_entries: Option<Spanned<i64>>,
     max_bytes: Option<Spanned<Value>>,
     max_prompt_chars: Option<Spanned<i64>>,
@@ -98,10 +99,12 @@ impl SemanticFile {
         };
         let threshold = number("threshold", &self.threshold, "0.9", UNLEARNED);
         number("max_error", &self.max_error, "0.02", 1.0);
-        let embedder =
-            self.embedder.as_ref().map_or(EmbedderOf::Ngrams, |written| written.check(check, embedders));
+        let embedder = self
+            .embedder
+            .as_ref()
+            .map_or(EmbedderOf::Ngrams, |Table(written)| written.check(check, embedders));
         self.check_evidence(&embedder, check);
-        if let (Some(written), Some(timeout), Mode::Answer) = (&self.embedder, timeout, mode) {
+        if let (Some(Table(written)), Some(timeout), Mode::Answer) = (&self.embedder, timeout, mode) {
             written.check_deadline(&embedder, timeout.limit, check);
         }
         Semantic {
@@ -321,6 +324,7 @@ mod tests {
             ("{ max_prompt_chars = \"9\" }", 55, "expected a whole number, found text"),
             ("{ embedder = [] }", 47, "expected a table, found a list"),
             ("{ embedder = [\"up\", \"e\"] }", 47, "expected a table, found a list"),
+            ("{ embedder = [\"up\", \"e\", \"250ms\"] }", 47, "expected a table, found a list"),
             ("{ embedder = \"up\" }", 47, "expected a table, found text"),
             ("{ embedder = { provider = \"up\" } }", 47, "missing key `model`"),
             (
