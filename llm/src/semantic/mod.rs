@@ -61,6 +61,7 @@ mod ngrams;
 mod said;
 mod shadow;
 mod signals;
+mod signs;
 mod stage;
 mod tokens;
 mod vector;
