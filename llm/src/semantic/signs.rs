@@ -16,6 +16,9 @@ const NEWLINES: &[char] = &['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
 const GREETINGS: &[&str] = &["hello", "hi", "hey", "please", "thanks"];
 /// Nor does one before these.
 const COURTESIES: &[&str] = &["please", "thanks", "thank"];
+/// What a question or a turn begins with: a comma before it parts two clauses, which it does also without.
+const CLAUSES: &[&str] =
+    &["but", "how", "why", "can", "could", "do", "does", "did", "is", "are", "will", "would", "should"];
 /// What is written with and without a hyphen: `top-up`, `a log-in`.
 const PARTICLES: &[&str] = &["up", "ups", "in", "ins", "out", "outs", "off", "offs", "down", "downs"];
 
@@ -51,6 +54,12 @@ pub(super) fn signs(prompt: &str, mut take: impl FnMut(u8, &str)) {
             take(b'>', &near(Some(at + away)));
         }
     }
+}
+
+/// Whether a comma or a hyphen beside this word may be a matter of spelling.
+#[cfg(test)]
+pub(super) fn is_spelling(word: &str) -> bool {
+    [GREETINGS, COURTESIES, CLAUSES, PARTICLES].iter().any(|words| words.contains(&word))
 }
 
 /// The parts of `text` that are all space, and those between them.
@@ -95,7 +104,10 @@ fn parting(runs: &[&str], at: usize, take: &mut impl FnMut(u8, &str)) {
         }
         let is_spelling = match chars[place] {
             ',' => {
-                at == 0 && GREETINGS.contains(&&*before) || after.is_empty() || COURTESIES.contains(&&*after)
+                at == 0 && GREETINGS.contains(&&*before)
+                    || after.is_empty()
+                    || COURTESIES.contains(&&*after)
+                    || CLAUSES.contains(&&*after) && !words::denies(&before)
             }
             '-' => PARTICLES.contains(&&*after),
             _ => false,
