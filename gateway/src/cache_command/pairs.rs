@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_pair_that_is_said_twice_counts_once() {
         let line = "{\"a\":\"x\",\"b\":\"y\",\"same\":false}\n";
-        assert_eq!(read(&line.repeat(3)).unwrap().len(), 1);
+        assert_eq!(read(line.repeat(3)).unwrap().len(), 1);
     }
 
     fn packed(text: &str) -> Vec<u8> {
