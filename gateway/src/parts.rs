@@ -10,6 +10,7 @@ use std::time::Duration;
 use throughline::{ConfigError, Memory};
 use throughline_llm::HttpClient;
 use throughline_llm::providers::Provider;
+use throughline_llm::semantic::EmbedderHealth;
 
 use crate::config::{self, Config, Mark, Place};
 use crate::gateway::Model;
@@ -37,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) models: Named<Model>,
     /// Where models keep answers in this process, by their names, and of what size.
     memories: BTreeMap<String, (usize, Arc<Memory>)>,
+    /// What is known of the embedders that are asked over a network, by their models' names.
+    pub(crate) embedders: BTreeMap<String, Arc<EmbedderHealth>>,
 }
 
 // === impl Parts ===
@@ -60,6 +63,22 @@ impl Parts {
             self.memories.insert(name.clone(), (*bytes, memory));
         }
         Ok(())
+    }
+
+    /// What is known of the embedder of the model `name`, if it is asked over a network.
+    pub(crate) fn embedder(&self, name: &str) -> Option<Arc<EmbedderHealth>> {
+        self.embedders.get(name).cloned()
+    }
+
+    /// Watches the embedder of a model with this mark. A model that is taken over goes on being watched as it was.
+    pub(crate) fn watch(&mut self, name: &str, model: &config::Model, mark: Mark, before: &Self) {
+        if model.embedder().is_none() {
+            return;
+        }
+        let is_kept = before.models.get(name).is_some_and(|known| known.mark == mark);
+        let known = before.embedder(name).filter(|_| is_kept);
+        let health = known.unwrap_or_else(|| Arc::new(EmbedderHealth::new(name)));
+        self.embedders.insert(name.to_owned(), health);
     }
 
     /// How many models are also `before`'s.

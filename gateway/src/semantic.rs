@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline::circuit_breaker::Window;
-use throughline::{CacheConfig, CircuitBreakerConfig, ConfigError, TimeoutConfig};
+use throughline::circuit_breaker::{Verdict, Window};
+use throughline::{CacheConfig, CircuitBreakerConfig, ConfigError, Error, Kind, TimeoutConfig};
 use throughline_llm::providers::Provider;
 use throughline_llm::semantic::{Embedder, EmbeddingsConfig, Mode, SemanticConfig, embeddings, semantic};
 use throughline_llm::{ChatCaching, PriceTable};
@@ -40,7 +40,10 @@ pub(crate) fn around(
         config = config.answering();
     }
     let operation = format!("{name}/semantic");
-    let embedder = embedder(&operation, &wanted.embedder, &parts.providers, prices)?;
+    let mut embedder = embedder(&operation, &wanted.embedder, &parts.providers, prices)?;
+    if let Some(health) = parts.embedder(name) {
+        embedder = embedder.watched_by(health);
+    }
     let exact = (cache.clone(), caching.clone());
     Ok(match &limits.place {
         Place::Memory(_) => semantic(model, config, (exact.0, exact.1, parts.memory(name)), embedder).boxed(),
@@ -68,9 +71,16 @@ pub(crate) fn embedder(
         .window(Window::count(CALLS))?
         .min_calls(FEWEST)?
         .failure_rate(0.5)?
+        .judge(verdict)
         .open_for(ALONE)?;
     let calls = calls.timeout(TimeoutConfig::new(operation, *deadline)?).circuit_breaker(circuit);
     Ok(Embedder::asked(wanted.name(), calls.boxed()))
+}
+
+/// Whatever keeps embeddings away is a failure, also what else is the caller's or a limit: here it is the key, the model's
+/// name or the address that is wrong, and there are answers without them.
+fn verdict(error: &Error) -> Verdict {
+    if error.kind() == Kind::Cancelled { Verdict::Ignored } else { Verdict::Failure }
 }
 
 /// How long requests are to be kept apart: where rules look at that, they take other routes.

@@ -85,9 +85,16 @@ impl Served {
         cx.build()
     }
 
-    /// The stores that are left alone.
+    /// The stores that are left alone, and the embedders that fail.
     pub(crate) fn degraded(&self) -> Vec<Degraded> {
-        let down = self.stores.iter().filter_map(|store| Some((store.name().to_owned(), store.down()?)));
-        down.map(|(name, down)| Degraded::new(format!("store:{name}"), down.reason, down.since)).collect()
+        let stores = self.stores.iter().filter_map(|store| {
+            let down = store.down()?;
+            Some(Degraded::new(format!("store:{}", store.name()), down.reason, down.since))
+        });
+        let embedders = self.parts.embedders.values().filter_map(|embedder| {
+            let down = embedder.down()?;
+            Some(Degraded::new(format!("embedder:{}", embedder.name()), down.reason, down.since))
+        });
+        stores.chain(embedders).collect()
     }
 }

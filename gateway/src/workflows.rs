@@ -86,6 +86,7 @@ pub(crate) fn build_beside(config: &Config, before: &Parts) -> Result<Workflows,
     parts.remember(config, before)?;
     for (name, model) in &config.models {
         let mark = parts.mark_of_model(config, name, model);
+        parts.watch(name, model, mark, before);
         let make = || build_served(config, name, model, &prices, &parts);
         let part = kept_or_made(&before.models, name, mark, make)?;
         parts.models.insert(name.clone(), part);

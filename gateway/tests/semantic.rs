@@ -8,7 +8,7 @@ mod process;
 mod server;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use process::upstream::{Seen, Step, answer};
 use process::{Gateway, Launch, Upstream, chat, until};
@@ -312,6 +312,61 @@ async fn a_sick_embedder_costs_no_request() {
         }
         assert_eq!(lookups(&gateway, "error").await, 8.0, "{name}");
         assert_eq!(asked.load(Ordering::Relaxed), 5, "{name}: after five it is left alone");
+    }
+}
+
+#[tokio::test]
+async fn an_embedder_that_fails_is_logged_and_degraded_until_it_works() {
+    let is_sick = Arc::new(AtomicBool::new(false));
+    let sick = Arc::clone(&is_sick);
+    let (upstream, _) = embedder(move |_| match sick.load(Ordering::Relaxed) {
+        true => answer("404 Not Found", "", r#"{"error":{"message":"no such model, said topmost"}}"#),
+        false => embedding("1, 0"),
+    })
+    .await;
+    let text = ["[log]\nformat = \"json\"\n", &config(&upstream, "", ASKED)].concat();
+    let gateway = Launch::serve(&text).start().await;
+    let ask = async |n: usize| {
+        let text = format!("{QUESTION} {}", "topmost ".repeat(n));
+        assert_eq!(gateway.ask(chat("auto", &text)).await.status, 200);
+        let ready = gateway.send(http::Method::GET, "/readyz", "").await;
+        let ready: Value = serde_json::from_slice(&ready.body).unwrap();
+        ready["degraded"].clone()
+    };
+    // Half of the calls going well keep the circuit closed.
+    for n in 1..=6 {
+        assert_eq!(ask(n).await, json!([]));
+    }
+    is_sick.store(true, Ordering::Relaxed);
+    for n in 7..=10 {
+        assert_eq!(ask(n).await, json!([]), "one failure is none yet");
+    }
+    let degraded = ask(11).await;
+    assert_eq!(degraded[0]["part"], "embedder:auto", "{degraded}");
+    assert_eq!(degraded[0]["reason"], "the provider refused the request with 404");
+    assert!(degraded[0]["since"].as_str().unwrap().ends_with('Z'), "{degraded}");
+    is_sick.store(false, Ordering::Relaxed);
+    assert_eq!(ask(12).await, json!([]));
+    gateway.says("questions are embedded again").await;
+    let log = gateway.log();
+    let failures = log.matches("a question could not be embedded").count();
+    assert!((1..=5).contains(&failures), "{log}");
+    assert_eq!(log.matches("the embedder fails").count(), 1, "{log}");
+    assert!(log.contains("\"reason\":\"the provider refused the request with 404\""), "{log}");
+    assert!(!log.contains("topmost"), "nothing of a question is in the log: {log}");
+}
+
+#[tokio::test]
+async fn an_embedder_that_refuses_every_call_is_left_alone_and_degraded() {
+    for refusal in ["404 Not Found", "429 Too Many Requests", "401 Unauthorized"] {
+        let (upstream, asked) = embedder(move |_| answer(refusal, "", "{}")).await;
+        let gateway = gateway(&upstream, ASKED).await;
+        for n in 1..=8 {
+            told(&gateway, &[], chat("auto", &format!("{QUESTION} {}", "again ".repeat(n)))).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 5, "{refusal}");
+        let ready = gateway.send(http::Method::GET, "/readyz", "").await;
+        assert!(String::from_utf8_lossy(&ready.body).contains("embedder:auto"), "{refusal}");
     }
 }
 

@@ -137,9 +137,11 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
-    fn read(text: &str) -> Result<Examples, String> {
+    fn read(text: impl AsRef<[u8]>) -> Result<Examples, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("e.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -161,7 +163,31 @@ mod tests {
     #[test]
     fn a_pair_that_is_said_twice_counts_once() {
         let line = "{\"a\":\"x\",\"b\":\"y\",\"same\":false}\n";
-        assert_eq!(read(&line.repeat(3)).unwrap().len(), 1);
+        assert_eq!(read(line.repeat(3)).unwrap().len(), 1);
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(text.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    }
+
+    #[test]
+    fn a_file_of_another_system_is_read_the_same() {
+        let lines = ["[\"x\",\"A\"]", "{\"prompt\":\"y\",\"answer\":\"B\"}", "[\"z\",\"A\"]"];
+        let plain = read(lines.join("\n")).unwrap();
+        let marked = format!("\u{feff}{}\r\n\r\n", lines.join("\r\n"));
+        let parts =
+            [packed(&marked[..9]), packed(&marked[9..20]), packed(""), packed(&marked[20..])].concat();
+        for other in [marked.clone().into_bytes(), packed(&marked), parts] {
+            let other = read(other).unwrap();
+            assert_eq!((&other.prompts, &other.labels), (&plain.prompts, &plain.labels));
+        }
+        assert_eq!(read("\u{feff}").unwrap_err(), "e.jsonl: there is no example in it");
+        let elsewhere = read(format!("{}\n\u{feff}{}", lines[0], lines[1])).unwrap_err();
+        assert!(elsewhere.starts_with("e.jsonl:2: this is no example"), "it only begins a file: {elsewhere}");
+        let broken = [packed(lines[0]), vec![0x1f, 0x8b, 8]].concat();
+        assert!(read(broken).unwrap_err().contains("cannot be read on"));
     }
 
     #[test]

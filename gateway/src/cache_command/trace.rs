@@ -18,6 +18,8 @@ use crate::config::read::reason;
 
 /// The longest line that is read, in bytes.
 const LONGEST_LINE: u64 = 16 << 20;
+/// What some programs begin a text in UTF-8 with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What an answer takes where the trace does not say it: so much for each token and so much around them.
 const BYTES_PER_TOKEN: u64 = 4;
 const BYTES_AROUND: u64 = 300;
@@ -161,6 +163,9 @@ fn lines(mut text: impl BufRead, mut take: impl FnMut(&[u8]) -> Result<(), Strin
     for number in 1.. {
         line.clear();
         let length = (&mut text).take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
         let problem = match length {
             Ok(0) => break,
             Ok(length) if length as u64 > LONGEST_LINE => {

@@ -10,6 +10,7 @@ use super::check::Check;
 use super::error::unknown;
 use super::model::Named;
 use super::semantic::{Semantic, SemanticFile};
+use super::table::Table;
 use super::timeout::TimeLimit;
 
 /// What a model's cache may keep.
@@ -94,7 +95,7 @@ pub(super) struct CacheFile {
     max_temperature: Option<Spanned<f64>>,
     cache_control: Option<bool>,
     replay: Option<Spanned<Value>>,
-    semantic: Option<SemanticFile>,
+    semantic: Option<Table<SemanticFile>>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +145,10 @@ impl CacheFile {
             ),
             cache_control: self.cache_control.unwrap_or(true),
             chunks_per_second: self.replay.as_ref().and_then(|replay| pace(replay, timeout, check)),
-            semantic: self.semantic.as_ref().map(|semantic| semantic.check(check, known.embedders, timeout)),
+            semantic: self
+                .semantic
+                .as_ref()
+                .map(|Table(semantic)| semantic.check(check, known.embedders, timeout)),
         }
     }
 

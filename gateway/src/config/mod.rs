@@ -34,6 +34,7 @@ mod simulated;
 mod source;
 mod store;
 mod syntax;
+mod table;
 mod timeout;
 mod trace_context;
 

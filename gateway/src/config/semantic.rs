@@ -8,6 +8,7 @@ use toml::{Spanned, Value};
 
 use super::check::Check;
 use super::error::unknown;
+use super::table::Table;
 use super::timeout::TimeLimit;
 
 /// How similar questions are found.
@@ -54,7 +55,7 @@ pub(super) struct SemanticFile {
     threshold: Option<Spanned<f64>>,
     max_error: Option<Spanned<f64>>,
     learned: Option<Spanned<String>>,
-    embedder: Option<EmbedderFile>,
+    embedder: Option<Table<EmbedderFile>>,
     max_entries: Option<Spanned<i64>>,
     max_bytes: Option<Spanned<Value>>,
     max_prompt_chars: Option<Spanned<i64>>,
@@ -98,10 +99,12 @@ impl SemanticFile {
         };
         let threshold = number("threshold", &self.threshold, "0.9", UNLEARNED);
         number("max_error", &self.max_error, "0.02", 1.0);
-        let embedder =
-            self.embedder.as_ref().map_or(EmbedderOf::Ngrams, |written| written.check(check, embedders));
+        let embedder = self
+            .embedder
+            .as_ref()
+            .map_or(EmbedderOf::Ngrams, |Table(written)| written.check(check, embedders));
         self.check_evidence(&embedder, check);
-        if let (Some(written), Some(timeout), Mode::Answer) = (&self.embedder, timeout, mode) {
+        if let (Some(Table(written)), Some(timeout), Mode::Answer) = (&self.embedder, timeout, mode) {
             written.check_deadline(&embedder, timeout.limit, check);
         }
         Semantic {
@@ -298,6 +301,45 @@ mod tests {
             said.contains("the embedder's `deadline` is 1s and the model's time limit 1s: write less"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_where_it_stands() {
+        for (section, column, said) in [
+            ("[]", 34, "expected a table, found a list"),
+            ("[1, 2]", 34, "expected a table, found a list"),
+            ("true", 34, "expected a table, found true or false"),
+            ("0.9", 34, "expected a table, found a number with a fraction"),
+            ("\"shadow\"", 34, "expected a table, found text"),
+            ("{ threshold = \"x\" }", 48, "expected a number, found text"),
+            ("{ max_error = true }", 48, "expected a number, found true or false"),
+            ("{ mode = true }", 43, "expected text in quotes, found true or false"),
+            (
+                "{ mode = \"anser\" }",
+                43,
+                "unknown mode `anser`, did you mean `answer`? (allowed: shadow, answer)",
+            ),
+            ("{ learned = 3 }", 46, "expected text in quotes, found a whole number"),
+            ("{ max_entries = 1.5 }", 50, "expected a whole number, found a number with a fraction"),
+            ("{ max_prompt_chars = \"9\" }", 55, "expected a whole number, found text"),
+            ("{ embedder = [] }", 47, "expected a table, found a list"),
+            ("{ embedder = [\"up\", \"e\"] }", 47, "expected a table, found a list"),
+            ("{ embedder = [\"up\", \"e\", \"250ms\"] }", 47, "expected a table, found a list"),
+            ("{ embedder = \"up\" }", 47, "expected a table, found text"),
+            ("{ embedder = { provider = \"up\" } }", 47, "missing key `model`"),
+            (
+                "{ embedder = { provider = 1, model = \"e\" } }",
+                60,
+                "expected text in quotes, found a whole number",
+            ),
+        ] {
+            let text =
+                format!("[models.a]\ncache = {{ ttl = \"1h\", semantic = {section} }}\n{ROUTE}{SERVER}");
+            let shown = refused(&text);
+            assert!(shown.starts_with(&format!("t.toml:2:{column}: {said}\n")), "{section}: {shown}");
+        }
+        let unknown = refusal("treshold = 0.9");
+        assert!(unknown.starts_with("unknown key `treshold`, did you mean `threshold`?"), "{unknown}");
     }
 
     #[test]

@@ -26,6 +26,8 @@ fn reworded(message: &str, text: &str) -> String {
         format!("missing key {name}")
     } else if let Some((found, wanted)) = message.strip_prefix("invalid type: ").and_then(split_type) {
         format!("expected {}, found {}", plain_wanted(wanted), plain_found(found, text))
+    } else if is_list_for_table(message) {
+        "expected a table, found a list".to_owned()
     } else if message.starts_with("invalid value: integer") || message.contains("overflowed") {
         "the number is too large".to_owned()
     } else if message == "duplicate key" {
@@ -42,6 +44,11 @@ fn split_unknown(message: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
 
 fn split_type(message: &str) -> Option<(&str, &str)> {
     message.rsplit_once(", expected ")
+}
+
+/// Where a table belongs, serde takes a list for its values without their keys, and finds too few of them.
+fn is_list_for_table(message: &str) -> bool {
+    message.starts_with("invalid length ") && message.ends_with(", expected a table")
 }
 
 fn plain_wanted(wanted: &str) -> &str {
@@ -76,7 +83,9 @@ fn hide_misplaced_secret(message: &str, at: &std::ops::Range<usize>, source: &mu
     let in_header = source.slice(&(at.end..at.end + 1)) == "]";
     if message.starts_with("unknown field") && !in_header {
         source.hide_rest_of_line(at.end);
-    } else if message.starts_with("invalid type: string") && message.ends_with("a table") {
+    } else if message.starts_with("invalid type: string") && message.ends_with("a table")
+        || is_list_for_table(message)
+    {
         source.hide(at.clone());
     }
 }
@@ -152,6 +161,18 @@ mod tests {
         assert_eq!(
             refused("[providers.p]\nopenai = \"sk-live-123\"\n"),
             "t.toml:2:10: expected a table, found text\n    2 | openai = *************\n      |          ^^^^^^^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn a_list_in_place_of_a_table_is_refused_and_not_shown() {
+        assert_eq!(
+            refused("[server]\nlisten = \"127.0.0.1:80\"\n[providers.p]\nopenai = [\"sk-live-123\"]\n"),
+            "t.toml:4:10: expected a table, found a list\n    4 | openai = ***************\n      |          ^^^^^^^^^^^^^^^"
+        );
+        assert_eq!(
+            refused("log = []\n"),
+            "t.toml:1:7: expected a table, found a list\n    1 | log = **\n      |       ^^"
         );
     }
 

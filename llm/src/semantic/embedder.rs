@@ -1,11 +1,12 @@
 //! What turns texts into directions.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use throughline::telemetry::Sink;
 use throughline::{Boxed, Context, Error, Kind, Result, Workflow};
 
+use super::health::EmbedderHealth;
 use super::ngrams;
 use super::vector::Vector;
 
@@ -19,7 +20,7 @@ pub struct Embedder {
 
 enum Of {
     Ngrams,
-    Asked { model: Workflow<Boxed<Vec<String>, Embedded>>, space: Mutex<Space> },
+    Asked { model: Workflow<Boxed<Vec<String>, Embedded>>, space: Mutex<Space>, health: Arc<EmbedderHealth> },
 }
 
 /// How many numbers embeddings have. A single one with others is a mistake and never a hit; with the second in a row the
@@ -64,7 +65,18 @@ impl Embedder {
     /// are learned for its `name`.
     #[must_use]
     pub fn asked(name: impl Into<String>, model: Workflow<Boxed<Vec<String>, Embedded>>) -> Self {
-        Self { name: name.into(), kind: Of::Asked { model, space: Mutex::default() }, remote: true }
+        let name = name.into();
+        let health = Arc::new(EmbedderHealth::new(name.clone()));
+        Self { name, kind: Of::Asked { model, space: Mutex::default(), health }, remote: true }
+    }
+
+    /// Says in `health` whether it works. Default: in one of its own. The built-in one cannot fail and says nothing.
+    #[must_use]
+    pub fn watched_by(mut self, watch: Arc<EmbedderHealth>) -> Self {
+        if let Of::Asked { health, .. } = &mut self.kind {
+            *health = watch;
+        }
+        self
     }
 
     /// What thresholds are learned for.
@@ -99,22 +111,25 @@ impl Embedder {
                 let none = || Error::new(Kind::InvalidInput, "a text without a word has no direction");
                 Ok(Embedded { vectors: vectors.ok_or_else(none)?, cost_usd: Some(0.0) })
             }
-            Of::Asked { model, .. } => model.run(texts, cx).await,
+            Of::Asked { model, health, .. } => {
+                let embedded = model.run(texts, cx).await;
+                embedded.inspect_err(|error| health.failed(error))
+            }
         }
     }
 
     /// Refuses what is of no use for so many texts.
     pub(super) fn check(&self, embedded: Embedded, wanted: usize) -> Result<Embedded> {
-        let Of::Asked { space, .. } = &self.kind else { return Ok(embedded) };
-        let got = embedded.vectors.len();
-        if got != wanted {
-            return Err(unusable(format!("the provider gave {got} embeddings for {wanted} texts")));
-        }
-        let Some(first) = embedded.vectors.first().map(Vector::dimensions) else { return Ok(embedded) };
-        space.lock().unwrap_or_else(PoisonError::into_inner).take(first)?;
-        match embedded.vectors.iter().map(Vector::dimensions).find(|got| *got != first) {
-            Some(got) => Err(of_another_space(got, first)),
-            None => Ok(embedded),
+        let Of::Asked { space, health, .. } = &self.kind else { return Ok(embedded) };
+        match space.lock().unwrap_or_else(PoisonError::into_inner).check(&embedded, wanted) {
+            Ok(()) => {
+                health.works();
+                Ok(embedded)
+            }
+            Err(error) => {
+                health.failed(&error);
+                Err(error)
+            }
         }
     }
 
@@ -129,6 +144,19 @@ impl Embedder {
 // === impl Space ===
 
 impl Space {
+    fn check(&mut self, embedded: &Embedded, wanted: usize) -> Result<()> {
+        let got = embedded.vectors.len();
+        if got != wanted {
+            return Err(unusable(format!("the provider gave {got} embeddings for {wanted} texts")));
+        }
+        let Some(first) = embedded.vectors.first().map(Vector::dimensions) else { return Ok(()) };
+        self.take(first)?;
+        match embedded.vectors.iter().map(Vector::dimensions).find(|got| *got != first) {
+            Some(got) => Err(of_another_space(got, first)),
+            None => Ok(()),
+        }
+    }
+
     fn take(&mut self, got: usize) -> Result<()> {
         let known = *self.dimensions.get_or_insert(got);
         if got == known || self.other == Some(got) {

@@ -108,7 +108,9 @@ impl Shared {
             return None;
         }
         let key = self.caching.key(request, cx, self.cache.keys())?;
-        let looks = !policy.is_no_cache() && cx.state().get::<Refreshing>().is_none();
+        // Whoever takes nothing that has any age gets no hit.
+        let takes_any = !policy.is_no_cache() && policy.takes(Duration::from_nanos(1));
+        let looks = takes_any && cx.state().get::<Refreshing>().is_none();
         let outcome = cx.state().get::<CacheOutcome>();
         let unread =
             outcome.is_some_and(|outcome| matches!(*outcome, CacheOutcome::Bypass | CacheOutcome::Error));
@@ -174,10 +176,15 @@ impl Shared {
         Looked::without(outcome, similarity)
     }
 
-    /// What the exact cache has under `key`. A store that is left alone is not asked: with the exact cache's own read
-    /// refused as well, it is not only for writes that it is.
+    /// Whether the store is left alone: then nothing can be found for a question, nor is its answer stored, and an
+    /// embedding is good for nothing. With the exact cache's own read refused as well, it is not only for writes.
+    pub(super) fn is_without_store(&self, question: &Question) -> bool {
+        question.unread && self.health.as_ref().is_some_and(|health| health.down().is_some())
+    }
+
+    /// What the exact cache has under `key`.
     async fn fetch(&self, question: &Question, key: &Key, now: Tick) -> Result<Option<Found>> {
-        if question.unread && self.health.as_ref().is_some_and(|health| health.down().is_some()) {
+        if self.is_without_store(question) {
             return Err(Error::new(Kind::CircuitOpen, "the store is left alone"));
         }
         let late = |_| Error::new(Kind::Store, "no answer from the store in time");

@@ -42,6 +42,13 @@ impl Shadow {
         let (shared, signals) = (&self.0, run.signals().cloned());
         let signals = signals.as_ref();
         let Watched { question, given } = watched;
+        if shared.is_without_store(&question) {
+            if question.looks {
+                shared.count(SemanticOutcome::Error, signals);
+                run.attribute("throughline.semantic.outcome", SemanticOutcome::Error.as_str());
+            }
+            return Ok(());
+        }
         let started = cx.clock().now();
         let embedded = run.outside(shared.embed(&question, signals, cx)).await;
         let (vector, _) = match embedded {

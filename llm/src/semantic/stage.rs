@@ -254,6 +254,11 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
         run: &mut Run<'_, Self>,
     ) -> Result<Answer> {
         let (shared, signals) = (&self.shared, run.signals().cloned());
+        if shared.is_without_store(&question) {
+            let outcome = if question.looks { SemanticOutcome::Error } else { SemanticOutcome::Ineligible };
+            self.count(outcome, run);
+            return run.outside(self.inner.execute(request, cx)).await;
+        }
         if !question.looks {
             self.count(SemanticOutcome::Ineligible, run);
             let mut answer = run.outside(self.inner.execute(request, cx)).await?;

@@ -265,6 +265,60 @@ async fn a_store_that_is_left_alone_is_not_waited_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_embeds_while_the_store_is_left_alone() {
+    for config in [answering(), SemanticConfig::new(0.8).unwrap()] {
+        let (recorder, store, asked) = (Recorder::new(), Frail::new(), Arc::new(AtomicUsize::new(0)));
+        let counts = Arc::clone(&asked);
+        let embedder = slow(move |_| {
+            counts.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        });
+        let flow = flow_on(Arc::clone(&store), config.clone(), embedder, |cache| cache);
+        let ask = async |n: usize, policy: CachePolicy| {
+            let cx = recorder.context();
+            cx.state().insert(policy);
+            told(&flow, &format!("{QUESTION} {}", "again ".repeat(n)), &cx).await;
+            sleep(Duration::from_millis(100)).await;
+            asked.load(Ordering::Relaxed)
+        };
+        assert_eq!(ask(0, CachePolicy::new()).await, 1);
+        store.becomes(HUNG);
+        for n in 1..=5 {
+            ask(n, CachePolicy::new()).await;
+        }
+        let before = asked.load(Ordering::Relaxed);
+        assert_eq!(ask(6, CachePolicy::new()).await, before, "{config:?}");
+        assert_eq!(ask(7, CachePolicy::new().no_cache()).await, before, "nothing is stored");
+        store.becomes(FINE);
+        advance(Duration::from_secs(2)).await;
+        ask(8, CachePolicy::new()).await;
+        assert_eq!(ask(9, CachePolicy::new()).await, before + 2, "it is back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_no_trace_is_not_embedded_and_who_takes_nothing_old_does_not_wait_for_it() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let embedder = slow(move |_| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_millis(100))
+    });
+    let (recorder, flow) = (Recorder::new(), flow(answering(), embedder, |cache| cache));
+    let took = async |text: &str, policy: CachePolicy| {
+        let (cx, begun) = (recorder.context(), Instant::now());
+        cx.state().insert(policy);
+        told(&flow, text, &cx).await;
+        let took = begun.elapsed().as_millis();
+        sleep(Duration::from_secs(1)).await;
+        (took, asked.load(Ordering::Relaxed))
+    };
+    assert_eq!(took(QUESTION, CachePolicy::new().no_store()).await, (200, 0));
+    assert_eq!(took(QUESTION, CachePolicy::new().max_age(Duration::ZERO)).await, (200, 1), "it is stored");
+    assert_eq!(told(&flow, REWORDED, &recorder.context()).await, is("2", CacheOutcome::Hit, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_question_whose_answer_is_gone_is_forgotten_at_once() {
     let (recorder, store) = (Recorder::new(), Frail::new());
     let flow = flow_on(Arc::clone(&store), answering(), Embedder::ngrams(), |cache| cache);

@@ -1,0 +1,162 @@
+//! Whether an embedder works: said in the log, and to whoever asks how a program is.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use throughline::{Error, Kind};
+
+/// Failures in a row after which an embedder does not work.
+const FAILURES: u32 = 5;
+
+/// What is known of an embedder that is asked over a network. It is down after five failures in a row, or once it is
+/// left alone, until an embedding comes again.
+pub struct EmbedderHealth {
+    name: String,
+    state: Mutex<State>,
+}
+
+/// Why questions are not embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EmbedderDown {
+    /// Since when, by the wall clock.
+    pub since: SystemTime,
+    /// What the last call failed with. It holds nothing secret and nothing of a question.
+    pub reason: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    /// What the last call failed with that was made.
+    last: Option<String>,
+    down: Option<EmbedderDown>,
+}
+
+// === impl EmbedderHealth ===
+
+impl EmbedderHealth {
+    /// Of the embedder of the model called `name`: nothing bad is known yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), state: Mutex::default() }
+    }
+
+    /// The model whose questions it embeds.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Why questions are not embedded; `None` when they are.
+    #[must_use]
+    pub fn down(&self) -> Option<EmbedderDown> {
+        self.lock().down.clone()
+    }
+
+    /// An embedding has come.
+    pub(super) fn works(&self) {
+        let mut state = self.lock();
+        if std::mem::take(&mut *state).down.is_some() {
+            tracing::info!(model = self.name, "questions are embedded again");
+        }
+    }
+
+    /// None has come.
+    pub(super) fn failed(&self, error: &Error) {
+        // Of a caller who goes away nothing is learned.
+        if error.kind() == Kind::Cancelled {
+            return;
+        }
+        let mut state = self.lock();
+        let is_left_alone = error.kind() == Kind::CircuitOpen;
+        if !is_left_alone {
+            state.failures = state.failures.saturating_add(1);
+            state.last = Some(error.to_string());
+            tracing::warn!(model = self.name, reason = %error, "a question could not be embedded");
+        }
+        if is_left_alone || state.failures >= FAILURES {
+            self.is_down(&mut state);
+        }
+    }
+
+    fn is_down(&self, state: &mut State) {
+        let reason = state.last.clone().unwrap_or_else(|| "it is left alone".to_owned());
+        if state.down.is_none() {
+            tracing::warn!(model = self.name, reason, "the embedder fails: similar questions are not found");
+        }
+        let since = state.down.as_ref().map_or_else(wall_clock, |down| down.since);
+        state.down = Some(EmbedderDown { since, reason });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for EmbedderHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.down() {
+            None => write!(f, "EmbedderHealth({}, up)", self.name),
+            Some(down) => write!(f, "EmbedderHealth({}, down: {})", self.name, down.reason),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a date is meant, for people to read")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(health: &EmbedderHealth, kind: Kind, message: &'static str) -> Option<String> {
+        health.failed(&Error::new(kind, message));
+        health.down().map(|down| down.reason)
+    }
+
+    #[test]
+    fn it_is_down_after_five_failures_in_a_row_until_one_goes_well() {
+        let health = EmbedderHealth::new("faq");
+        for _ in 1..FAILURES {
+            assert_eq!(failed(&health, Kind::Upstream, "the provider answered 500"), None);
+        }
+        health.works();
+        for _ in 1..FAILURES {
+            assert_eq!(failed(&health, Kind::Upstream, "the provider answered 500"), None);
+        }
+        let reason = failed(&health, Kind::Timeout, "no answer in time");
+        assert_eq!(reason.as_deref(), Some("no answer in time"));
+        let since = health.down().unwrap().since;
+        failed(&health, Kind::InvalidInput, "the provider refused the request with 404");
+        let reason = "the provider refused the request with 404".to_owned();
+        assert_eq!(
+            health.down(),
+            Some(EmbedderDown { since, reason }),
+            "the first moment and the last reason"
+        );
+        health.works();
+        assert_eq!(health.down(), None);
+    }
+
+    #[test]
+    fn one_that_is_left_alone_is_down_for_what_it_failed_with() {
+        let health = EmbedderHealth::new("faq");
+        failed(&health, Kind::Upstream, "the provider answered 500");
+        let reason = failed(&health, Kind::CircuitOpen, "circuit open for another 9.9s");
+        assert_eq!(reason.as_deref(), Some("the provider answered 500"));
+        let fresh = EmbedderHealth::new("faq");
+        assert_eq!(failed(&fresh, Kind::CircuitOpen, "circuit open").as_deref(), Some("it is left alone"));
+    }
+
+    #[test]
+    fn a_caller_who_goes_away_says_nothing_of_it() {
+        let health = EmbedderHealth::new("faq");
+        for _ in 0..2 * FAILURES {
+            assert_eq!(failed(&health, Kind::Cancelled, "the caller went away"), None);
+        }
+    }
+}
