@@ -397,3 +397,19 @@ async fn a_new_token_is_taken_over_without_a_restart() {
     until("the new token", async || (status("the-next-token-of-this-test").await == 200).then_some(())).await;
     assert_eq!(status(TOKEN).await, 401);
 }
+
+#[tokio::test]
+async fn what_was_purged_is_not_given_to_the_same_question_in_other_words() {
+    let upstream = provider().await;
+    let semantic =
+        ", semantic = { mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\" }";
+    let gateway = serve(&config(&upstream, "", semantic)).await;
+    asks(&gateway, "auto", "red", "How do I reset my password?").await;
+    let before = upstream.seen().len();
+    asks(&gateway, "auto", "red", "how can i reset my passwords").await;
+    assert_eq!(upstream.seen().len(), before, "it is the same question");
+    let purged = json(port(&gateway), &["purge", "--tenant", "red"]).await;
+    assert!(each(&purged, "entries")[0].1 >= 1, "{purged}");
+    asks(&gateway, "auto", "red", "how can i reset my passwords").await;
+    assert_eq!(upstream.seen().len(), before + 1, "it was purged");
+}

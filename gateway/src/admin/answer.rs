@@ -104,7 +104,7 @@ async fn get(inventory: &Inventory, wanted: wire::Get) -> Answer {
         Ended::Refused(message) => Refusal::ambiguous(message),
         Ended::Failed(message) => Refusal::not_stored(message),
     })?;
-    let shelf = hits.shelf(inventory.models());
+    let shelf = hits.shelf(&Names::new(inventory.models(), &[]));
     if !wanted.value {
         return Ok(json(&shelf, shelf.failures.is_empty()));
     }

@@ -72,7 +72,7 @@ impl Inventory {
     }
 
     /// The names of the models.
-    pub(super) fn models(&self) -> impl Iterator<Item = &String> + Clone {
+    pub(super) fn models(&self) -> impl Iterator<Item = &String> {
         self.models.iter()
     }
 

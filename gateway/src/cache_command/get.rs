@@ -14,6 +14,7 @@ use super::Ended;
 use super::args::Get;
 use super::open::{Through, chosen, ended, failed, through};
 use super::report::size;
+use super::stats::Names;
 use super::target::Target;
 use crate::check::show;
 
@@ -58,7 +59,7 @@ pub(super) async fn run(args: &Get) -> std::result::Result<(), Ended> {
         Through::Gateway(gateway) => (Some(gateway.get(args).await?), None),
         Through::Stores(config) => {
             let hits = Hits::of(&chosen(&config, &args.stores), &args.key).await?;
-            (Some(hits.shelf(config.models.keys())), hits.value().map_err(Ended::Failed)?)
+            (Some(hits.shelf(&Names::new(config.models.keys(), &[]))), hits.value().map_err(Ended::Failed)?)
         }
     };
     let failures = shelf.as_ref().map(|shelf| shelf.failures.clone()).unwrap_or_default();
@@ -112,7 +113,7 @@ impl Hits {
         for target in targets.iter().map(Borrow::borrow) {
             match look(target, digits).await {
                 Ok(hits) => {
-                    found.extend(hits.into_iter().map(|(key, value)| (target.name.clone(), key, value)))
+                    found.extend(hits.into_iter().map(|(key, value)| (target.name.clone(), key, value)));
                 }
                 Err(error) => failures.push(failed(&target.name, &error)),
             }
@@ -128,9 +129,8 @@ impl Hits {
     }
 
     /// What is to be said of them.
-    pub(crate) fn shelf<'a>(&self, models: impl Iterator<Item = &'a String> + Clone) -> Shelf {
-        let shown =
-            self.found.iter().map(|(store, key, value)| Shown::new(models.clone(), store, key, value));
+    pub(crate) fn shelf(&self, names: &Names) -> Shelf {
+        let shown = self.found.iter().map(|(store, key, value)| Shown::new(names, store, key, value));
         Shelf { found: shown.collect(), failures: self.failures.clone() }
     }
 
@@ -148,12 +148,12 @@ impl Hits {
 // === impl Shown ===
 
 impl Shown {
-    fn new<'a>(mut models: impl Iterator<Item = &'a String>, store: &str, key: &Key, found: &Found) -> Self {
+    fn new(names: &Names, store: &str, key: &Key, found: &Found) -> Self {
         let answer = stored_answer(found.value.clone()).ok();
         Self {
             store: store.to_owned(),
             key: key.to_string(),
-            model: models.find(|name| throughline::cache::tag(name) == key.namespace()).cloned(),
+            model: names.model(key.namespace()).cloned(),
             answered_by: answer.as_ref().map(|answer| answer.model.clone()),
             stream: answer.as_ref().map(|answer| answer.stream),
             bytes: found.value.len(),

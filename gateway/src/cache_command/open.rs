@@ -23,7 +23,13 @@ pub(super) enum Through {
     /// The command itself, on the stores of the configuration.
     Stores(Box<Config>),
     /// A running gateway.
-    Gateway(Remote),
+    Gateway(Box<Remote>),
+}
+
+impl From<Remote> for Through {
+    fn from(remote: Remote) -> Self {
+        Self::Gateway(Box::new(remote))
+    }
 }
 
 /// Finds out who is to do it: the gateway that is named, else the configuration's own if it has `[admin]` and runs, else the
@@ -37,7 +43,7 @@ pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
         let needed = args.config.is_some() || (args.token.is_none() && path.exists());
         let config = needed.then(|| load(path)).transpose()?;
         let admin = config.as_ref().and_then(|config| config.admin.as_ref());
-        return Remote::new(url, args.token.as_deref(), admin).map(Through::Gateway).map_err(Ended::Refused);
+        return Remote::new(url, args.token.as_deref(), admin).map(Into::into).map_err(Ended::Refused);
     }
     let config = load(path)?;
     if let Some(admin) = config.admin.as_ref().filter(|admin| admin.listen.port() != 0) {
@@ -45,7 +51,7 @@ pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
         if matches!(accepted, Ok(Ok(_))) {
             let url = format!("http://{}", admin.listen);
             let remote = Remote::new(&url, args.token.as_deref(), Some(admin)).map_err(Ended::Refused)?;
-            return Ok(Through::Gateway(remote));
+            return Ok(remote.into());
         }
         if config.stores.is_empty() {
             let problem = format!(

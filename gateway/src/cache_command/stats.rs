@@ -120,6 +120,11 @@ impl Names {
         names.tenants.insert(tag(""), String::new());
         names
     }
+
+    /// The model that this mark stands for, where it is known.
+    pub(super) fn model(&self, mark: Tag) -> Option<&String> {
+        self.models.get(&mark)
+    }
 }
 
 // === impl Held ===

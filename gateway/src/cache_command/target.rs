@@ -25,7 +25,7 @@ pub(crate) struct Target {
 }
 
 enum Kind {
-    Store(Store),
+    Store(Box<Store>),
     /// A file that this process has open.
     Disk(Arc<Disk>),
     /// In this process.
@@ -62,12 +62,12 @@ macro_rules! entries {
 impl Target {
     /// The store as it is, outside of this process.
     pub(super) fn outside(name: &str, store: &Store) -> Self {
-        Self::new(name, store.shown(), Kind::Store(store.clone()), Vec::new(), false)
+        Self::new(name, store.shown(), Kind::Store(Box::new(store.clone())), Vec::new(), false)
     }
 
     /// A server that this process uses as well, with its memories in front of it.
     pub(crate) fn redis(name: &str, config: &RedisConfig, place: String, fronts: Vec<InMemory>) -> Self {
-        Self::new(name, place, Kind::Store(Store::Redis(config.clone())), fronts, true)
+        Self::new(name, place, Kind::Store(Box::new(Store::Redis(config.clone()))), fronts, true)
     }
 
     /// A file that this process has open, with its memories in front of it.
@@ -90,8 +90,10 @@ impl Target {
     /// When it cannot be reached or opened.
     pub(super) async fn open(&self) -> Result<Opened<'_>> {
         let entries = match &self.kind {
-            Kind::Store(Store::Redis(config)) => AnyEntries::Redis(RedisEntries::connect(config).await?),
-            Kind::Store(Store::Disk(config)) => AnyEntries::File(DiskEntries::open(config.clone())?),
+            Kind::Store(store) => match &**store {
+                Store::Redis(config) => AnyEntries::Redis(RedisEntries::connect(config).await?),
+                Store::Disk(config) => AnyEntries::File(DiskEntries::open(config.clone())?),
+            },
             Kind::Disk(disk) => AnyEntries::Disk(disk.entries()),
             Kind::Memory(memory) => AnyEntries::Memory(memory.entries()),
         };

@@ -69,7 +69,6 @@ fn token(check: &mut Check<'_>, written: &Spanned<Value>) -> Option<SecretString
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::Config;
     use crate::config::fixture::{SMALLEST, accepted, refused};
 
