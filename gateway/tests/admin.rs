@@ -274,6 +274,8 @@ async fn what_cannot_be_meant_is_refused_and_said() {
     let huge = format!("{{\"tenant\": \"{}\"}}", "x".repeat(1 << 20));
     for (body, status, said) in [
         ("", 400, "the body cannot be read"),
+        ("[]", 400, "it is no JSON object"),
+        ("[[], [], null, null, \"auto\"]", 400, "it is no JSON object"),
         ("{}", 400, "say what is to be purged, by keys, prefix, tenant or model"),
         ("{\"tenant\": \"red\", \"dry\": true}", 400, "unknown field `dry`"),
         ("{\"keys\": [\"3f9c\"]}", 400, "a key is 64 hexadecimal digits"),
@@ -286,6 +288,8 @@ async fn what_cannot_be_meant_is_refused_and_said() {
         let message = answer.error()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(said), "{message}");
     }
+    let everything = send(port, Method::POST, "/admin/cache/flush", &[], "[]").await;
+    assert_eq!(everything.status, 400, "an empty list is no request for everything");
     let unknown = remotely(port, &["stats", "--store", "kept"]).await;
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.stderr.contains("unknown store `kept`"), "{unknown:?}");

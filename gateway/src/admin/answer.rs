@@ -77,6 +77,10 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // Said at once where it is known: nobody has to send it first.
+    if body.size_hint().lower() > MOST as u64 {
+        return Err(Refusal::too_large(MOST));
+    }
     let body = tokio::time::timeout(BODY, Limited::new(body, MOST).collect()).await;
     match body.map_err(|_| Refusal::body_not_received())? {
         Ok(body) => Ok(body.to_bytes()),
@@ -86,6 +90,12 @@ where
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    // A list would be read as the fields in their order, and an empty one as a request for everything.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Refusal::invalid(
+            "the body cannot be read: it is no JSON object, such as {\"stores\": []}",
+        ));
+    }
     serde_json::from_slice(body)
         .map_err(|error| Refusal::invalid(format!("the body cannot be read: {error}")))
 }

@@ -54,8 +54,9 @@ fn is_for_here(head: &Parts) -> bool {
 fn is_loopback(authority: &Authority) -> bool {
     let host = authority.host();
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    let is_here = host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback());
+    is_here && !authority.as_str().contains('@')
 }
 
 /// The token that is shown, if it is one.
@@ -128,6 +129,7 @@ mod tests {
             (("host", "127.0.0.1.evil.example"), "foreign_host"),
             (("host", "localhost.evil.example"), "foreign_host"),
             (("host", "0.0.0.0:9465"), "foreign_host"),
+            (("host", "evil.example@localhost"), "foreign_host"),
             (("content-type", ""), "wrong_content_type"),
             (("content-type", "text/plain"), "wrong_content_type"),
             (("content-type", "application/x-www-form-urlencoded"), "wrong_content_type"),

@@ -56,7 +56,7 @@ pub(crate) struct Where {
     /// Only this store, with the memory in front of it, or `memory:MODEL`; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) store: Vec<String>,
-    /// Have it done by the running gateway whose [admin] port is there [default: the configuration's, if it runs]
+    /// Have it done by the running gateway whose `[admin]` port is there [default: the configuration's, if it runs]
     #[arg(long, value_name = "URL")]
     pub(crate) gateway: Option<String>,
     /// The gateway's token, as env:NAME or file:PATH [default: env:THROUGHLINE_ADMIN_TOKEN, else the configuration's first]
