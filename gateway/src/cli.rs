@@ -67,7 +67,8 @@ built-in demonstration models (simulated, no key) are served.
 SIGHUP, or a change of the file, has the configuration read anew: requests under way end by the one that they \
 began with, and a file with a mistake changes nothing.
 
-Standard output gets two lines: where the gateway and where its metrics are. Ctrl-C or SIGTERM lets \
+Standard output gets two lines: where the gateway and where its metrics are, and a third with [admin]: where operators \
+reach its stores. Ctrl-C or SIGTERM lets \
 requests in flight finish, delivers telemetry and exits with 0.")]
 pub(crate) struct Serve {
     /// The configuration

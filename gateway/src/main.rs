@@ -1,5 +1,6 @@
 //! The Throughline gateway.
 
+mod admin;
 mod cache_command;
 mod cache_control;
 mod catalogue;

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use throughline::cache::InMemory;
 use throughline::{ConfigError, Memory};
 use throughline_llm::HttpClient;
 use throughline_llm::providers::Provider;
 use throughline_llm::semantic::EmbedderHealth;
 
 use crate::config::{self, Config, Mark, Place};
-use crate::gateway::Model;
-use crate::stores::Opened;
+use crate::stores::{Built, Opened};
 
 /// Parts of one kind by name.
 pub(crate) type Named<T> = BTreeMap<String, Part<T>>;
@@ -35,7 +35,7 @@ pub(crate) struct Parts {
     pub(crate) clients: Clients,
     pub(crate) providers: Named<Arc<Provider>>,
     pub(crate) stores: Named<Opened>,
-    pub(crate) models: Named<Model>,
+    pub(crate) models: Named<Built>,
     /// Where models keep answers in this process, by their names, and of what size.
     memories: BTreeMap<String, (usize, Arc<Memory>)>,
     /// What is known of the embedders that are asked over a network, by their models' names.
@@ -48,6 +48,11 @@ impl Parts {
     /// The memory of the model `name`.
     pub(crate) fn memory(&self, name: &str) -> Arc<Memory> {
         Arc::clone(&self.memories[name].1)
+    }
+
+    /// The memory of the model `name` in front of its store, if it has one.
+    pub(crate) fn front(&self, name: &str) -> Option<InMemory> {
+        self.models.get(name)?.made.front.clone()
     }
 
     /// Makes memories of the configured sizes. One of the same size is taken over also where its model has changed: an answer
@@ -83,7 +88,7 @@ impl Parts {
 
     /// How many models are also `before`'s.
     pub(crate) fn kept_of(&self, before: &Self) -> usize {
-        let kept = |(name, model): &(&String, &Part<Model>)| {
+        let kept = |(name, model): &(&String, &Part<Built>)| {
             before.models.get(*name).is_some_and(|known| known.mark == model.mark)
         };
         self.models.iter().filter(kept).count()

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use crate::cli::Listen;
-use crate::config::Config;
+use crate::config::{Config, Marks};
 use crate::gateway::Gateway;
 use crate::serve;
 use crate::served::Served;
@@ -214,6 +214,13 @@ impl Reload {
             }
             let differs = |key: &&&str| now.written(table, Some(key)) != then.written(table, Some(key));
             left.extend(keys.iter().filter(differs).map(|key| format!("{table}.{key}")));
+        }
+        // Its tokens are taken over at once; a port is neither opened nor closed.
+        let port = |marks: &Marks| {
+            (marks.written("admin", None).is_some(), marks.written("admin", Some("listen")).cloned())
+        };
+        if port(now) != port(then) {
+            left.push("admin.listen".to_owned());
         }
         left
     }

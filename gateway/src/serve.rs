@@ -9,8 +9,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use throughline::telemetry::{Telemetry, TelemetryBuilder};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::admin;
 use crate::cli::Listen;
 use crate::config::Config;
 use crate::gateway::Gateway;
@@ -36,8 +37,12 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     /// What it serves.
     pub(crate) gateway: Arc<Gateway>,
+    /// Where operators are served, if they are.
+    pub(crate) admin: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
+    /// Ends what operators have under way when it is dropped.
+    _operators: JoinSet<()>,
 }
 
 /// The file that is read when `file` is named or not.
@@ -108,12 +113,32 @@ pub(crate) async fn start(
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
     let address = server.address().map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let mut operators = JoinSet::new();
+    let admin = match &config.admin {
+        Some(wanted) => Some(admin(wanted.listen, &gateway, &mut operators).await?),
+        None => None,
+    };
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(server.run(async {
         // A dropped sender says stop as well.
         let _ = stopped.await;
     }));
-    Ok(Running { address, gateway, stop, server })
+    Ok(Running { address, gateway, admin, stop, server, _operators: operators })
+}
+
+/// Serves operators at `address`, and says where that is.
+async fn admin(
+    address: SocketAddr,
+    gateway: &Arc<Gateway>,
+    operators: &mut JoinSet<()>,
+) -> Result<SocketAddr, String> {
+    let failed = |error: std::io::Error| {
+        format!("cannot listen on {address} for operators: {error}; choose another `listen` in [admin]")
+    };
+    let server = admin::Server::bind(address).await.map_err(failed)?;
+    let address = server.address().map_err(failed)?;
+    operators.spawn(server.run(Arc::clone(gateway)));
+    Ok(address)
 }
 
 fn telemetry(config: &Config, listen: &Listen) -> TelemetryBuilder {
@@ -157,7 +182,8 @@ pub(crate) async fn serve(
     let scheme = if encrypts { "https" } else { "http" };
     let metrics = metrics.map_or("off".to_owned(), |address| format!("{scheme}://{address}/metrics"));
     // A standard output that nobody reads is no reason not to serve.
-    let _ = writeln!(std::io::stdout(), "gateway http://{}\nmetrics {metrics}", running.address);
+    let admin = running.admin.map(|address| format!("\nadmin http://{address}")).unwrap_or_default();
+    let _ = writeln!(std::io::stdout(), "gateway http://{}\nmetrics {metrics}{admin}", running.address);
     tokio::select! {
         () = stop_signal() => {}
         _ = &mut running.server => return Err("the server has stopped by a fault of the program".to_owned()),

@@ -13,6 +13,7 @@ use throughline::telemetry::{Degraded, Sink};
 use throughline_llm::caching::TENANT;
 use throughline_llm::openai::Limits;
 
+use crate::admin::Inventory;
 use crate::config::{Config, Inbound};
 use crate::gateway::{Models, header_tag};
 use crate::inbound;
@@ -33,6 +34,8 @@ pub(crate) struct Served {
     pub(crate) max_body: usize,
     /// What the models are made of.
     pub(crate) parts: Parts,
+    /// What operators can reach.
+    pub(crate) inventory: Inventory,
     /// The headers that rules look at.
     rule_headers: Vec<HeaderName>,
     /// The header that names the tenant.
@@ -52,6 +55,7 @@ impl Served {
         (limits.max_depth, limits.max_messages) = (config.server.max_json_depth, config.server.max_messages);
         Self {
             models,
+            inventory: Inventory::new(config, &parts),
             limits,
             max_body: config.server.max_body,
             parts,

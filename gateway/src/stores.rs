@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use throughline::cache::disk::Disk;
 use throughline::cache::redis::Redis;
-use throughline::cache::{StoreHealth, Tiered};
+use throughline::cache::{InMemory, StoreHealth, Tiered};
 use throughline::{CacheConfig, ConfigError, Memory, Store};
 use throughline_llm::ChatCaching;
 use throughline_llm::semantic::{Embedder, SemanticConfig, semantic};
@@ -13,11 +13,26 @@ use throughline_llm::semantic::{Embedder, SemanticConfig, semantic};
 use crate::config;
 use crate::gateway::Model;
 
+/// A model, and the memory in front of its store if there is one.
+#[derive(Clone)]
+pub(crate) struct Built {
+    pub(crate) model: Model,
+    pub(crate) front: Option<InMemory>,
+}
+
 /// A store, with the deadline of a call.
 #[derive(Clone)]
 pub(crate) enum Opened {
     Redis(Arc<Redis>, Duration),
     Disk(Arc<Disk>, Duration),
+}
+
+// === impl Built ===
+
+impl From<Model> for Built {
+    fn from(model: Model) -> Self {
+        Self { model, front: None }
+    }
 }
 
 // === impl Opened ===
@@ -67,7 +82,7 @@ impl Opened {
         model: Model,
         config: CacheConfig,
         caching: ChatCaching,
-    ) -> Result<Model, ConfigError> {
+    ) -> Result<Built, ConfigError> {
         match self {
             Self::Redis(store, deadline) => kept(store, *deadline, memory, model, config, caching),
             Self::Disk(store, deadline) => kept(store, *deadline, memory, model, config, caching),
@@ -101,13 +116,13 @@ fn kept(
     model: Model,
     config: CacheConfig,
     caching: ChatCaching,
-) -> Result<Model, ConfigError> {
+) -> Result<Built, ConfigError> {
     let store = Arc::clone(store);
-    Ok(match memory {
-        Some(memory) => {
-            let store = Tiered::new(memory, store, deadline)?;
-            model.cache(config.store_deadline(deadline * 2)?, caching, store).boxed()
-        }
-        None => model.cache(config.store_deadline(deadline)?, caching, store).boxed(),
-    })
+    let Some(memory) = memory else {
+        return Ok(model.cache(config.store_deadline(deadline)?, caching, store).boxed().into());
+    };
+    let store = Tiered::new(memory, store, deadline)?;
+    let front = Some(store.in_memory());
+    let model = model.cache(config.store_deadline(deadline * 2)?, caching, store).boxed();
+    Ok(Built { model, front })
 }

@@ -29,7 +29,7 @@ use crate::config::{
 use crate::gateway::{Model, Models, header_tag};
 use crate::parts::{Clients, Named, Parts, kept_or_made};
 use crate::semantic;
-use crate::stores::Opened;
+use crate::stores::{Built, Opened};
 
 /// What is made of a configuration.
 pub(crate) struct Workflows {
@@ -91,7 +91,7 @@ pub(crate) fn build_beside(config: &Config, before: &Parts) -> Result<Workflows,
         let part = kept_or_made(&before.models, name, mark, make)?;
         parts.models.insert(name.clone(), part);
     }
-    let models = parts.models.iter().map(|(name, model)| (name.clone(), model.made.clone())).collect();
+    let models = parts.models.iter().map(|(name, model)| (name.clone(), model.made.model.clone())).collect();
     let stores = parts.stores.values().filter_map(|store| store.made.health()).collect();
     Ok(Workflows { models, stores, parts })
 }
@@ -103,8 +103,8 @@ fn build_served(
     model: &config::Model,
     prices: &Arc<PriceTable>,
     parts: &Parts,
-) -> Result<Model, ConfigError> {
-    let mut built = build_model(name, model, &parts.providers, prices)?;
+) -> Result<Built, ConfigError> {
+    let (mut built, mut front) = (build_model(name, model, &parts.providers, prices)?, None);
     if let Some(limits) = &model.cache {
         let mut caching = ChatCaching::new(Arc::clone(prices))
             .varying_by(tags_of(model), metadata_of(model))
@@ -117,12 +117,12 @@ fn build_served(
         }
         let exact = cache(name, limits, scope(config, model))?;
         built = semantic::around(built, (model, limits), &exact, &caching, prices, (name, parts))?;
-        built = cached(built, name, &limits.place, (exact, caching), parts)?;
+        Built { model: built, front } = cached(built, name, &limits.place, (exact, caching), parts)?;
     }
     if let Some(limit) = &model.timeout {
         built = built.timeout(timeout(name.to_owned(), limit)?).boxed();
     }
-    Ok(served(name, built.named(name)).boxed())
+    Ok(Built { model: served(name, built.named(name)).boxed(), front })
 }
 
 /// How a model's answers are kept.
@@ -152,9 +152,9 @@ fn cached(
     place: &Place,
     (config, caching): (CacheConfig, ChatCaching),
     parts: &Parts,
-) -> Result<Model, ConfigError> {
+) -> Result<Built, ConfigError> {
     Ok(match place {
-        Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed(),
+        Place::Memory(_) => model.cache(config, caching, parts.memory(name)).boxed().into(),
         Place::Store(store) => parts.stores[store].made.cache(None, model, config, caching)?,
         Place::Both(bytes, store) => {
             parts.stores[store].made.cache(Some(Memory::new(*bytes as u64)?), model, config, caching)?

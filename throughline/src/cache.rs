@@ -39,7 +39,6 @@ mod claim;
 mod config;
 #[cfg(feature = "disk")]
 pub mod disk;
-#[cfg(any(feature = "disk", feature = "redis"))]
 mod entries;
 #[cfg(any(feature = "disk", feature = "redis"))]
 mod envelope;
@@ -48,6 +47,7 @@ mod flight;
 mod flight_tests;
 mod guard;
 mod health;
+mod in_memory;
 mod json;
 mod keep;
 mod key;
@@ -83,12 +83,12 @@ use crate::workflow::Workflow;
 pub use claim::Claim;
 use claim::Turn;
 pub use config::CacheConfig;
-#[cfg(any(feature = "disk", feature = "redis"))]
 pub use entries::{Entries, Entry, Stored};
 use flight::Joined;
 use guard::Guarded;
 use health::STORE_UP;
 pub use health::{StoreDown, StoreHealth};
+pub use in_memory::{InMemory, MemoryEntries};
 pub use json::JsonCaching;
 pub use keep::Keep;
 pub use key::{Key, KeyBuilder, Tag, tag};

@@ -10,8 +10,10 @@ use crate::config::bytes;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Stores are those of the configuration: Redis (one server, Sentinel, Cluster) and disk. A running gateway has its disk \
-store's file to itself: stop it first. What gateways hold in their memory is not seen here.
+Stores are those of the configuration: Redis (one server, Sentinel, Cluster) and disk. If the configuration has an [admin] \
+table and its gateway runs on this machine, the gateway does what is asked: then what it holds in memory is seen and removed as \
+well, as `memory:MODEL`, and a disk store beside it. --gateway asks another one. Memory is each gateway's own: with several \
+replicas, ask each. Without a gateway, stores are reached directly; one that runs has its disk store's file to itself.
 
 Examples:
   throughline cache stats --json | jq '.stores[].models'
@@ -19,10 +21,11 @@ Examples:
   throughline cache purge --model auto --store shared
   throughline cache get 3f9c…
   throughline cache flush --store shared --yes
+  throughline cache purge --model auto --gateway http://127.0.0.1:9465 --token file:admin.token
   throughline cache simulate trace.jsonl.gz
   throughline cache learn pairs.jsonl --max-error 2%
 
-Exits with 0 if all was done, with 1 if a store failed, and with 2 if the configuration or the command line is not good.")]
+Exits with 0 if all was done, with 1 if a store or the gateway failed, and with 2 if the configuration or the command line is not good.")]
 pub(crate) struct Cache {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -50,9 +53,15 @@ pub(crate) struct Where {
     /// The configuration [default: throughline.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Only this store; may be repeated
+    /// Only this store, with the memory in front of it, or `memory:MODEL`; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) store: Vec<String>,
+    /// Have it done by the running gateway whose `[admin]` port is there [default: the configuration's, if it runs]
+    #[arg(long, value_name = "URL")]
+    pub(crate) gateway: Option<String>,
+    /// The gateway's token, as env:NAME or file:PATH [default: env:THROUGHLINE_ADMIN_TOKEN, else the configuration's first]
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) token: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -87,7 +96,8 @@ pub(crate) struct Get {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 An answer is removed if all that is given applies to it: --tenant acme --model auto is acme's part of auto. \
-Gateways that hold answers in memory in front of Redis drop them at once, if their user may `client tracking`.")]
+Gateways that hold answers in memory in front of Redis drop them at once, if their user may `client tracking`. Memory without \
+a store, and in front of a disk store, is purged by its gateway only: see --gateway.")]
 pub(crate) struct Purge {
     #[command(flatten)]
     pub(crate) stores: Where,
@@ -240,7 +250,7 @@ pub(crate) struct Ttl(pub(crate) Option<Duration>);
 /// The fewest digits that a key is named by.
 const FEWEST: usize = 8;
 
-fn digits(text: &str) -> Result<String, String> {
+pub(crate) fn digits(text: &str) -> Result<String, String> {
     if !(FEWEST..=64).contains(&text.len()) || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(format!("write {FEWEST} to 64 hexadecimal digits of a key"));
     }

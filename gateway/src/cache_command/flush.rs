@@ -4,35 +4,36 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::Ended;
 use super::args::Flush;
-use super::open::{chosen, configuration, ended, failed};
-use super::purge::{Removal, remove};
+use super::open::{Through, chosen, ended, through};
+use super::purge::{Removal, Selection};
 
 /// Flushes the stores.
 ///
 /// # Errors
 /// When nobody agrees, the configuration is not good or a store fails; the others are flushed all the same.
 pub(super) async fn run(args: &Flush) -> Result<(), Ended> {
-    let config = configuration(&args.stores)?;
-    let names: Vec<_> = chosen(&config, &args.stores).map(|(name, _)| name).collect();
-    if !args.dry_run && !args.yes {
-        agree(&names)?;
-    }
-    let mut removal = Removal { dry_run: args.dry_run, stores: Vec::new() };
-    let mut failures = Vec::new();
-    for (name, store) in chosen(&config, &args.stores) {
-        match remove(name, store, args.dry_run, |_| true).await {
-            Ok(removed) => removal.stores.push(removed),
-            Err(error) => failures.push(failed(name, &error)),
+    let asked = |what: &str| if args.dry_run || args.yes { Ok(()) } else { agree(what) };
+    let removal = match through(&args.stores).await? {
+        Through::Gateway(gateway) => {
+            let which = args.stores.store.join(", ");
+            let which = if which.is_empty() { "the stores and the memory".to_owned() } else { which };
+            asked(&format!("{which} of the gateway at {}", gateway.url()))?;
+            gateway.flush(args).await?
         }
-    }
+        Through::Stores(config) => {
+            let targets = chosen(&config, &args.stores);
+            asked(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(", "))?;
+            let removal = Removal::from(&targets, &Selection::All, args.dry_run).await;
+            removal.warn(&config);
+            removal
+        }
+    };
     removal.show(args.stores.json);
-    removal.warn(&config);
-    ended(&failures)
+    ended(&removal.failures)
 }
 
 /// Asks who sits at the terminal.
-fn agree(stores: &[&str]) -> Result<(), Ended> {
-    let stores = stores.join(", ");
+fn agree(stores: &str) -> Result<(), Ended> {
     if !std::io::stdin().is_terminal() {
         let problem =
             format!("everything in {stores} would be removed: say --yes, or look first with --dry-run");

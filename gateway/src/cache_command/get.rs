@@ -1,22 +1,34 @@
 //! `throughline cache get`: what a store holds under a key.
 
+use std::borrow::Borrow;
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde::Serialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use throughline::cache::Found;
 use throughline::{Key, Result};
 use throughline_llm::stored_answer;
 
 use super::Ended;
 use super::args::Get;
-use super::open::{Opened, chosen, configuration, ended, failed};
+use super::open::{Through, chosen, ended, failed, through};
 use super::report::size;
+use super::stats::Names;
+use super::target::Target;
 use crate::check::show;
-use crate::config::{Config, Store};
+
+/// What stores hold under a key.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Shelf {
+    found: Vec<Shown>,
+    /// What stores said that did not do it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failures: Vec<String>,
+}
 
 /// An answer in a store.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Shown {
     store: String,
     key: String,
@@ -26,9 +38,15 @@ struct Shown {
     answered_by: Option<String>,
     stream: Option<bool>,
     bytes: usize,
-    age_ms: u128,
-    fresh_ms: u128,
-    kept_ms: u128,
+    age_ms: u64,
+    fresh_ms: u64,
+    kept_ms: u64,
+}
+
+/// Values under one key, each with the name of its store.
+pub(crate) struct Hits {
+    found: Vec<(String, Key, Found)>,
+    failures: Vec<String>,
 }
 
 /// Looks for the key and shows what is there.
@@ -36,42 +54,30 @@ struct Shown {
 /// # Errors
 /// When the configuration is not good, a store fails, nothing is found, or too much.
 pub(super) async fn run(args: &Get) -> std::result::Result<(), Ended> {
-    let config = configuration(&args.stores)?;
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for (name, store) in chosen(&config, &args.stores) {
-        match look(store, &args.key).await {
-            Ok(entries) => found.extend(entries.into_iter().map(|(key, value)| (name, key, value))),
-            Err(error) => failures.push(failed(name, &error)),
+    let (shelf, value) = match through(&args.stores).await? {
+        Through::Gateway(gateway) if args.value => (None, Some(gateway.value(args).await?)),
+        Through::Gateway(gateway) => (Some(gateway.get(args).await?), None),
+        Through::Stores(config) => {
+            let hits = Hits::of(&chosen(&config, &args.stores), &args.key).await?;
+            (Some(hits.shelf(&Names::new(config.models.keys(), &[]))), hits.value().map_err(Ended::Failed)?)
         }
-    }
-    match found.as_slice() {
-        [] if failures.is_empty() => {
-            return Err(Ended::Failed(format!("nothing is stored under {}", args.key)));
-        }
-        [(_, first, _), others @ ..] if others.iter().any(|(_, key, _)| key != first) => {
-            let keys: Vec<_> = found.iter().map(|(_, key, _)| key.to_string()).collect();
-            let problem = format!("several keys begin with {}: {}", args.key, keys.join(", "));
-            return Err(Ended::Refused(problem));
-        }
-        _ => {}
-    }
-    let shown = found.iter().map(|(store, key, value)| Shown::new(&config, store, key, value));
+    };
+    let failures = shelf.as_ref().map(|shelf| shelf.failures.clone()).unwrap_or_default();
     if args.value {
-        if let Some((_, _, value)) = found.first() {
-            print(value).map_err(Ended::Failed)?;
+        value.map_or(Ok(()), |value| print(&value)).map_err(Ended::Failed)?;
+    } else if let Some(shelf) = shelf {
+        if args.stores.json {
+            show(&(serde_json::to_string_pretty(&shelf.found).expect("texts and numbers serialise") + "\n"));
+        } else {
+            shelf.found.iter().for_each(|shown| show(&shown.text()));
         }
-    } else if args.stores.json {
-        let shown: Vec<_> = shown.collect();
-        show(&(serde_json::to_string_pretty(&shown).expect("texts and numbers serialise") + "\n"));
-    } else {
-        shown.for_each(|shown| show(&shown.text()));
     }
     ended(&failures)
 }
 
 /// What is under a key, or under the keys that begin with these digits.
-async fn look(store: &Store, digits: &str) -> Result<Vec<(Key, Found)>> {
-    let mut store = Opened::new(store).await?;
+async fn look(target: &Target, digits: &str) -> Result<Vec<(Key, Found)>> {
+    let mut store = target.open().await?;
     let mut keys = Vec::new();
     if let Ok(key) = digits.parse() {
         keys.push(key);
@@ -87,36 +93,79 @@ async fn look(store: &Store, digits: &str) -> Result<Vec<(Key, Found)>> {
     Ok(found)
 }
 
-fn print(found: &Found) -> std::result::Result<(), String> {
-    let answer = stored_answer(found.value.clone()).map_err(|error| error.to_string())?;
-    let written = std::io::stdout().write_all(&answer.content);
+fn print(value: &[u8]) -> std::result::Result<(), String> {
+    let written = std::io::stdout().write_all(value);
     written.map_err(|error| format!("the answer could not be printed: {error}"))
+}
+
+// === impl Hits ===
+
+impl Hits {
+    /// What these hold under the key that is `digits`, or begins with them.
+    ///
+    /// # Errors
+    /// When nothing is found though all were asked, or several keys are.
+    pub(crate) async fn of(
+        targets: &[impl Borrow<Target>],
+        digits: &str,
+    ) -> std::result::Result<Self, Ended> {
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
+        for target in targets.iter().map(Borrow::borrow) {
+            match look(target, digits).await {
+                Ok(hits) => {
+                    found.extend(hits.into_iter().map(|(key, value)| (target.name.clone(), key, value)));
+                }
+                Err(error) => failures.push(failed(&target.name, &error)),
+            }
+        }
+        match found.as_slice() {
+            [] if failures.is_empty() => Err(Ended::Failed(format!("nothing is stored under {digits}"))),
+            [(_, first, _), others @ ..] if others.iter().any(|(_, key, _)| key != first) => {
+                let keys: Vec<_> = found.iter().map(|(_, key, _)| key.to_string()).collect();
+                Err(Ended::Refused(format!("several keys begin with {digits}: {}", keys.join(", "))))
+            }
+            _ => Ok(Self { found, failures }),
+        }
+    }
+
+    /// What is to be said of them.
+    pub(crate) fn shelf(&self, names: &Names) -> Shelf {
+        let shown = self.found.iter().map(|(store, key, value)| Shown::new(names, store, key, value));
+        Shelf { found: shown.collect(), failures: self.failures.clone() }
+    }
+
+    /// The answer itself, of the first store that has it.
+    ///
+    /// # Errors
+    /// When it is no answer.
+    pub(crate) fn value(&self) -> std::result::Result<Option<Bytes>, String> {
+        let Some((_, _, found)) = self.found.first() else { return Ok(None) };
+        let answer = stored_answer(found.value.clone()).map_err(|error| error.to_string())?;
+        Ok(Some(answer.content))
+    }
 }
 
 // === impl Shown ===
 
 impl Shown {
-    fn new(config: &Config, store: &str, key: &Key, found: &Found) -> Self {
+    fn new(names: &Names, store: &str, key: &Key, found: &Found) -> Self {
         let answer = stored_answer(found.value.clone()).ok();
-        let models = config.models.keys();
         Self {
             store: store.to_owned(),
             key: key.to_string(),
-            model: models.into_iter().find(|name| throughline::cache::tag(name) == key.namespace()).cloned(),
+            model: names.model(key.namespace()).cloned(),
             answered_by: answer.as_ref().map(|answer| answer.model.clone()),
             stream: answer.as_ref().map(|answer| answer.stream),
             bytes: found.value.len(),
-            age_ms: found.age.as_millis(),
-            fresh_ms: found.lifetime.fresh.as_millis(),
-            kept_ms: found.lifetime.kept.as_millis(),
+            age_ms: millis(found.age),
+            fresh_ms: millis(found.lifetime.fresh),
+            kept_ms: millis(found.lifetime.kept),
         }
     }
 
     fn text(&self) -> String {
         let unknown = || "unknown".to_owned();
-        let time = |ms: u128| {
-            humantime::format_duration(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))
-        };
+        let time = |ms: u64| humantime::format_duration(Duration::from_millis(ms));
         let form = if self.stream == Some(true) { ", as a stream" } else { "" };
         format!(
             "{}\n  store {}\n  model {}, answered by {}{form}\n  {}, {} old, fresh for {}, kept for {}\n",
@@ -130,4 +179,8 @@ impl Shown {
             time(self.kept_ms),
         )
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

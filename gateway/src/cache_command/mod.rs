@@ -6,17 +6,19 @@
 
 pub(crate) mod args;
 mod flush;
-mod get;
+pub(crate) mod get;
 mod learn;
 mod learned;
-mod open;
+pub(crate) mod open;
 mod pairs;
 mod policy;
 mod progress;
-mod purge;
-mod report;
+pub(crate) mod purge;
+mod remote;
+pub(crate) mod report;
 mod simulate;
-mod stats;
+pub(crate) mod stats;
+pub(crate) mod target;
 mod trace;
 
 use args::{Cache, Command};

@@ -1,55 +1,105 @@
-//! The stores that a command is about, and one way to walk through each.
+//! What a command is about: stores that it reaches itself, or a running gateway.
 
 use std::path::Path;
+use std::time::Duration;
 
-use indicatif::ProgressBar;
-use throughline::cache::disk::DiskEntries;
-use throughline::cache::redis::RedisEntries;
-use throughline::cache::{Entries, Entry, Found};
-use throughline::{Key, Result};
+use tokio::net::TcpStream;
 
+use super::Ended;
 use super::args::Where;
-use super::{Ended, progress};
+use super::remote::Remote;
+use super::target::Target;
 use crate::config::{Config, Place, Store, nearest};
+use crate::logs::complain;
 
 /// The configuration that is looked for when none is named.
 const DEFAULT_FILE: &str = "throughline.toml";
 
-/// The entries of a store of either kind.
-pub(super) enum Opened {
-    Redis(RedisEntries),
-    Disk(DiskEntries),
+/// How long a gateway of this machine may take to accept a connection.
+const ACCEPT: Duration = Duration::from_secs(2);
+
+/// Who does what a command is to do.
+pub(super) enum Through {
+    /// The command itself, on the stores of the configuration.
+    Stores(Box<Config>),
+    /// A running gateway.
+    Gateway(Box<Remote>),
 }
 
-/// The configuration that a command is to use.
+impl From<Remote> for Through {
+    fn from(remote: Remote) -> Self {
+        Self::Gateway(Box::new(remote))
+    }
+}
+
+/// Finds out who is to do it: the gateway that is named, else the configuration's own if it has `[admin]` and runs, else the
+/// command.
 ///
 /// # Errors
-/// Everything that is wrong with it.
-pub(super) fn configuration(args: &Where) -> std::result::Result<Config, Ended> {
+/// Everything that is wrong with the configuration or the arguments.
+pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
     let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    if let Some(url) = &args.gateway {
+        let needed = args.config.is_some() || (args.token.is_none() && path.exists());
+        let config = needed.then(|| load(path)).transpose()?;
+        let admin = config.as_ref().and_then(|config| config.admin.as_ref());
+        return Remote::new(url, args.token.as_deref(), admin).map(Into::into).map_err(Ended::Refused);
+    }
+    let config = load(path)?;
+    if let Some(admin) = config.admin.as_ref().filter(|admin| admin.listen.port() != 0) {
+        let accepted = tokio::time::timeout(ACCEPT, TcpStream::connect(admin.listen)).await;
+        if matches!(accepted, Ok(Ok(_))) {
+            let url = format!("http://{}", admin.listen);
+            let remote = Remote::new(&url, args.token.as_deref(), Some(admin)).map_err(Ended::Refused)?;
+            return Ok(remote.into());
+        }
+        if config.stores.is_empty() {
+            let problem = format!(
+                "no gateway answers at {}, and what it held in its memory has ended with it: is it another address, by \
+                 --gateway?",
+                admin.listen
+            );
+            return Err(Ended::Failed(problem));
+        }
+        complain(&format!("no gateway answers at {}: the stores are reached directly", admin.listen));
+    }
+    check(&config, args, path)?;
+    Ok(Through::Stores(Box::new(config)))
+}
+
+fn load(path: &Path) -> Result<Config, Ended> {
     let config = Config::load(path, &|name| std::env::var(name).ok());
-    let config = config.map_err(|errors| Ended::Refused(errors.to_string()))?;
+    config.map_err(|errors| Ended::Refused(errors.to_string()))
+}
+
+/// Whether the stores that are asked for can be reached without a gateway.
+fn check(config: &Config, args: &Where, path: &Path) -> Result<(), Ended> {
     let known: Vec<_> = config.stores.keys().map(String::as_str).collect();
     if config.stores.is_empty() {
         let problem = format!(
-            "{}: there is no store in it: answers are kept in the gateway's memory, and end with it",
+            "{}: there is no store in it: answers are kept in the gateway's memory, and end with it. To reach it there, give \
+             the gateway an [admin] table",
             path.display()
         );
         return Err(Ended::Refused(problem));
     }
-    if let Some(unknown) = args.store.iter().find(|name| !config.stores.contains_key(*name)) {
-        let hint =
-            nearest(unknown, &known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-        let problem = format!("unknown store `{unknown}`{hint} (configured: {})", known.join(", "));
-        return Err(Ended::Refused(problem));
-    }
-    Ok(config)
+    let Some(unknown) = args.store.iter().find(|name| !config.stores.contains_key(*name)) else {
+        return Ok(());
+    };
+    Err(Ended::Refused(unknown_store(unknown, &known)))
 }
 
-/// The stores that a command is about, by name.
-pub(super) fn chosen<'a>(config: &'a Config, args: &'a Where) -> impl Iterator<Item = (&'a str, &'a Store)> {
+/// Says that there is no such store.
+pub(crate) fn unknown_store(unknown: &str, known: &[&str]) -> String {
+    let hint = nearest(unknown, known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+    format!("unknown store `{unknown}`{hint} (configured: {})", known.join(", "))
+}
+
+/// The stores that a command is about.
+pub(super) fn chosen(config: &Config, args: &Where) -> Vec<Target> {
     let chosen = |name: &String| args.store.is_empty() || args.store.contains(name);
-    config.stores.iter().filter(move |(name, _)| chosen(name)).map(|(name, store)| (name.as_str(), store))
+    let stores = config.stores.iter().filter(|(name, _)| chosen(name));
+    stores.map(|(name, store)| Target::outside(name, store)).collect()
 }
 
 /// The models whose answers running gateways hold in memory too, in front of this store. A disk store's gateway has
@@ -66,7 +116,7 @@ pub(super) fn in_memory<'a>(config: &'a Config, store: &'a str) -> impl Iterator
 pub(super) fn failed(store: &str, error: &throughline::Error) -> String {
     let message = error.to_string();
     let hint = if message.starts_with("another process has ") {
-        "; stop the gateway that has it, and start it again afterwards"
+        "; stop the gateway that has it, and start it again afterwards, or give it an [admin] table: then it does this itself"
     } else {
         ""
     };
@@ -74,48 +124,6 @@ pub(super) fn failed(store: &str, error: &throughline::Error) -> String {
 }
 
 /// All failures of a command as its end.
-pub(super) fn ended(failures: &[String]) -> std::result::Result<(), Ended> {
+pub(super) fn ended(failures: &[String]) -> Result<(), Ended> {
     if failures.is_empty() { Ok(()) } else { Err(Ended::Failed(failures.join("\n"))) }
-}
-
-// === impl Opened ===
-
-impl Opened {
-    pub(super) async fn new(store: &Store) -> Result<Self> {
-        Ok(match store {
-            Store::Redis(config) => Self::Redis(RedisEntries::connect(config).await?),
-            Store::Disk(config) => Self::Disk(DiskEntries::open(config.clone())?),
-        })
-    }
-
-    /// A bar for a walk through all entries.
-    pub(super) async fn bar(&mut self, what: &str) -> ProgressBar {
-        let count = match self {
-            Self::Redis(store) => store.count().await,
-            Self::Disk(store) => store.count().await,
-        };
-        // A user may not be allowed to ask for it. A bar of unknown length is a bar.
-        progress::bar(count.unwrap_or_default(), what)
-    }
-
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Entry>>> {
-        match self {
-            Self::Redis(store) => store.next().await,
-            Self::Disk(store) => store.next().await,
-        }
-    }
-
-    pub(super) async fn remove(&mut self, entries: &[Entry]) -> Result<u64> {
-        match self {
-            Self::Redis(store) => store.remove(entries).await,
-            Self::Disk(store) => store.remove(entries).await,
-        }
-    }
-
-    pub(super) async fn get(&mut self, key: &Key) -> Result<Option<Found>> {
-        match self {
-            Self::Redis(store) => store.get(key).await,
-            Self::Disk(store) => store.get(key).await,
-        }
-    }
 }

@@ -1,34 +1,40 @@
 //! `throughline cache purge`: removes answers by key, tenant or model.
 
-use serde::Serialize;
+use std::borrow::Borrow;
+
+use serde::{Deserialize, Serialize};
 use throughline::cache::{Entry, Tag, tag};
 use throughline::{Key, Result};
 
 use super::Ended;
 use super::args::{Purge, Which};
-use super::open::{Opened, chosen, configuration, ended, failed, in_memory};
+use super::open::{Through, chosen, ended, failed, in_memory, through};
 use super::report::size;
+use super::target::Target;
 use crate::check::show;
-use crate::config::{Config, Store};
+use crate::config::Config;
 use crate::logs::complain;
 
 /// What was removed from the stores, or would be.
-#[derive(Debug, Serialize)]
-pub(super) struct Removal<'a> {
-    pub(super) dry_run: bool,
-    pub(super) stores: Vec<Removed<'a>>,
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Removal {
+    dry_run: bool,
+    stores: Vec<Removed>,
+    /// What stores said that did not do it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failures: Vec<String>,
 }
 
 /// What was removed from a store, or would be.
-#[derive(Debug, Serialize)]
-pub(super) struct Removed<'a> {
-    name: &'a str,
+#[derive(Debug, Deserialize, Serialize)]
+struct Removed {
+    name: String,
     /// Entries that were looked at.
     scanned: u64,
     entries: u64,
     bytes: u64,
     /// Some of the keys, where nothing is removed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keys: Vec<String>,
 }
 
@@ -37,8 +43,15 @@ const NAMED: usize = 1_000;
 /// And to people.
 const SHOWN: usize = 10;
 
+/// Which entries.
+pub(crate) enum Selection {
+    All,
+    /// Those that all of it applies to.
+    Of(Filter),
+}
+
 /// A choice of entries.
-struct Filter {
+pub(crate) struct Filter {
     keys: Vec<Key>,
     prefix: Option<String>,
     tenant: Option<Tag>,
@@ -50,35 +63,29 @@ struct Filter {
 /// # Errors
 /// When the configuration is not good or a store fails; the others are purged all the same.
 pub(super) async fn run(args: &Purge) -> std::result::Result<(), Ended> {
-    let config = configuration(&args.stores)?;
-    let filter = Filter::new(&args.which);
-    let mut removal = Removal { dry_run: args.dry_run, stores: Vec::new() };
-    let mut failures = Vec::new();
-    for (name, store) in chosen(&config, &args.stores) {
-        match remove(name, store, args.dry_run, |entry| filter.fits(&entry.key)).await {
-            Ok(removed) => removal.stores.push(removed),
-            Err(error) => failures.push(failed(name, &error)),
+    let removal = match through(&args.stores).await? {
+        Through::Gateway(gateway) => gateway.purge(args).await?,
+        Through::Stores(config) => {
+            let which = Selection::of(&args.which);
+            let removal = Removal::from(&chosen(&config, &args.stores), &which, args.dry_run).await;
+            removal.warn(&config);
+            removal
         }
-    }
+    };
     removal.show(args.stores.json);
-    removal.warn(&config);
-    ended(&failures)
+    ended(&removal.failures)
 }
 
-/// Removes what `fits`, or only counts it.
-pub(super) async fn remove<'a>(
-    name: &'a str,
-    store: &Store,
-    dry_run: bool,
-    fits: impl Fn(&Entry) -> bool,
-) -> Result<Removed<'a>> {
-    let mut store = Opened::new(store).await?;
-    let bar = store.bar(&format!("store {name}")).await;
-    let mut removed = Removed { name, scanned: 0, entries: 0, bytes: 0, keys: Vec::new() };
+/// Removes what is selected, or only counts it.
+async fn remove(target: &Target, which: &Selection, dry_run: bool) -> Result<Removed> {
+    let mut store = target.open().await?;
+    let bar = store.bar().await;
+    let mut removed =
+        Removed { name: target.name.clone(), scanned: 0, entries: 0, bytes: 0, keys: Vec::new() };
     while let Some(page) = store.next().await? {
         bar.inc(page.len() as u64);
         removed.scanned += page.len() as u64;
-        let chosen: Vec<Entry> = page.into_iter().filter(&fits).collect();
+        let chosen: Vec<Entry> = page.into_iter().filter(|entry| which.has(&entry.key)).collect();
         if chosen.is_empty() {
             continue;
         }
@@ -103,6 +110,21 @@ fn mark(named: &str) -> Tag {
     mark.map_or_else(|| tag(named), u32::to_be_bytes)
 }
 
+// === impl Selection ===
+
+impl Selection {
+    pub(crate) fn of(which: &Which) -> Self {
+        Self::Of(Filter::new(which))
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(filter) => filter.fits(key),
+        }
+    }
+}
+
 // === impl Filter ===
 
 impl Filter {
@@ -117,17 +139,33 @@ impl Filter {
 
     /// Whether all that was given applies.
     fn fits(&self, key: &Key) -> bool {
-        let digits = key.to_string();
         (self.keys.is_empty() || self.keys.contains(key))
-            && self.prefix.as_ref().is_none_or(|prefix| digits.starts_with(prefix))
             && self.tenant.is_none_or(|tenant| key.tenant() == tenant)
             && self.model.is_none_or(|model| key.namespace() == model)
+            && self.prefix.as_ref().is_none_or(|prefix| key.to_string().starts_with(prefix))
     }
 }
 
 // === impl Removal ===
 
-impl Removal<'_> {
+impl Removal {
+    /// Removes what is selected from each of these, or only counts it.
+    pub(crate) async fn from(targets: &[impl Borrow<Target>], which: &Selection, dry_run: bool) -> Self {
+        let mut removal = Self { dry_run, stores: Vec::new(), failures: Vec::new() };
+        for target in targets.iter().map(Borrow::borrow) {
+            match remove(target, which, dry_run).await {
+                Ok(removed) => removal.stores.push(removed),
+                Err(error) => removal.failures.push(failed(&target.name, &error)),
+            }
+        }
+        removal
+    }
+
+    /// How many entries were removed, or would be.
+    pub(crate) fn entries(&self) -> u64 {
+        self.stores.iter().map(|removed| removed.entries).sum()
+    }
+
     pub(super) fn show(&self, json: bool) {
         if json {
             show(&(serde_json::to_string_pretty(self).expect("texts and numbers serialise") + "\n"));
@@ -149,7 +187,7 @@ impl Removal<'_> {
             return;
         }
         for removed in self.stores.iter().filter(|removed| removed.entries > 0) {
-            let models: Vec<_> = in_memory(config, removed.name).collect();
+            let models: Vec<_> = in_memory(config, &removed.name).collect();
             if !models.is_empty() {
                 complain(&format!(
                     "running gateways drop their copies of {} in memory at once if their user may `client tracking`, \

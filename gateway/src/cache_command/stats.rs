@@ -4,25 +4,33 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use throughline::Result;
 use throughline::cache::{Entry, Tag, tag};
 
 use super::Ended;
 use super::args::Stats;
-use super::open::{Opened, chosen, configuration, ended, failed};
+use super::open::{Through, chosen, ended, failed, through};
 use super::report::size;
+use super::target::Target;
 use crate::check::show;
-use crate::config::Store;
+
+/// The most models and tenants that are told apart, beside those that were named.
+const MOST: usize = 10_000;
+/// What all others are called.
+const OTHERS: &str = "(others)";
 
 /// What the stores hold.
-#[derive(Debug, Serialize)]
-struct Report {
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Report {
     stores: Vec<Held>,
+    /// What stores said that did not do it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failures: Vec<String>,
 }
 
 /// What a store holds.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 struct Held {
     name: String,
     place: String,
@@ -40,14 +48,14 @@ struct Held {
     tenants: BTreeMap<String, Part>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 struct Part {
     entries: u64,
     bytes: u64,
 }
 
 /// The names that marks stand for.
-struct Names {
+pub(crate) struct Names {
     models: BTreeMap<Tag, String>,
     tenants: BTreeMap<Tag, String>,
 }
@@ -57,40 +65,66 @@ struct Names {
 /// # Errors
 /// When the configuration is not good or a store fails; the others are reported all the same.
 pub(super) async fn run(args: &Stats) -> std::result::Result<(), Ended> {
-    let config = configuration(&args.stores)?;
-    let named = |names: &mut dyn Iterator<Item = &String>| {
-        names.map(|name| (tag(name), name.clone())).collect::<BTreeMap<_, _>>()
-    };
-    let nobody = String::new();
-    let names = Names {
-        models: named(&mut config.models.keys()),
-        tenants: named(&mut args.tenant.iter().chain([&nobody])),
-    };
-    let (mut report, mut failures) = (Report { stores: Vec::new() }, Vec::new());
-    for (name, store) in chosen(&config, &args.stores) {
-        match count(name, store, &names).await {
-            Ok(held) => report.stores.push(held),
-            Err(error) => failures.push(failed(name, &error)),
+    let report = match through(&args.stores).await? {
+        Through::Gateway(gateway) => gateway.stats(args).await?,
+        Through::Stores(config) => {
+            let names = Names::new(config.models.keys(), &args.tenant);
+            Report::of(&chosen(&config, &args.stores), &names).await
         }
-    }
+    };
     show(&if args.stores.json {
         serde_json::to_string_pretty(&report).expect("texts and numbers serialise") + "\n"
     } else {
         report.stores.iter().map(Held::text).collect()
     });
-    ended(&failures)
+    ended(&report.failures)
 }
 
-async fn count(name: &str, store: &Store, names: &Names) -> Result<Held> {
-    let mut held = Held { name: name.to_owned(), place: store.shown(), ..Held::default() };
-    let mut store = Opened::new(store).await?;
-    let bar = store.bar(&format!("store {name}")).await;
+async fn count(target: &Target, names: &Names) -> Result<Held> {
+    let mut held = Held { name: target.name.clone(), place: target.place.clone(), ..Held::default() };
+    let mut store = target.open().await?;
+    let bar = store.bar().await;
     while let Some(page) = store.next().await? {
         bar.inc(page.len() as u64);
         page.iter().for_each(|entry| held.add(entry, names));
     }
     bar.finish_and_clear();
     Ok(held)
+}
+
+// === impl Report ===
+
+impl Report {
+    /// What these hold.
+    pub(crate) async fn of(targets: &[impl std::borrow::Borrow<Target>], names: &Names) -> Self {
+        let mut report = Self::default();
+        for target in targets.iter().map(std::borrow::Borrow::borrow) {
+            match count(target, names).await {
+                Ok(held) => report.stores.push(held),
+                Err(error) => report.failures.push(failed(&target.name, &error)),
+            }
+        }
+        report
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    /// Those of the configured models, and of the tenants that were named.
+    pub(crate) fn new<'a>(models: impl Iterator<Item = &'a String>, tenants: &'a [String]) -> Self {
+        let named = |names: &mut dyn Iterator<Item = &'a String>| {
+            names.map(|name| (tag(name), name.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let mut names = Self { models: named(&mut { models }), tenants: named(&mut tenants.iter()) };
+        names.tenants.insert(tag(""), String::new());
+        names
+    }
+
+    /// The model that this mark stands for, where it is known.
+    pub(super) fn model(&self, mark: Tag) -> Option<&String> {
+        self.models.get(&mark)
+    }
 }
 
 // === impl Held ===
@@ -105,9 +139,9 @@ impl Held {
         };
         self.stale += u64::from(stored.age >= stored.lifetime.fresh);
         self.oldest_seconds = self.oldest_seconds.max(Some(stored.age.as_secs()));
-        let model = named(&names.models, entry.key.namespace());
-        let tenant = named(&names.tenants, entry.key.tenant());
-        for part in [self.models.entry(model).or_default(), self.tenants.entry(tenant).or_default()] {
+        let models = part(&mut self.models, &names.models, entry.key.namespace());
+        let tenants = part(&mut self.tenants, &names.tenants, entry.key.tenant());
+        for part in [models, tenants] {
             part.entries += 1;
             part.bytes += entry.bytes;
         }
@@ -139,6 +173,32 @@ impl Held {
     }
 }
 
-fn named(names: &BTreeMap<Tag, String>, mark: Tag) -> String {
-    names.get(&mark).cloned().unwrap_or_else(|| format!("#{:08x}", u32::from_be_bytes(mark)))
+/// The part of this mark. Marks without end are put together, for what is made of them has to end.
+fn part<'a>(parts: &'a mut BTreeMap<String, Part>, names: &BTreeMap<Tag, String>, mark: Tag) -> &'a mut Part {
+    let name = match names.get(&mark) {
+        Some(name) => name.clone(),
+        None => {
+            let shown = format!("#{:08x}", u32::from_be_bytes(mark));
+            if parts.len() < MOST || parts.contains_key(&shown) { shown } else { OTHERS.to_owned() }
+        }
+    };
+    parts.entry(name).or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_without_end_are_put_together_and_named_ones_are_not() {
+        let names = BTreeMap::from([(tag("red"), "red".to_owned())]);
+        let mut parts = BTreeMap::new();
+        for n in 0..20_000_u32 {
+            part(&mut parts, &names, n.to_be_bytes()).entries += 1;
+        }
+        part(&mut parts, &names, tag("red")).entries += 1;
+        part(&mut parts, &names, 7_u32.to_be_bytes()).entries += 1;
+        assert_eq!((parts[OTHERS].entries, parts["red"].entries, parts["#00000007"].entries), (10_000, 1, 2));
+        assert_eq!(parts.len(), MOST + 2);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::admin::{Admin, AdminFile};
 use super::check::Check;
 use super::document;
 use super::error::ConfigErrors;
@@ -26,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) server: Server,
     /// What the telemetry is called and where it is served.
     pub(crate) telemetry: Telemetry,
+    /// Where operators reach its stores. Default: nowhere.
+    pub(crate) admin: Option<Admin>,
     /// How traces come in and go out.
     pub(crate) trace_context: TraceContext,
     /// What is logged, how it looks, and where it goes.
@@ -51,6 +54,7 @@ struct ConfigFile {
     server: ServerFile,
     #[serde(default)]
     telemetry: TelemetryFile,
+    admin: Option<AdminFile>,
     #[serde(default)]
     trace_context: TraceContextFile,
     #[serde(default)]
@@ -101,11 +105,15 @@ impl ConfigFile {
             check.refuse_all("there is no model: add at least one [models.NAME.routes.ROUTE]");
         }
         let (server, telemetry) = (self.server.check(check), self.telemetry.check(check));
-        if server.listen == telemetry.metrics_listen && server.listen.port() != 0 {
-            let address = server.listen;
-            check.refuse_all(format!(
-                "server.listen and telemetry.metrics_listen are both {address}: give them different ports"
-            ));
+        let admin = self.admin.map(|file| file.check(check));
+        let mut listens =
+            vec![("server.listen", server.listen), ("telemetry.metrics_listen", telemetry.metrics_listen)];
+        listens.extend(admin.as_ref().map(|admin| ("admin.listen", admin.listen)));
+        for (n, (one, address)) in listens.iter().enumerate() {
+            for (other, _) in listens[n + 1..].iter().filter(|(_, same)| same == address && same.port() != 0)
+            {
+                check.refuse_all(format!("{one} and {other} are both {address}: give them different ports"));
+            }
         }
         let names: Vec<String> = self.providers.keys().map(|name| name.get_ref().clone()).collect();
         let providers = check.named("provider", self.providers, |check, name, file| file.check(check, name));
@@ -116,6 +124,7 @@ impl ConfigFile {
         Config {
             server,
             telemetry,
+            admin,
             trace_context: self.trace_context.check(check, &kinds),
             log: self.log.check(check),
             maturity: self.maturity.check(check),
@@ -284,6 +293,7 @@ t.toml:12:11: the environment variable `NO_KEY` of `api_key` is not set
         for table in [
             "server",
             "telemetry",
+            "admin",
             "trace_context",
             "log",
             "maturity",

@@ -17,7 +17,7 @@ static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The tables whose entries are built one by one.
 const BY_NAME: [&str; 3] = ["providers", "stores", "models"];
 /// The tables that no workflow depends on.
-const NO_WORKFLOWS: [&str; 4] = ["server", "telemetry", "log", "maturity"];
+const NO_WORKFLOWS: [&str; 5] = ["server", "telemetry", "admin", "log", "maturity"];
 
 /// Stands for a part of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,7 @@
 //! looks like in TOML (serde types, private to the module) and how one becomes the other. A new kind of
 //! provider is one such file and its lines in `provider.rs`.
 
+mod admin;
 mod cache;
 mod check;
 mod circuit_breaker;
@@ -41,17 +42,19 @@ mod trace_context;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use admin::Admin;
 pub(crate) use cache::{CacheLimits, Place};
 pub(crate) use check::{Check, bytes};
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use error::{ConfigErrors, nearest, unknown};
 pub(crate) use load::Config;
 pub(crate) use log::Log;
-pub(crate) use marks::Mark;
+pub(crate) use marks::{Mark, Marks};
 pub(crate) use model::{Model, PRIMARY};
 pub(crate) use provider::Provider;
 pub(crate) use retry::Retries;
 pub(crate) use route::{Condition, Route, Rule};
+pub(crate) use secret::resolve as resolve_secret;
 pub(crate) use semantic::EmbedderOf;
 pub(crate) use server::Server;
 pub(crate) use store::Store;

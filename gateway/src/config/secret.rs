@@ -3,6 +3,8 @@
 //! No message repeats what was written, unless its form shows that it is a name: a key that somebody put
 //! behind `env:` by mistake must not end in a log.
 
+use std::path::Path;
+
 use secrecy::SecretString;
 use toml::{Spanned, Value};
 
@@ -29,14 +31,27 @@ pub(super) fn read(check: &mut Check<'_>, key: &str, written: &Spanned<Value>) -
 fn look_up(check: &Check<'_>, key: &str, reference: Option<&str>) -> Result<SecretString, String> {
     let reference =
         reference.ok_or_else(|| format!("`{key}` is not text: write \"env:NAME\" or \"file:PATH\""))?;
+    resolve(key, reference, check.dir, check.env)
+}
+
+/// What `reference` refers to, as the value of `key`. A variable is asked from `env`, a file is looked for in `dir`.
+///
+/// # Errors
+/// When there is no such thing, or nothing that a header can carry.
+pub(crate) fn resolve(
+    key: &str,
+    reference: &str,
+    dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<SecretString, String> {
     if let Some(name) = reference.strip_prefix("env:") {
         let place = format!("the environment variable{}", shown(name, is_conventional(name)));
-        let value = if name.is_empty() { None } else { (check.env)(name) };
+        let value = if name.is_empty() { None } else { env(name) };
         usable(key, value.ok_or(format!("{place} of `{key}` is not set"))?, &place)
     } else if let Some(path) = reference.strip_prefix("file:") {
         let is_path = ["/", "./", "../"].iter().any(|start| path.starts_with(start));
         let place = format!("the file{}", shown(path, is_path));
-        let bytes = read::at_most(LONGEST, &check.dir.join(path))
+        let bytes = read::at_most(LONGEST, &dir.join(path))
             .map_err(|why| format!("{place} of `{key}` cannot be read: {why}"))?;
         let value = String::from_utf8(bytes).map_err(|_| format!("{place} of `{key}` is not utf-8"))?;
         usable(key, value, &place)

@@ -78,7 +78,7 @@ pub(super) struct TelemetryFile {
     bearer_tokens: Option<Vec<Spanned<Value>>>,
 }
 
-fn loopback(port: u16) -> SocketAddr {
+pub(super) fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 

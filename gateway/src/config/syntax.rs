@@ -104,7 +104,7 @@ mod tests {
         );
         assert_eq!(
             refused("servers = 1\n"),
-            "t.toml:1:1: unknown key `servers`, did you mean `server`? (allowed: server, telemetry, trace_context, log, maturity, \
+            "t.toml:1:1: unknown key `servers`, did you mean `server`? (allowed: server, telemetry, admin, trace_context, log, maturity, \
              providers, prices, stores, models)\n    1 | servers = *\n      | ^^^^^^^"
         );
     }
@@ -113,7 +113,7 @@ mod tests {
     fn an_unknown_key_that_quotes_backticks_is_still_read_right() {
         assert_eq!(
             refused("\"a`, expected `b\" = 1\n"),
-            "t.toml:1:1: unknown key `a`, expected `b` (allowed: server, telemetry, trace_context, log, maturity, \
+            "t.toml:1:1: unknown key `a`, expected `b` (allowed: server, telemetry, admin, trace_context, log, maturity, \
              providers, prices, stores, models)\n    \
              1 | \"a`, expected `b\" = *\n      | ^^^^^^^^^^^^^^^^^"
         );

@@ -35,6 +35,7 @@ mod file;
 mod keeper;
 mod listing;
 mod pending;
+mod running;
 #[cfg(test)]
 mod tests;
 
@@ -52,9 +53,11 @@ use super::store::{Lifetime, Lookup, Store};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Registry, Tick};
 pub use config::DiskConfig;
+use file::File;
 use keeper::{Keeper, Shared};
 pub use listing::DiskEntries;
 use pending::Waiting;
+pub use running::RunningEntries;
 
 /// Reads at once. A disk that hangs must not take all threads of the program.
 const READS: usize = 8;
@@ -96,6 +99,14 @@ impl Disk {
     }
 
     async fn read(&self, key: Key) -> Result<Option<Bytes>> {
+        self.with_file(move |file| file.read(&key)).await
+    }
+
+    /// What `work` finds in the file, off the async threads.
+    async fn with_file<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&File) -> file::Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.keeper();
         let file = self.shared.file()?;
         let gone = |_| Error::new(Kind::Store, "the store is being closed");
@@ -103,7 +114,7 @@ impl Disk {
         let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(gone)?;
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            read.read(&key)
+            work(&read)
         });
         let result = match read.await {
             Ok(result) => result.map_err(|error| failure::of_use(&error)),

@@ -1,4 +1,4 @@
-//! What a store outside of this process's memory holds, for those who look after it.
+//! What a store holds, for those who look after it.
 
 use std::future::Future;
 use std::time::Duration;

@@ -76,12 +76,28 @@ impl Memory {
         Ok(Self { entries, largest: capacity / shards as u64 / 2 })
     }
 
-    /// Forgets the value under `key`, or all.
-    pub(super) fn forget(&self, key: Option<&Key>) {
-        match key {
-            Some(key) => drop(self.entries.remove(key)),
-            None => self.entries.clear(),
-        }
+    /// Forgets the value under `key`, and says whether there was one.
+    pub(super) fn forget(&self, key: &Key) -> bool {
+        self.entries.remove(key).is_some()
+    }
+
+    /// Forgets all values.
+    pub(super) fn clear(&self) {
+        self.entries.clear();
+    }
+
+    /// The value under `key`, however old it is. It counts as no use of it.
+    pub(super) fn peek(&self, key: &Key) -> Option<Found> {
+        let entry = self.entries.peek(key)?;
+        Some(Found { age: entry.stored.elapsed(), lifetime: entry.lifetime, value: entry.value })
+    }
+
+    /// Every value, one after the other: nothing is locked between two of them, and what comes or goes meanwhile may be
+    /// missing.
+    pub(super) fn walk(&self) -> impl Iterator<Item = (Key, Found)> {
+        self.entries.iter().map(|(key, Entry { value, stored, lifetime })| {
+            (key, Found { value, age: stored.elapsed(), lifetime })
+        })
     }
 
     /// Bytes in use.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::claim::Claim;
 use super::guard::Guarded;
+use super::in_memory::InMemory;
 use super::key::Key;
 use super::memory::Memory;
 use super::store::{Lifetime, Lookup, Store};
@@ -27,8 +28,8 @@ pub struct Tiered<S> {
 }
 
 #[derive(Debug)]
-struct Near {
-    memory: Memory,
+pub(super) struct Near {
+    pub(super) memory: Memory,
     /// How often keys were changed by others, by the first byte of the key: what was found before must not be kept after.
     changes: [AtomicU64; 256],
 }
@@ -54,17 +55,31 @@ impl<S: Store> Tiered<S> {
         }));
         Ok(Self { near, far: Guarded::new(shared, deadline) })
     }
+
+    /// The memory in front, for those who look after it.
+    #[must_use]
+    pub fn in_memory(&self) -> InMemory {
+        InMemory::in_front(Arc::clone(&self.near))
+    }
 }
 
 // === impl Near ===
 
 impl Near {
     fn change(&self, key: Option<&Key>) {
-        let changed = key.map_or(&self.changes[..], |key| std::slice::from_ref(self.changes_of(key)));
-        for changes in changed {
-            changes.fetch_add(1, Ordering::SeqCst);
-        }
-        self.memory.forget(key);
+        let Some(key) = key else {
+            for changes in &self.changes {
+                changes.fetch_add(1, Ordering::SeqCst);
+            }
+            return self.memory.clear();
+        };
+        self.forget(key);
+    }
+
+    /// Drops the value under `key`, also one that is just on its way here, and says whether there was one.
+    pub(super) fn forget(&self, key: &Key) -> bool {
+        self.changes_of(key).fetch_add(1, Ordering::SeqCst);
+        self.memory.forget(key)
     }
 
     fn changes_of(&self, key: &Key) -> &AtomicU64 {
@@ -89,7 +104,7 @@ impl<S: Store> Store for Tiered<S> {
                 Lifetime { fresh: fresh - found.age, kept: kept.saturating_sub(found.age), computed_in };
             self.near.memory.put(*key, found.value.clone(), left, now).await?;
             if self.near.changes_of(key).load(Ordering::SeqCst) != changes {
-                self.near.memory.forget(Some(key));
+                self.near.memory.forget(key);
             }
         }
         // A stale value at hand is as good as a stale one from afar, and better than none.

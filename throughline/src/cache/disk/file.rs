@@ -22,7 +22,7 @@ use super::failure::{Failure, of_open, of_system, of_use};
 use super::pending::Waiting;
 use crate::cache::key::Key;
 
-type Result<T> = std::result::Result<T, redb::Error>;
+pub(super) type Result<T> = std::result::Result<T, redb::Error>;
 
 pub(super) const VALUES: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("values");
 const PLACES: TableDefinition<'_, [u8; 32], (u64, u64)> = TableDefinition::new("places");
@@ -175,6 +175,16 @@ impl File {
             page.push((Key::from_bytes(key.value()), head, sealed.len() as u64));
         }
         Ok(page)
+    }
+
+    /// How many of these keys have a value.
+    pub(super) fn held(&self, keys: &[Key]) -> Result<u64> {
+        let values = self.db.begin_read()?.open_table(VALUES)?;
+        let mut held = 0;
+        for key in keys {
+            held += u64::from(values.get(key.as_bytes())?.is_some());
+        }
+        Ok(held)
     }
 
     /// How many values there are.

@@ -14,7 +14,7 @@ use crate::cache::store::Found;
 use crate::error::{Error, Result};
 
 /// Entries at once.
-const PAGE: usize = 512;
+pub(super) const PAGE: usize = 512;
 
 /// The entries of a disk store's file, which nobody else has open meanwhile. It works on the thread that it is asked
 /// on: it is for commands.
@@ -48,6 +48,16 @@ impl DiskEntries {
     }
 }
 
+/// What a page of the file says of its entries.
+pub(super) fn entries(page: Vec<(Key, Bytes, u64)>) -> Vec<Entry> {
+    let now = wall_clock();
+    let entry = |(key, head, bytes): (Key, Bytes, u64)| {
+        let (name, stored) = (key.to_string(), peek(&head, now));
+        Entry { key, name, part: 0, bytes, stored }
+    };
+    page.into_iter().map(entry).collect()
+}
+
 impl Entries for DiskEntries {
     async fn get(&mut self, key: &Key) -> Result<Option<Found>> {
         let sealed = self.file.read(key).map_err(|error| self.failure(&error))?;
@@ -62,12 +72,7 @@ impl Entries for DiskEntries {
         let page = self.file.list(self.last, PAGE, HEADER).map_err(|error| self.failure(&error))?;
         let Some((last, _, _)) = page.last() else { return Ok(None) };
         self.last = Some(*last);
-        let now = wall_clock();
-        let entry = |(key, head, bytes): (Key, Bytes, u64)| {
-            let (name, stored) = (key.to_string(), peek(&head, now));
-            Entry { key, name, part: 0, bytes, stored }
-        };
-        Ok(Some(page.into_iter().map(entry).collect()))
+        Ok(Some(entries(page)))
     }
 
     async fn remove(&mut self, entries: &[Entry]) -> Result<u64> {

@@ -358,3 +358,44 @@ async fn entries_are_listed_and_removed() {
     drop(entries);
     assert_eq!(open().count().await.unwrap(), 1_496);
 }
+
+#[tokio::test]
+async fn entries_are_listed_and_removed_beside_those_who_use_the_store() {
+    let (_folder, path) = folder();
+    let disk = Arc::new(opened(&path, 16 * MIB).await);
+    for n in 0..1_500 {
+        put(&disk, n, noise(n, 20)).await;
+    }
+    let mut entries = disk.entries();
+    let mut seen = Vec::new();
+    while let Some(page) = entries.next().await.unwrap() {
+        seen.extend(page);
+        // Who uses the store meanwhile is not in the way.
+        put(&disk, 10_000 + seen.len() as u64, Bytes::new()).await;
+    }
+    let mut old: Vec<_> =
+        seen.iter().filter(|entry| entry.stored.is_some_and(|stored| stored.length == 20)).cloned().collect();
+    assert_eq!(old.len(), 1_500, "also what had not been written yet when the walk began");
+    assert_eq!(entries.get(&key(3)).await.unwrap().unwrap().value, noise(3, 20));
+    let kept = old.split_off(1_000);
+    assert_eq!(entries.remove(&old[..10]).await.unwrap(), 10);
+    assert_eq!(entries.remove(&old).await.unwrap(), 990, "ten have gone before");
+    assert!(entries.get(&old[0].key).await.unwrap().is_none());
+    assert!(entries.get(&kept[0].key).await.unwrap().is_some());
+    drop((entries, disk));
+    let mut after = DiskEntries::open(DiskConfig::new(&path, 16 * MIB).unwrap()).unwrap();
+    assert!(after.count().await.unwrap() >= 500);
+    for entry in &old {
+        assert!(after.get(&entry.key).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_not_said_to_be_removed() {
+    let (_folder, path) = folder();
+    let (first, second) = (opened(&path, 16 * MIB).await, Arc::new(opened(&path, 16 * MIB).await));
+    put(&first, 1, Bytes::new()).await;
+    let mut entries = second.entries();
+    let said = entries.next().await.unwrap_err().to_string();
+    assert!(said.starts_with("another process has "), "{said}");
+}
