@@ -1,5 +1,8 @@
 //! Answers from a Redis cache beside the least that any client can do: a GET over one multiplexed connection of the same
 //! driver, in the same run, with as many tasks.
+//!
+//! What counts is processor time, of client and server together: it says how many answers a machine can give. The rate by the clock is
+//! shown as well. On a machine that does nothing else it also holds how long it takes to wake a processor that sleeps.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -16,7 +19,8 @@ use throughline::{CacheConfig, Caching, Clock, Context, JsonCaching, Key, KeyBui
 use crate::cpu::{median, of_process};
 use crate::redis_faults;
 
-/// How many answers a second a cache must give beside the bare client, and in all with the most tasks.
+/// How many answers a cache must give for the processor time of the bare client's, and in a second by the clock with the most
+/// tasks.
 const SHARE: f64 = 0.85;
 const LEAST: f64 = 50_000.0;
 const TASKS: [usize; 3] = [1, 16, 64];
@@ -68,8 +72,6 @@ pub(crate) fn run(args: &RedisBench) -> ExitCode {
 
 /// Who gives the answers: the driver's connection, which gives bytes; a cache of bytes; a cache of a text, kept as JSON.
 const NAMES: [&str; 3] = ["bare GET", "cache hit", "cache hit, JSON"];
-/// The one that is to be as fast as wanted.
-const CACHE: usize = 1;
 
 /// With a number of tasks, what each round has measured of each of [`NAMES`].
 struct Row {
@@ -198,9 +200,9 @@ async fn rate<F: Future<Output = bool> + Send + 'static>(
 #[expect(clippy::print_stdout, reason = "the table is what this command prints")]
 fn report(args: &RedisBench, rows: &[Row]) -> ExitCode {
     println!(
-        "{} rounds of {} answers of {} bytes; rates are medians, a ratio is the median of the rounds' ratios to the bare \
-         client,\nprocessor time is that of client and server together and its ratio that of the means\n\n\
-         | tasks | by | 1/s | ratio | processor, us | ratio |\n|--:|---|--:|--:|--:|--:|",
+        "{} rounds of {} answers of {} bytes; a rate by the clock is a median, and beside it the median of the rounds' ratios to\n\
+         the bare client; processor time is that of client and server, and beside it how many answers it gives to one of the client\n\n\
+         | tasks | by | 1/s | beside bare | processor, us | beside bare |\n|--:|---|--:|--:|--:|--:|",
         args.rounds, args.answers, args.bytes
     );
     let mut fits = true;
@@ -212,14 +214,14 @@ fn report(args: &RedisBench, rows: &[Row]) -> ExitCode {
             println!(
                 "| {} | {name} | {rate:.0} | {ratio:.2} | {processor:.2} | {:.2} |",
                 row.tasks,
-                processor / row.mean(0)
+                row.mean(0) / processor
             );
-            fits &= who != CACHE || ratio >= SHARE && (row.tasks < 64 || rate >= LEAST);
+            fits &= row.mean(0) / processor >= SHARE && (row.tasks < 64 || rate >= LEAST);
         }
     }
     let verdict = if fits { "ok" } else { "MISSED" };
     println!(
-        "\nwanted of a cache hit: a ratio of {SHARE} by the clock, and {LEAST} a second with 64 tasks: {verdict}"
+        "\nwanted: {SHARE} of the bare client's answers for as much processor time, and {LEAST} a second with 64 tasks: {verdict}"
     );
     if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

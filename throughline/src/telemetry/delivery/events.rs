@@ -201,10 +201,11 @@ impl Delivering {
 
     #[cfg(not(feature = "otlp"))]
     pub(in crate::telemetry) fn start(setup: Setup<'_>) -> Option<(Events, Self)> {
-        let _ = setup.delivery.events?;
-        setup.init.set(0);
+        let Setup { delivery, init, health, .. } = setup;
+        let _ = delivery.events?;
+        init.set(0);
         let reason = "events are not sent: built without the feature `otlp`".to_owned();
-        setup.health.degraded("events_otlp", reason);
+        health.degraded("events_otlp", reason);
         None
     }
 
