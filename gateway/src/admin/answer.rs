@@ -127,12 +127,14 @@ async fn get(inventory: &Inventory, wanted: wire::Get) -> Answer {
 async fn purge(inventory: &Inventory, wanted: wire::Purge) -> Answer {
     let which = which(&wanted)?;
     let targets = inventory.chosen(&wanted.stores).map_err(Refusal::invalid)?;
+    begins("purge", wanted.dry_run);
     let removal = Removal::from(&targets, &Selection::of(&which), wanted.dry_run).await;
     Ok(removed("purge", &removal, wanted.dry_run))
 }
 
 async fn flush(inventory: &Inventory, wanted: wire::Flush) -> Answer {
     let targets = inventory.chosen(&wanted.stores).map_err(Refusal::invalid)?;
+    begins("flush", wanted.dry_run);
     let removal = Removal::from(&targets, &Selection::All, wanted.dry_run).await;
     Ok(removed("flush", &removal, wanted.dry_run))
 }
@@ -158,6 +160,13 @@ fn which(wanted: &wire::Purge) -> Result<Which, Refusal> {
         tenant: wanted.tenant.clone(),
         model: wanted.model.clone(),
     })
+}
+
+/// Whoever hangs up before the end has removed something too.
+fn begins(command: &'static str, dry_run: bool) {
+    if !dry_run {
+        tracing::info!(command, "an operator begins to have answers removed from the cache");
+    }
 }
 
 /// Says what was removed, in the log as well.

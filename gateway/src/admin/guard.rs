@@ -5,8 +5,6 @@
 //! browsers say of a page is refused all the same, and so is a `Host` of another machine, by which a page that has its own name point here
 //! (DNS rebinding) gives itself away.
 
-use std::net::IpAddr;
-
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
@@ -14,6 +12,7 @@ use http::{HeaderMap, Method};
 
 use super::refusal::Refusal;
 use super::wire::Task;
+use crate::config::is_loopback;
 
 /// What browsers say of a request, and nobody else.
 const OF_BROWSERS: [&str; 3] = ["sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest"];
@@ -48,15 +47,11 @@ fn is_for_here(head: &Parts) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    host.is_some_and(|host| is_loopback(&host)) && head.uri.authority().is_none_or(is_loopback)
+    host.is_some_and(|host| is_here(&host)) && head.uri.authority().is_none_or(is_here)
 }
 
-fn is_loopback(authority: &Authority) -> bool {
-    let host = authority.host();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    let is_here = host.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.to_canonical().is_loopback());
-    is_here && !authority.as_str().contains('@')
+fn is_here(authority: &Authority) -> bool {
+    is_loopback(authority.host()) && !authority.as_str().contains('@')
 }
 
 /// The token that is shown, if it is one.

@@ -59,7 +59,9 @@ pub(super) async fn run(args: &Get) -> std::result::Result<(), Ended> {
         Through::Gateway(gateway) => (Some(gateway.get(args).await?), None),
         Through::Stores(config) => {
             let hits = Hits::of(&chosen(&config, &args.stores), &args.key).await?;
-            (Some(hits.shelf(&Names::new(config.models.keys(), &[]))), hits.value().map_err(Ended::Failed)?)
+            // What cannot be taken out of its envelope is shown all the same.
+            let value = if args.value { hits.value().map_err(Ended::Failed)? } else { None };
+            (Some(hits.shelf(&Names::new(config.models.keys(), &[]))), value)
         }
     };
     let failures = shelf.as_ref().map(|shelf| shelf.failures.clone()).unwrap_or_default();

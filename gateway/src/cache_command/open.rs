@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::Ended;
 use super::args::Where;
-use super::remote::Remote;
+use super::remote::{Remote, TOKEN};
 use super::target::Target;
 use crate::config::{Config, Place, Store, nearest};
 use crate::logs::complain;
@@ -40,7 +40,8 @@ impl From<Remote> for Through {
 pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
     let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     if let Some(url) = &args.gateway {
-        let needed = args.config.is_some() || (args.token.is_none() && path.exists());
+        let has_token = args.token.is_some() || std::env::var_os(TOKEN).is_some();
+        let needed = args.config.is_some() || (!has_token && path.exists());
         let config = needed.then(|| load(path)).transpose()?;
         let admin = config.as_ref().and_then(|config| config.admin.as_ref());
         return Remote::new(url, args.token.as_deref(), admin).map(Into::into).map_err(Ended::Refused);

@@ -1,6 +1,5 @@
 //! A running gateway that does what a command is asked to.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,14 +18,14 @@ use super::get::Shelf;
 use super::purge::Removal;
 use super::stats::Report;
 use crate::admin::wire::{self, Task, VERSION};
-use crate::config::{self, resolve_secret};
+use crate::config::{self, is_loopback, resolve_secret};
 
 /// How long it may take to connect. How long the work takes is up to the stores.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The longest answer, in bytes.
 const MOST: usize = 64 << 20;
 /// The variable with the token, where nothing else says it.
-const TOKEN: &str = "THROUGHLINE_ADMIN_TOKEN";
+pub(super) const TOKEN: &str = "THROUGHLINE_ADMIN_TOKEN";
 /// How often the spinner moves.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -205,8 +204,7 @@ fn check(url: &str) -> Result<(), String> {
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err("the address of a gateway holds no user and no password: write --token".to_owned());
     }
-    let here = host == "localhost"
-        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let here = is_loopback(host);
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if here => Ok(()),
@@ -230,7 +228,7 @@ mod tests {
     #[test]
     fn a_token_goes_to_this_machine_or_encrypted() {
         for fine in
-            ["http://127.0.0.1:9465", "http://localhost:1", "http://[::1]:9465", "https://gateway.example"]
+            ["http://127.0.0.1:9465", "http://LOCALHOST:1", "http://[::1]:9465", "https://gateway.example"]
         {
             assert_eq!(check(fine), Ok(()), "{fine}");
         }

@@ -122,13 +122,14 @@ impl Opened<'_> {
 
     /// Removes these, from memory in front as well, and says how many there were.
     pub(super) async fn remove(&mut self, entries: &[Entry]) -> Result<u64> {
-        let removed = entries!(self.entries, held => held.remove(entries).await)?;
+        let removed = entries!(self.entries, held => held.remove(entries).await);
+        // Also where it failed: some may have gone.
         for front in &self.target.fronts {
             for entry in entries {
                 front.forget(&entry.key);
             }
         }
-        Ok(removed)
+        removed
     }
 
     pub(super) async fn get(&mut self, key: &Key) -> Result<Option<Found>> {

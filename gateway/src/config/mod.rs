@@ -51,6 +51,7 @@ pub(crate) use load::Config;
 pub(crate) use log::Log;
 pub(crate) use marks::{Mark, Marks};
 pub(crate) use model::{Model, PRIMARY};
+pub(crate) use openai::is_loopback;
 pub(crate) use provider::Provider;
 pub(crate) use retry::Retries;
 pub(crate) use route::{Condition, Route, Rule};

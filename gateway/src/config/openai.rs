@@ -97,7 +97,8 @@ fn usable(url: &str, with_key: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host, as an address names it, is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse();
     host.eq_ignore_ascii_case("localhost")
         || address.is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())

@@ -385,6 +385,8 @@ mod tests {
             ("customers, who paid late, get a fee", "customers who paid late get a fee"),
             ("is it for rent, cars or boats", "is it for rent cars, or boats"),
             ("no, is it open", "no is it open"),
+            ("don't, do it", "don't do it"),
+            ("Don’t, do it", "Don’t do it"),
             ("stop, it hurts", "stop it, hurts"),
             ("what is a man-eating fish", "what is a man eating fish"),
             ("how do i re-sign it", "how do i re sign it"),

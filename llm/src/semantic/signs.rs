@@ -119,10 +119,12 @@ fn parting(runs: &[&str], at: usize, take: &mut impl FnMut(u8, &str)) {
     }
 }
 
-/// The letters and digits that come first, in lower case.
+/// The letters and digits that come first, in lower case; `don't` is one word.
 fn word<'a>(chars: impl Iterator<Item = &'a char>) -> String {
-    let chars = chars.skip_while(|c| !c.is_alphanumeric()).take_while(|c| c.is_alphanumeric());
-    chars.flat_map(|c| c.to_lowercase()).collect()
+    let of_word = |c: &char| c.is_alphanumeric() || matches!(c, '\'' | '’');
+    let chars = chars.skip_while(|c| !c.is_alphanumeric()).take_while(|c| of_word(c));
+    let word: String = chars.flat_map(|c| c.to_lowercase()).collect();
+    word.replace('’', "'").trim_end_matches('\'').to_owned()
 }
 
 fn first_of(runs: &[&str], at: usize) -> Option<char> {

@@ -15,7 +15,7 @@ use super::family::Family;
 use super::health::{Degraded, Health};
 use super::registry::{DEFAULT_SERIES_CAP, Registry};
 use super::runtime::Runtime;
-use super::semconv::Semconv;
+use super::semconv::{self, Semconv};
 use super::settings::Settings;
 use super::sink::Sink;
 use super::worker::Worker;
@@ -368,6 +368,7 @@ impl TelemetryBuilder {
             return Telemetry { sink, health, running: Mutex::default() };
         }
         settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        semconv::unheard(settings).into_iter().for_each(|warning| tracing::warn!("{warning}"));
         self.start(health)
     }
 

@@ -62,7 +62,8 @@ impl Semconv {
         Self { content, ..self }
     }
 
-    /// With or without events that carry content.
+    /// With or without events that carry content. Who receives them is said by the environment: `OTEL_EXPORTER_OTLP_ENDPOINT`
+    /// and its like.
     #[must_use]
     pub const fn with_events(self, events: bool) -> Self {
         Self { events, ..self }
@@ -117,12 +118,15 @@ fn capture(settings: &mut Settings, value: &str) {
         ));
     };
     (settings.semconv.content, settings.semconv.events) = (content, events);
-    if events && settings.delivery.events.is_none() {
-        settings.warn(format!(
-            "{CAPTURE} asks for events, which nobody takes: set OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_LOGS_EXPORTER to \
-             otlp if it is set"
-        ));
-    }
+}
+
+/// What is to be said of events that are wanted and have no receiver.
+pub(super) fn unheard(settings: &Settings) -> Option<&'static str> {
+    let unheard = settings.semconv.events && settings.delivery.events.is_none();
+    unheard.then_some(
+        "events with content are asked for, which nobody takes: set OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_LOGS_EXPORTER to \
+         otlp if it is set",
+    )
 }
 
 #[cfg(test)]

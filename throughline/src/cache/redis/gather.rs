@@ -18,6 +18,10 @@ use crate::error::{Error, Result};
 /// The most that travel together: the answers of a group are given when the last of them is there.
 pub(super) const GROUP: usize = 16;
 
+/// What a server says where one command may not ask for several keys: the user has no right to, the command is unknown, or the
+/// server has but some of the keys.
+const NOT_BY_ONE: [&str; 5] = ["NOPERM", "ERR", "CROSSSLOT", "MOVED", "ASK"];
+
 /// The reads of a connection.
 #[derive(Default)]
 pub(super) struct Gathering {
@@ -156,15 +160,15 @@ impl Group {
         by_one: &AtomicBool,
     ) -> RedisResult<Vec<Value>> {
         let all = commands::get_all(self.0.iter().map(|read| read.name.as_str()));
-        match connection.send_packed_command(&all).await {
-            Ok(Value::Array(values)) => Ok(values),
-            Err(error) if error.code().is_none() => Err(error),
-            // The user may not, or the server has but some of the keys: it is asked for each by itself from now on.
-            Ok(Value::ServerError(_)) | Err(_) => {
+        match connection.send_packed_command(&all).await? {
+            Value::Array(values) => Ok(values),
+            // It is asked for each by itself from now on.
+            Value::ServerError(error) if NOT_BY_ONE.contains(&error.code()) => {
                 by_one.store(false, Ordering::Relaxed);
                 self.ask_by_many(connection).await
             }
-            Ok(_) => Ok(Vec::new()),
+            Value::ServerError(error) => Ok(vec![Value::ServerError(error); self.0.len()]),
+            _ => Ok(Vec::new()),
         }
     }
 

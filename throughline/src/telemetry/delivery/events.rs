@@ -283,9 +283,11 @@ impl Feeder {
         if self.stop.borrow().is_some_and(|end| Instant::now() >= end) {
             return self.losses.add(Loss::Shutdown, count);
         }
-        let message = self.link.written(&self.resource.logs(batch));
         let budget = Budget::new(self.batching.timeout, &self.stop);
-        let attempt = AssertUnwindSafe(self.link.deliver(message, &budget, &self.report));
+        let attempt = AssertUnwindSafe(async {
+            let message = self.link.written(&self.resource.logs(batch));
+            self.link.deliver(message, &budget, &self.report).await
+        });
         let lost = match budget.bound(attempt.catch_unwind()).await {
             Some(Ok(Ok(0))) => {
                 self.report.works();
