@@ -1,5 +1,7 @@
 //! What operators can reach: the configured stores, the memory of each model, and the tokens that open the port.
 
+use std::sync::Arc;
+
 use secrecy::ExposeSecret as _;
 use throughline::cache::InMemory;
 
@@ -51,7 +53,9 @@ impl Inventory {
                 });
             let (fronts, place) = (fronts.collect(), store.shown());
             let target = match (store, &parts.stores.get(name)?.made) {
-                (config::Store::Redis(config), _) => Target::redis(name, config, place, fronts),
+                (config::Store::Redis(config), Opened::Redis(redis, _)) => {
+                    Target::redis(name, (config, Arc::clone(redis)), place, fronts)
+                }
                 (_, Opened::Disk(disk, _)) => Target::disk(name, disk.clone(), place, fronts),
                 _ => return None,
             };

@@ -1,5 +1,7 @@
 //! What a command is about: stores that it reaches itself, or a running gateway.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,8 +50,7 @@ pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
     }
     let config = load(path)?;
     if let Some(admin) = config.admin.as_ref().filter(|admin| admin.listen.port() != 0) {
-        let accepted = tokio::time::timeout(ACCEPT, TcpStream::connect(admin.listen)).await;
-        if matches!(accepted, Ok(Ok(_))) {
+        if is_there(admin.listen).await? {
             let url = format!("http://{}", admin.listen);
             let remote = Remote::new(&url, args.token.as_deref(), Some(admin)).map_err(Ended::Refused)?;
             return Ok(remote.into());
@@ -66,6 +67,22 @@ pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
     }
     check(&config, args, path)?;
     Ok(Through::Stores(Box::new(config)))
+}
+
+/// Whether a gateway accepts connections there.
+///
+/// # Errors
+/// When that cannot be told: one that runs would keep in its memory what is taken out of the stores behind its back.
+async fn is_there(listen: SocketAddr) -> Result<bool, Ended> {
+    let why = match tokio::time::timeout(ACCEPT, TcpStream::connect(listen)).await {
+        Ok(Ok(_)) => return Ok(true),
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return Ok(false),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it has accepted no connection for {ACCEPT:?}"),
+    };
+    Err(Ended::Failed(format!(
+        "cannot tell whether a gateway runs at {listen}: {why}. Nothing was done; end it, or try again"
+    )))
 }
 
 fn load(path: &Path) -> Result<Config, Ended> {

@@ -1,5 +1,6 @@
 //! A running gateway that does what a command is asked to.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::purge::Removal;
 use super::stats::Report;
 use crate::admin::wire::{self, Task, VERSION};
 use crate::config::{self, is_loopback, resolve_secret};
+use crate::logs::complain;
 
 /// How long it may take to connect. How long the work takes is up to the stores.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,6 +28,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const MOST: usize = 64 << 20;
 /// The variable with the token, where nothing else says it.
 pub(super) const TOKEN: &str = "THROUGHLINE_ADMIN_TOKEN";
+/// After this long without an answer something is said.
+const LONG: Duration = Duration::from_secs(10);
 /// How often the spinner moves.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -126,13 +130,26 @@ impl Remote {
     async fn send(&self, task: Task, wanted: &impl Serialize) -> Result<Bytes, Ended> {
         let spinner = ProgressBar::new_spinner().with_message(format!("the gateway at {} works", self.url));
         spinner.enable_steady_tick(TURN);
-        let sent = self.exchange(task, wanted).await;
+        let sent = tokio::select! {
+            sent = self.exchange(task, wanted) => sent,
+            never = self.wonder() => match never {},
+        };
         spinner.finish_and_clear();
         let (status, version, body) = sent.map_err(Ended::Failed)?;
         if matches!(status, StatusCode::OK | StatusCode::BAD_GATEWAY) && version.is_some() {
             return Ok(body);
         }
         Err(self.refused(status, version.as_deref(), &body))
+    }
+
+    /// Says once that it takes long: a large store may, and so does a gateway that hangs.
+    async fn wonder(&self) -> Infallible {
+        tokio::time::sleep(LONG).await;
+        complain(&format!(
+            "no answer from the gateway at {} for {LONG:?}: a large store takes its time, and Ctrl-C gives up",
+            self.url
+        ));
+        std::future::pending().await
     }
 
     async fn exchange(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use throughline::cache::disk::{Disk, DiskEntries, RunningEntries};
-use throughline::cache::redis::{RedisConfig, RedisEntries};
+use throughline::cache::redis::{Redis, RedisConfig, RedisEntries};
 use throughline::cache::{Entries as _, Entry, Found, InMemory, MemoryEntries};
 use throughline::{Key, Result};
 
@@ -26,6 +26,8 @@ pub(crate) struct Target {
 
 enum Kind {
     Store(Box<Store>),
+    /// A server that this process uses as well.
+    Redis(Box<RedisConfig>, Arc<Redis>),
     /// A file that this process has open.
     Disk(Arc<Disk>),
     /// In this process.
@@ -66,8 +68,13 @@ impl Target {
     }
 
     /// A server that this process uses as well, with its memories in front of it.
-    pub(crate) fn redis(name: &str, config: &RedisConfig, place: String, fronts: Vec<InMemory>) -> Self {
-        Self::new(name, place, Kind::Store(Box::new(Store::Redis(config.clone()))), fronts, true)
+    pub(crate) fn redis(
+        name: &str,
+        (config, redis): (&RedisConfig, Arc<Redis>),
+        place: String,
+        fronts: Vec<InMemory>,
+    ) -> Self {
+        Self::new(name, place, Kind::Redis(Box::new(config.clone()), redis), fronts, true)
     }
 
     /// A file that this process has open, with its memories in front of it.
@@ -94,6 +101,11 @@ impl Target {
                 Store::Redis(config) => AnyEntries::Redis(RedisEntries::connect(config).await?),
                 Store::Disk(config) => AnyEntries::File(DiskEntries::open(config.clone())?),
             },
+            Kind::Redis(config, redis) => {
+                // What has been answered is on its way there.
+                redis.flush().await;
+                AnyEntries::Redis(RedisEntries::connect(config).await?)
+            }
             Kind::Disk(disk) => AnyEntries::Disk(disk.entries()),
             Kind::Memory(memory) => AnyEntries::Memory(memory.entries()),
         };

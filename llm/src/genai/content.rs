@@ -27,6 +27,23 @@ const PER_MESSAGE: usize = 96;
 /// The most bytes of a stream that are looked at again.
 const MOST_RECORDED: usize = 256 * 1024;
 
+/// Who speaks, and why an answer ends, as far as that is known. Anything else is [`OTHER`]: it may be any text.
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+const REASONS: [&str; 11] = [
+    "stop",
+    "length",
+    "content_filter",
+    "error",
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "refusal",
+    "eos",
+    "insufficient_system_resource",
+];
+const OTHER: &str = "other";
+
 /// Stands where something was cut off.
 const CUT: &str = "…[cut]";
 
@@ -149,7 +166,7 @@ impl<'a> Room<'a> {
         let mut message = self.message(&choice["message"], "assistant");
         let reason = match choice["finish_reason"].as_str().unwrap_or("error") {
             "tool_calls" | "function_call" => "tool_call",
-            reason => super::request::cut(reason, 64),
+            reason => REASONS.iter().find(|known| **known == reason).copied().unwrap_or(OTHER),
         };
         message["finish_reason"] = reason.into();
         message
@@ -158,7 +175,10 @@ impl<'a> Room<'a> {
     /// A message in the conventions' schema.
     fn message(&mut self, message: &Value, role: &str) -> Value {
         self.left = self.left.saturating_sub(PER_MESSAGE);
-        let role = super::request::cut(message["role"].as_str().unwrap_or(role), 32);
+        let role = match message["role"].as_str() {
+            None => role,
+            Some(said) => ROLES.iter().find(|known| **known == said).copied().unwrap_or(OTHER),
+        };
         let mut parts = Vec::new();
         if role == "tool" {
             let (id, response) = (self.text(&message["tool_call_id"]), self.text(&message["content"]));

@@ -19,6 +19,9 @@ pub struct Usage {
     pub reasoning_tokens: u64,
 }
 
+/// More than any model can read or write in one call, by a factor of some hundred.
+const MOST_TOKENS: u64 = 1_000_000_000;
+
 /// The `usage` object of an answer or a chunk, in the spellings of those who speak this dialect.
 ///
 /// Whoever counts `prompt_tokens` counts the cached and the written ones among them, and so does OpenAI where it says
@@ -82,6 +85,18 @@ impl Usage {
             reasoning_tokens: 0,
         }
     }
+
+    /// `None` for counts that no call can have: they would drown all others in every sum they are added to.
+    pub(crate) fn if_plausible(self) -> Option<Self> {
+        let counts = [
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_tokens,
+            self.cache_write_tokens,
+            self.reasoning_tokens,
+        ];
+        counts.iter().all(|count| *count <= MOST_TOKENS).then_some(self)
+    }
 }
 
 impl Serialize for Usage {
@@ -137,13 +152,14 @@ impl RawUsage {
             let apart = read_apart.unwrap_or(0).saturating_add(written_apart.unwrap_or(0));
             Some(self.input_tokens?.saturating_add(apart))
         })?;
-        Some(Usage {
+        let usage = Usage {
             prompt_tokens,
             completion_tokens: self.completion_tokens.or(self.output_tokens).unwrap_or(0),
             cached_tokens: cached.or(read_apart).or(self.prompt_cache_hit_tokens).unwrap_or(0),
             cache_write_tokens: written.or(written_apart).unwrap_or(0),
             reasoning_tokens: reasoning.unwrap_or(0),
-        })
+        };
+        usage.if_plausible()
     }
 }
 
@@ -163,7 +179,13 @@ mod tests {
     #[test]
     fn zero_is_said_and_absent_is_unknown() {
         assert_eq!(usage(br#"{"usage":{"prompt_tokens":0,"completion_tokens":0}}"#), Some(Usage::default()));
-        for silent in ["{}", r#"{"usage":null}"#, r#"{"usage":{}}"#, r#"{"usage":{"completion_tokens":3}}"#] {
+        let silent = ["{}", r#"{"usage":null}"#, r#"{"usage":{}}"#, r#"{"usage":{"completion_tokens":3}}"#];
+        let absurd = [
+            r#"{"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":1}}"#,
+            r#"{"usage":{"prompt_tokens":1,"completion_tokens":1000000001}}"#,
+            r#"{"usage":{"input_tokens":1,"cache_read_input_tokens":18446744073709551615}}"#,
+        ];
+        for silent in silent.into_iter().chain(absurd) {
             assert_eq!(usage(silent.as_bytes()), None, "{silent}");
         }
     }

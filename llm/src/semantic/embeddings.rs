@@ -202,7 +202,7 @@ fn read(body: &Bytes, wanted: usize) -> Result<(Vec<Vector>, Option<Usage>)> {
 fn used(usage: &Value) -> Option<Usage> {
     // Nothing is written, so all tokens are those of the texts.
     let tokens = ["prompt_tokens", "total_tokens"].iter().find_map(|name| usage.get(name)?.as_u64())?;
-    Some(Usage::new(tokens, 0))
+    Usage::new(tokens, 0).if_plausible()
 }
 
 fn unusable(message: &'static str) -> Error {

@@ -96,6 +96,13 @@ pub(super) fn ip(text: &[u8], at: usize) -> Option<Range<usize>> {
     ipv4(text, at)
 }
 
+/// Whether this machine's own address, or that of no machine, begins at `at`: nothing personal, and no other number.
+pub(super) fn is_local(text: &[u8], at: usize) -> bool {
+    let end = at + span(text, at, 16, |byte| byte.is_ascii_digit() || byte == b'.');
+    let address = str::from_utf8(&text[at..end]).ok().and_then(|text| text.parse::<Ipv4Addr>().ok());
+    address.is_some_and(|address| address.is_loopback() || address.is_unspecified())
+}
+
 fn ipv4(text: &[u8], at: usize) -> Option<Range<usize>> {
     let ahead = before(text, at);
     if ahead.is_ascii_alphanumeric() || matches!(ahead, b'.' | b'_') {

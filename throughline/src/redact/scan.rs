@@ -99,7 +99,7 @@ fn numeric(text: &[u8], found: &mut Vec<Found>) {
 fn number(text: &[u8], at: usize) -> Option<Found> {
     let iban = || iban::at(text, at).map(|range| (range, Kind::Iban));
     let address = || contact::ip(text, at).map(|range| (range, Kind::Ip));
-    let plain = || numbers::at(text, at);
+    let plain = || (!contact::is_local(text, at)).then(|| numbers::at(text, at)).flatten();
     let (range, kind) = iban().or_else(address).or_else(plain)?;
     Some(Found { range, kind })
 }

@@ -368,7 +368,8 @@ impl TelemetryBuilder {
             return Telemetry { sink, health, running: Mutex::default() };
         }
         settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        semconv::unheard(settings).into_iter().for_each(|warning| tracing::warn!("{warning}"));
+        let traced = settings.delivery.traces() || !self.foreign.is_empty();
+        semconv::unheard(settings, traced).into_iter().for_each(|warning| tracing::warn!("{warning}"));
         self.start(health)
     }
 

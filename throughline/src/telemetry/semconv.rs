@@ -120,13 +120,19 @@ fn capture(settings: &mut Settings, value: &str) {
     (settings.semconv.content, settings.semconv.events) = (content, events);
 }
 
-/// What is to be said of events that are wanted and have no receiver.
-pub(super) fn unheard(settings: &Settings) -> Option<&'static str> {
-    let unheard = settings.semconv.events && settings.delivery.events.is_none();
-    unheard.then_some(
-        "events with content are asked for, which nobody takes: set OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_LOGS_EXPORTER to \
-         otlp if it is set",
-    )
+/// What is to be said of events that are wanted and do not come: they have no receiver, or no span, because nothing is `traced`.
+pub(super) fn unheard(settings: &Settings, traced: bool) -> Option<&'static str> {
+    match settings.semconv.events {
+        true if settings.delivery.events.is_none() => Some(
+            "events with content are asked for, which nobody takes: set OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_LOGS_EXPORTER to \
+             otlp if it is set",
+        ),
+        true if !traced => Some(
+            "events with content are asked for, and none will come: they belong to spans, and no traces are exported; set \
+             OTEL_TRACES_EXPORTER to otlp and OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -121,6 +121,11 @@ impl Delivery {
         self.apply_metrics(&mut variables)
     }
 
+    /// Whether spans leave.
+    pub(in crate::telemetry) fn traces(&self) -> bool {
+        !self.traces.is_empty()
+    }
+
     /// Whether anything leaves at all, for which there has to be a thread.
     pub(in crate::telemetry) fn needs_thread(&self) -> bool {
         !self.traces.is_empty() || !self.metrics.is_empty()
