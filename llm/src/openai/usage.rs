@@ -128,7 +128,7 @@ impl Serialize for Usage {
 
 impl<'de> Deserialize<'de> for Usage {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        RawUsage::deserialize(deserializer)?.read().ok_or_else(|| D::Error::missing_field("prompt_tokens"))
+        RawUsage::deserialize(deserializer)?.counts().ok_or_else(|| D::Error::missing_field("prompt_tokens"))
     }
 }
 
@@ -140,8 +140,12 @@ impl RawUsage {
         serde_json::from_str::<Self>(json).ok()?.read()
     }
 
-    /// `None` without a prompt count: a guess would look like a fact.
+    /// `None` without a prompt count, for a guess would look like a fact, and with one that no call can have.
     pub(super) fn read(&self) -> Option<Usage> {
+        self.counts()?.if_plausible()
+    }
+
+    fn counts(&self) -> Option<Usage> {
         let read = self.prompt_tokens_details.as_ref().or(self.input_tokens_details.as_ref());
         let cached = read.and_then(|details| details.cached_tokens);
         let written = read.and_then(|details| details.cache_write_tokens.or(details.cache_creation_tokens));
@@ -152,14 +156,13 @@ impl RawUsage {
             let apart = read_apart.unwrap_or(0).saturating_add(written_apart.unwrap_or(0));
             Some(self.input_tokens?.saturating_add(apart))
         })?;
-        let usage = Usage {
+        Some(Usage {
             prompt_tokens,
             completion_tokens: self.completion_tokens.or(self.output_tokens).unwrap_or(0),
             cached_tokens: cached.or(read_apart).or(self.prompt_cache_hit_tokens).unwrap_or(0),
             cache_write_tokens: written.or(written_apart).unwrap_or(0),
             reasoning_tokens: reasoning.unwrap_or(0),
-        };
-        usage.if_plausible()
+        })
     }
 }
 
@@ -251,10 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_are_absurd_do_not_run_over() {
+    fn counts_that_are_absurd_do_not_run_over_and_are_unknown_of_a_provider() {
         let most = u64::MAX;
         let usage = format!(r#"{{"input_tokens":{most},"cache_read_input_tokens":{most}}}"#);
-        assert_eq!(said(&usage).map(|usage| usage.prompt_tokens), Some(most));
+        let kept: Usage = serde_json::from_str(&usage).unwrap();
+        assert_eq!(kept.prompt_tokens, most);
+        assert_eq!(said(&usage), None);
     }
 
     #[test]

@@ -169,22 +169,37 @@ mod tests {
             ("true", true, false, 0),
             ("TRUE", true, false, 0),
             ("SPAN_ONLY", true, false, 0),
-            ("span_and_event", true, true, 1),
+            ("span_and_event", true, true, 0),
             ("false", false, false, 0),
             ("NO_CONTENT", false, false, 0),
-            ("EVENT_ONLY", false, true, 1),
+            ("EVENT_ONLY", false, true, 0),
             ("yes", false, false, 1),
         ] {
             let (semconv, warnings) = with(CAPTURE, value);
             assert_eq!((semconv.content, semconv.events), (content, events), "{value}");
             assert_eq!(warnings.len(), warned, "{value}: {warnings:?}");
         }
-        let mut settings = Settings::default();
-        settings.apply(&|asked| match asked {
-            CAPTURE => Some("EVENT_ONLY".to_owned()),
-            "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://c:1".to_owned()),
-            _ => None,
-        });
-        assert_eq!(settings.warnings, [""; 0], "there is somebody who takes them");
+    }
+
+    #[test]
+    fn events_that_will_not_come_are_said_to() {
+        let unheard = |events: bool, variables: &[(&str, &str)]| {
+            let mut settings = Settings::default();
+            settings.apply(&|asked| {
+                let set = variables.iter().find(|(name, _)| *name == asked)?;
+                Some(set.1.to_owned())
+            });
+            settings.semconv = settings.semconv.with_events(events);
+            unheard(&settings, settings.delivery.traces())
+        };
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1");
+        let for_logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://c:1/v1/logs");
+        let no_traces = ("OTEL_TRACES_EXPORTER", "none");
+        assert_eq!(unheard(false, &[]), None);
+        assert_eq!(unheard(true, &[endpoint]), None);
+        assert!(unheard(true, &[]).unwrap().contains("which nobody takes"));
+        for without_traces in [&[for_logs][..], &[endpoint, no_traces]] {
+            assert!(unheard(true, without_traces).unwrap().contains("no traces are exported"));
+        }
     }
 }
