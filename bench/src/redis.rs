@@ -1,8 +1,8 @@
 //! Answers from a Redis cache beside the least that any client can do: a GET over one multiplexed connection of the same
 //! driver, in the same run, with as many tasks.
 //!
-//! What counts is processor time, of client and server together: it says how many answers a machine can give. The rate by the clock is
-//! shown as well. On a machine that does nothing else it also holds how long it takes to wake a processor that sleeps.
+//! What is judged is the rate by the clock. On a machine that does nothing else it also holds how long it takes to wake a processor
+//! that sleeps; the processor time, of client and server together, says how many answers a machine can give.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -19,8 +19,7 @@ use throughline::{CacheConfig, Caching, Clock, Context, JsonCaching, Key, KeyBui
 use crate::cpu::{median, of_process};
 use crate::redis_faults;
 
-/// How many answers a cache must give for the processor time of the bare client's, and in a second by the clock with the most
-/// tasks.
+/// How many answers a second a cache must give beside the bare client, and in all with the most tasks.
 const SHARE: f64 = 0.85;
 const LEAST: f64 = 50_000.0;
 const TASKS: [usize; 3] = [1, 16, 64];
@@ -216,13 +215,11 @@ fn report(args: &RedisBench, rows: &[Row]) -> ExitCode {
                 row.tasks,
                 row.mean(0) / processor
             );
-            fits &= row.mean(0) / processor >= SHARE && (row.tasks < 64 || rate >= LEAST);
+            fits &= ratio >= SHARE && (row.tasks < 64 || rate >= LEAST);
         }
     }
     let verdict = if fits { "ok" } else { "MISSED" };
-    println!(
-        "\nwanted: {SHARE} of the bare client's answers for as much processor time, and {LEAST} a second with 64 tasks: {verdict}"
-    );
+    println!("\nwanted: {SHARE} of the bare client's rate, and {LEAST} a second with 64 tasks: {verdict}");
     if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

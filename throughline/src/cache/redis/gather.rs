@@ -95,7 +95,9 @@ impl Gathering {
             let rest = reads.split_off(GROUP);
             groups.push(Group(std::mem::replace(&mut reads, rest)));
         }
-        groups.extend(Some(Group(reads)).filter(|group| !group.0.is_empty()));
+        if !reads.is_empty() {
+            groups.push(Group(reads));
+        }
         groups
     }
 
