@@ -274,10 +274,10 @@ impl Chat {
             (recording, cx.sink().redactor())
         });
         let kept = Kept { semconv, response, recording, details };
-        let (deferred, state) = (run.defer(), cx.state().clone());
+        let (deferred, cx) = (run.defer(), cx.clone());
         stream.on_end(move |end| {
             let account = Account::of(end.usage, &model, &prices);
-            account.add_to(&state);
+            account.add_to(cx.state());
             close(deferred, end, account, kept);
         })
     }

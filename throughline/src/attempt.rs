@@ -25,8 +25,7 @@ pub(crate) fn waited_in_vain(error: &Error) -> bool {
 pub(crate) fn adopt(cx: &Context, attempt: &Context, base: &Context, stream: Option<&mut dyn Streaming>) {
     cx.state().adopt(attempt.state(), base.state());
     if let Some(stream) = stream {
-        let (own, attempt) = (cx.state().clone(), attempt.state().clone());
-        let seen = attempt.fork();
-        stream.on_end(Box::new(move |_| own.adopt(&attempt, &seen)));
+        let (own, attempt, seen) = (cx.clone(), attempt.clone(), attempt.state().fork());
+        stream.on_end(Box::new(move |_| own.state().adopt(attempt.state(), &seen)));
     }
 }

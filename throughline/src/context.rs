@@ -18,7 +18,6 @@
 mod state;
 mod stop;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,12 +44,14 @@ const MAX_ENTRIES: usize = 64;
 #[derive(Clone)]
 pub struct Context {
     request: Arc<Request>,
-    state: State,
+    /// Where it is not the request's: the copy that a branch works on.
+    state: Option<Arc<State>>,
     span: SpanContext,
     anchor: Anchor,
     deadline: Option<Instant>,
     attempt: u32,
-    stop: Stop,
+    /// Where it is not the request's: of a part that can be stopped by itself.
+    stop: Option<Stop>,
     journal: Option<Journal>,
     expects_stream: bool,
 }
@@ -58,13 +59,20 @@ pub struct Context {
 #[derive(Default)]
 struct Request {
     ids: Ids,
-    tags: BTreeMap<String, String>,
-    baggage: BTreeMap<String, String>,
+    tags: Named,
+    baggage: Named,
     sink: Option<Sink>,
     /// What the first span of a new trace points at.
     link: Option<SpanContext>,
     upstream_nanos: AtomicU64,
+    state: State,
+    /// Made when somebody waits for it or gives it.
+    stop: OnceLock<Stop>,
 }
+
+/// Texts by name, in no order: there are few, and mostly none.
+#[derive(Clone, Default)]
+struct Named(Vec<(String, String)>);
 
 #[derive(Clone, Default)]
 struct Ids {
@@ -125,19 +133,19 @@ impl Context {
     /// The tag called `name`.
     #[must_use]
     pub fn tag(&self, name: &str) -> Option<&str> {
-        self.request.tags.get(name).map(String::as_str)
+        self.request.tags.get(name)
     }
 
     /// The baggage entry called `name`.
     #[must_use]
     pub fn baggage(&self, name: &str) -> Option<&str> {
-        self.request.baggage.get(name).map(String::as_str)
+        self.request.baggage.get(name)
     }
 
     /// What stages of this request share.
     #[must_use]
     pub fn state(&self) -> &State {
-        &self.state
+        self.state.as_deref().unwrap_or(&self.request.state)
     }
 
     /// Where stages of this request report to.
@@ -246,12 +254,13 @@ impl Context {
     /// Whether the work was asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.stop.is_given()
+        let stop = self.stop.as_ref().or_else(|| self.request.stop.get());
+        stop.is_some_and(Stop::is_given)
     }
 
     /// Completes when the work is asked to stop.
     pub async fn cancelled(&self) {
-        self.stop.given().await;
+        self.stop_signal().given().await;
     }
 
     /// The same request, of which the caller wants a stream.
@@ -272,17 +281,21 @@ impl Context {
     /// and by [`Context::stop`].
     pub(crate) fn bounded(&self, end: Instant) -> Self {
         let deadline = Some(self.deadline.map_or(end, |old| old.min(end)));
-        Self { stop: self.stop.inner(), deadline, ..self.clone() }
+        Self { stop: Some(self.stop_signal().inner()), deadline, ..self.clone() }
     }
 
     /// Asks the work to stop.
     pub(crate) fn stop(&self) {
-        self.stop.give();
+        self.stop_signal().give();
+    }
+
+    fn stop_signal(&self) -> &Stop {
+        self.stop.as_ref().unwrap_or_else(|| self.request.stop.get_or_init(Stop::default))
     }
 
     /// The same request on a copy of the state.
     pub(crate) fn fork(&self) -> Self {
-        Self { state: self.state.fork(), ..self.clone() }
+        Self { state: Some(Arc::new(self.state().fork())), ..self.clone() }
     }
 
     /// The same identity and trace, for work that goes on after the caller is answered: it has no
@@ -298,16 +311,16 @@ impl Context {
             baggage: self.request.baggage.clone(),
             sink: self.request.sink.clone(),
             link: self.request.link.clone(),
-            upstream_nanos: AtomicU64::new(0),
+            ..Request::default()
         };
         Self {
             request: Arc::new(request),
-            state: State::default(),
+            state: None,
             span: self.span.clone(),
             anchor: self.anchor,
             deadline: None,
             attempt: 1,
-            stop: Stop::default(),
+            stop: None,
             journal: None,
             expects_stream: self.expects_stream,
         }
@@ -436,13 +449,13 @@ impl ContextBuilder {
 
     /// Adds a tag; at most 64 are kept. Default: none.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        keep(&mut self.request.tags, name.into(), value.into());
+        self.request.tags.keep(name.into(), value.into());
         self
     }
 
     /// Adds a baggage entry; at most 64 are kept. Default: none.
     pub fn baggage(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        keep(&mut self.request.baggage, name.into(), value.into());
+        self.request.baggage.keep(name.into(), value.into());
         self
     }
 
@@ -495,12 +508,12 @@ impl ContextBuilder {
         self.request.sink.get_or_insert_with(Sink::current);
         let mut cx = Context {
             request: Arc::new(self.request),
-            state: State::default(),
+            state: None,
             span: self.span.unwrap_or(SpanContext::NONE),
             anchor: Anchor::NONE,
             deadline: None,
             attempt: 1,
-            stop: Stop::default(),
+            stop: None,
             journal: None,
             expects_stream: false,
         };
@@ -522,9 +535,20 @@ pub(crate) async fn until(end: Option<Instant>) {
     }
 }
 
-fn keep(entries: &mut BTreeMap<String, String>, name: String, value: String) {
-    if entries.len() < MAX_ENTRIES || entries.contains_key(&name) {
-        entries.insert(name, value);
+// === impl Named ===
+
+impl Named {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn keep(&mut self, name: String, value: String) {
+        let has_room = self.0.len() < MAX_ENTRIES;
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None if has_room => self.0.push((name, value)),
+            None => {}
+        }
     }
 }
 
@@ -592,7 +616,7 @@ mod tests {
     #[test]
     fn holds_a_bounded_number_of_tags() {
         let builder = (0..100).fold(Context::builder(), |b, n| b.tag(format!("t{n}"), "x"));
-        assert_eq!(builder.build().request.tags.len(), MAX_ENTRIES);
+        assert_eq!(builder.build().request.tags.0.len(), MAX_ENTRIES);
     }
 
     #[tokio::test(start_paused = true)]

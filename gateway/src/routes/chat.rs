@@ -122,10 +122,9 @@ fn told(outcome: CacheOutcome) -> &'static str {
 fn noted(answer: Answer, cx: &Context) -> Answer {
     match answer {
         Answer::Stream(stream) => {
-            let state = cx.state().clone();
-            Answer::Stream(
-                stream.on_end(move |end| end.usage.into_iter().for_each(|usage| state.insert(Used(usage)))),
-            )
+            let cx = cx.clone();
+            let note = move |usage| cx.state().insert(Used(usage));
+            Answer::Stream(stream.on_end(move |end| end.usage.into_iter().for_each(note)))
         }
         Answer::Full(full) => {
             full.usage.into_iter().for_each(|usage| cx.state().insert(Used(usage)));

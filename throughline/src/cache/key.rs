@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use crate::error::ConfigError;
 
@@ -23,14 +24,14 @@ pub struct KeyBuilder {
 
 enum Parts {
     /// As they are, to be hashed in one go: the state of a hash is larger than most of them, and is moved with the builder.
-    Short(Vec<u8>),
+    Short(SmallVec<[u8; ROOM]>),
     Long(Box<blake3::Hasher>),
 }
 
 /// What is hashed in one go at the most: a chunk of BLAKE3.
 const SHORT: usize = 1_024;
-/// Room for the parts of most keys.
-const ROOM: usize = 256;
+/// Room for the parts of most keys without memory of their own.
+const ROOM: usize = 192;
 
 /// What keys of one namespace, or of one tenant, have in common. It stands for the name and does not tell it.
 pub type Tag = [u8; 4];
@@ -164,16 +165,12 @@ impl KeyBuilder {
 
 impl Parts {
     fn new() -> Self {
-        Self::Short(Vec::with_capacity(ROOM))
+        Self::Short(SmallVec::new())
     }
 
     fn copy(&self) -> Self {
         match self {
-            Self::Short(bytes) => {
-                let mut copy = Vec::with_capacity(ROOM.max(bytes.len()));
-                copy.extend_from_slice(bytes);
-                Self::Short(copy)
-            }
+            Self::Short(bytes) => Self::Short(SmallVec::from_slice(bytes)),
             Self::Long(hash) => Self::Long(hash.clone()),
         }
     }

@@ -21,6 +21,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 /// thread that drives them. The rest is for the way back to the caller.
 const LATE: Duration = Duration::from_millis(4);
 
+/// Waits that are kept to be used again.
+const SPARE: usize = 64;
+
 const WAITS: u8 = 0;
 const ANSWERED: u8 = 1;
 const OVER: u8 = 2;
@@ -36,6 +39,8 @@ pub(super) struct Patience {
 struct Queue {
     /// The oldest first.
     waits: VecDeque<(Instant, Arc<Wait>)>,
+    /// Waits that are over, to be used again.
+    spare: Vec<Arc<Wait>>,
     /// The runtime of the task that watches.
     watched_on: Option<Id>,
 }
@@ -87,8 +92,8 @@ impl Patience {
             drop(queue);
             return Waiting::Alone(Box::pin(sleep(self.length)));
         }
-        let wait = Arc::new(Wait::default());
         queue.forget_answered();
+        let wait = queue.spare.pop().unwrap_or_default();
         queue.waits.push_back((Instant::now() + self.length, Arc::clone(&wait)));
         if queue.watched_on.replace(runtime.id()).is_none() {
             drop(queue);
@@ -102,8 +107,18 @@ impl Patience {
 
 impl Queue {
     fn forget_answered(&mut self) {
-        while self.waits.front().is_some_and(|(_, wait)| wait.is(ANSWERED)) {
-            self.waits.pop_front();
+        while let Some((_, wait)) = self.waits.pop_front_if(|(_, wait)| wait.is(ANSWERED)) {
+            self.spare(wait);
+        }
+    }
+
+    fn spare(&mut self, mut wait: Arc<Wait>) {
+        // Whoever waited has let go of it.
+        if self.spare.len() < SPARE
+            && let Some(unused) = Arc::get_mut(&mut wait)
+        {
+            *unused = Wait::default();
+            self.spare.push(wait);
         }
     }
 

@@ -344,7 +344,7 @@ impl Servers {
     ) -> Result<T> {
         let node = match self {
             Self::One(node) => node,
-            // Boxed, for a single server has no use for the room.
+            // Boxed, as everything is that a read together with others has no use for: what a run waits for is moved.
             Self::Cluster(cluster) => {
                 return Box::pin(cluster.ask(key, &name, question, judge)).await;
             }
@@ -352,7 +352,7 @@ impl Servers {
         let link = node.link(key);
         let answer = match question {
             Question::Get => link.read(name).await,
-            Question::Do(command) => link.ask(&command).await,
+            Question::Do(command) => Box::pin(link.ask(&command)).await,
         };
         judge(answer?).map_err(|useless| {
             match useless {

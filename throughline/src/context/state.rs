@@ -3,17 +3,19 @@
 use std::any::{Any, TypeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
+
 /// Values that the stages of one request share, one per type.
 ///
 /// Along a pipe the state is one; each branch of a parallel stage works on a copy made when the branch
 /// starts, so that branches cannot disturb each other. Where one branch of several is to count (a hedge, a
 /// race), what that one wrote is taken over.
-#[derive(Clone, Debug, Default)]
-pub struct State(Arc<Mutex<Values>>);
+#[derive(Debug, Default)]
+pub struct State(Mutex<Values>);
 
 /// In no order: there are so few that looking at each is cheaper than a hash.
 #[derive(Clone, Debug, Default)]
-struct Values(Vec<(TypeId, Value)>);
+struct Values(SmallVec<[(TypeId, Value); 4]>);
 
 type Value = Arc<dyn Any + Send + Sync>;
 
@@ -42,7 +44,7 @@ impl State {
     }
 
     pub(crate) fn fork(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.values().clone())))
+        Self(Mutex::new(self.values().clone()))
     }
 
     /// Takes over what `fork` has changed since it was a copy of `base`.

@@ -17,6 +17,18 @@ const PROBE_KEPT: Duration = Duration::from_secs(1);
 const GET: &str = "GET";
 const GET_ALL: &str = "MGET";
 
+/// Every byte as two hexadecimal digits.
+static PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// What a server has answered: an answer that says that something is wrong is an `Err`.
 pub(super) type Answer = Result<Value, RedisError>;
 
@@ -66,11 +78,9 @@ impl Useless {
 
 /// The name that a key has in the database.
 pub(super) fn name(prefix: &str, key: &Key) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 64];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(key.as_bytes()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(key.as_bytes()) {
+        *pair = PAIRS[usize::from(*byte)];
     }
     let mut name = String::with_capacity(prefix.len() + digits.len());
     name.push_str(prefix);

@@ -109,7 +109,7 @@ impl Link {
     pub(super) async fn read(&self, name: String) -> Result<Answer> {
         let under_way = self.reads.begin();
         if under_way.alone {
-            return self.ask(&commands::get(&name)).await;
+            return Box::pin(self.ask(&commands::get(&name))).await;
         }
         let answer = self.reads.put(name)?;
         let mut pending = Pending { link: self, answered: false };
