@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 
 /// The most that travel together: the answers of a group are given when the last of them is there.
 pub(super) const GROUP: usize = 16;
+/// How many more times than once everybody is let run who can, while fewer have come than the last time: those who had an answer
+/// together mostly ask together, and a thread that has taken some of them over may not be done with them.
+const PATIENCE: usize = 2;
 
 /// What a server says where one command may not ask for several keys: the user has no right to, the command is unknown, or the
 /// server has but some of the keys.
@@ -27,6 +30,8 @@ const NOT_BY_ONE: [&str; 5] = ["NOPERM", "ERR", "CROSSSLOT", "MOVED", "ASK"];
 pub(super) struct Gathering {
     under_way: AtomicUsize,
     waiting: Mutex<Waiting>,
+    /// How many travelled together the last time.
+    last: AtomicUsize,
     bell: Notify,
 }
 
@@ -88,7 +93,14 @@ impl Gathering {
         }
         // Whoever can run now may have something to ask as well.
         tokio::task::yield_now().await;
+        for _ in 0..PATIENCE {
+            if self.waiting().reads.len() >= self.last.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         let mut reads = std::mem::replace(&mut self.waiting().reads, Vec::with_capacity(GROUP));
+        self.last.store(reads.len().min(GROUP), Ordering::Relaxed);
         reads.retain(|read| !read.answer.is_closed());
         let mut groups = Vec::with_capacity(reads.len().div_ceil(GROUP));
         while reads.len() > GROUP {
