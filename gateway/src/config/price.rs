@@ -18,6 +18,8 @@ pub(crate) struct Price {
     pub(crate) cached_input: Option<f64>,
     /// Tokens of the prompt that the provider put into its cache. Default: none, they are priced like the others.
     pub(crate) cache_write: Option<f64>,
+    /// Those of them that are kept there for an hour. Default: 1.6 times `cache_write`, where that is known.
+    pub(crate) cache_write_1h: Option<f64>,
     /// Where the price is from.
     pub(crate) source: String,
     /// The day it was looked up, as `YYYY-MM-DD`.
@@ -31,6 +33,7 @@ pub(super) struct PriceFile {
     output: Spanned<f64>,
     cached_input: Option<Spanned<f64>>,
     cache_write: Option<Spanned<f64>>,
+    cache_write_1h: Option<Spanned<f64>>,
     source: Spanned<String>,
     date: Spanned<Value>,
 }
@@ -61,6 +64,7 @@ impl PriceFile {
             output: usd("output", &self.output),
             cached_input: self.cached_input.map(|written| usd("cached_input", &written)),
             cache_write: self.cache_write.map(|written| usd("cache_write", &written)),
+            cache_write_1h: self.cache_write_1h.map(|written| usd("cache_write_1h", &written)),
             source: check.text("source", self.source),
             date: date(&self.date, check),
         }
@@ -97,7 +101,7 @@ mod tests {
     fn a_price_is_read() {
         let config = accepted(
             "[prices.\"@cf/my-model\"]\ninput = 0.15\noutput = 0.60\ncached_input = 0\n\
-             cache_write = 0.1875\n\
+             cache_write = 0.1875\ncache_write_1h = 0.3\n\
              source = \"contract 12\"\ndate = \"2026-11-01\"\n",
         );
         let expected = Price {
@@ -105,6 +109,7 @@ mod tests {
             output: 0.6,
             cached_input: Some(0.0),
             cache_write: Some(0.1875),
+            cache_write_1h: Some(0.3),
             source: "contract 12".to_owned(),
             date: "2026-11-01".to_owned(),
         };
