@@ -173,12 +173,9 @@ impl Counts {
         reasoning: None,
     };
 
-    /// What is known after one more `usage` object of a stream. One that is whole stands for all; what another leaves out
-    /// is taken from those before it, for Anthropic says what was read at the start and what was written at the end.
+    /// What is known after one more `usage` object of a stream. What it leaves out is taken from those before it: Anthropic
+    /// says what was read, and for how long it is kept, at the start, and at the end what was written.
     pub(in crate::openai) fn then(self, next: Self) -> Self {
-        if next.usage().is_some() {
-            return next;
-        }
         Self {
             prompt: next.prompt.or(self.prompt),
             completion: next.completion.or(self.completion),
@@ -391,10 +388,12 @@ mod tests {
         assert_eq!(told(&[start]), None);
         assert_eq!(told(&[start, r#"{"output_tokens":15}"#]), expected);
         assert_eq!(told(&[start, r#"{"output_tokens":7}"#, r#"{"output_tokens":15}"#]), expected);
+        let sums = r#"{"input_tokens":10,"output_tokens":15,"cache_read_input_tokens":60,"cache_creation_input_tokens":30}"#;
+        assert_eq!(told(&[start, sums]), expected, "the end does not say again for how long");
         let begun = r#"{"input_tokens":25,"output_tokens":1}"#;
         assert_eq!(told(&[begun, r#"{"output_tokens":15}"#]), Some(Usage::new(25, 15)));
         let placeholder = r#"{"prompt_tokens":0,"completion_tokens":0}"#;
-        assert_eq!(told(&[placeholder, begun]), Some(Usage::new(25, 1)), "a whole one stands for all");
+        assert_eq!(told(&[placeholder, begun]), Some(Usage::new(25, 1)));
         assert_eq!(told(&[begun, "null", "[]", "{}"]), Some(Usage::new(25, 1)));
     }
 }
