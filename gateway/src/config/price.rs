@@ -88,6 +88,8 @@ fn date(written: &Spanned<Value>, check: &mut Check<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use throughline_llm::openai::Usage;
+
     use super::*;
     use crate::config::fixture::{accepted, refused};
 
@@ -114,6 +116,22 @@ mod tests {
             date: "2026-11-01".to_owned(),
         };
         assert_eq!(config.prices["@cf/my-model"], expected);
+    }
+
+    #[test]
+    fn each_kind_of_token_is_charged_at_the_price_that_is_written_for_it() {
+        let mut usage = Usage::new(100, 10);
+        (usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens) = (40, 50, 20);
+        let cost = |more: &str| {
+            let rest = "output = 20\nsource = \"contract 12\"\ndate = 2026-11-01\n";
+            let config = accepted(&format!("[prices.m]\ninput = 4\n{more}{rest}"));
+            let usd = crate::workflows::prices(&config).cost("m", &usage).expect("it has a price");
+            format!("{usd:.9}")
+        };
+        assert_eq!(cost(""), "0.000600000");
+        assert_eq!(cost("cached_input = 1\n"), "0.000480000");
+        assert_eq!(cost("cached_input = 1\ncache_write = 5\n"), "0.000590000");
+        assert_eq!(cost("cached_input = 1\ncache_write = 5\ncache_write_1h = 7\n"), "0.000570000");
     }
 
     #[test]
