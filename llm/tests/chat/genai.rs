@@ -166,6 +166,20 @@ async fn unknown_usage_is_not_zero_tokens() {
 }
 
 #[tokio::test]
+async fn a_count_from_the_middle_of_a_stream_is_not_one_of_its_end() {
+    let says = |usage: &str| {
+        format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"a\"}}}}],\"usage\":{usage}}}\n\n")
+    };
+    let counted = says(r#"{"prompt_tokens":10,"completion_tokens":1}"#);
+    for (last, unpriced) in [(says("null"), 1.0), (says(r#"{"completion_tokens":2}"#), 0.0)] {
+        let recorder = Recorder::new();
+        let upstream = Upstream::start(Act::stream(&[counted.as_bytes(), last.as_bytes(), DONE])).await;
+        read(stream_of(&ask(upstream.base_url.clone()), STREAMED, &recorder.context()).await.unwrap()).await;
+        assert_eq!(recorder.metric("llm_unpriced_calls_total", &[]), Some(unpriced), "{last}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_kept_for_an_hour_is_among_what_is_put_into_the_cache() {
     let recorder = following(Semconv::default().named(GenAiNames::Both));
     let usage = r#"{"input_tokens":12,"output_tokens":2,"cache_creation_input_tokens":24,
