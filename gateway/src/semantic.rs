@@ -6,7 +6,9 @@ use std::time::Duration;
 use throughline::circuit_breaker::{Verdict, Window};
 use throughline::{CacheConfig, CircuitBreakerConfig, ConfigError, Error, Kind, TimeoutConfig};
 use throughline_llm::providers::Provider;
-use throughline_llm::semantic::{Embedder, EmbeddingsConfig, Mode, SemanticConfig, embeddings, semantic};
+use throughline_llm::semantic::{
+    Embedder, EmbeddingsConfig, Mode, SemanticConfig, embeddings, is_of_the_text, semantic,
+};
 use throughline_llm::{ChatCaching, PriceTable};
 
 use crate::config::{self, CacheLimits, Condition, EmbedderOf, Place};
@@ -78,9 +80,10 @@ pub(crate) fn embedder(
 }
 
 /// Whatever keeps embeddings away is a failure, also what else is the caller's or a limit: here it is the key, the model's
-/// name or the address that is wrong, and there are answers without them.
+/// name or the address that is wrong, and there are answers without them. But not what is said of one text, for others' are
+/// embedded all the same.
 fn verdict(error: &Error) -> Verdict {
-    if error.kind() == Kind::Cancelled { Verdict::Ignored } else { Verdict::Failure }
+    if error.kind() == Kind::Cancelled || is_of_the_text(error) { Verdict::Ignored } else { Verdict::Failure }
 }
 
 /// How long requests are to be kept apart: where rules look at that, they take other routes.

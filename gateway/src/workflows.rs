@@ -220,7 +220,8 @@ pub(crate) fn prices(config: &Config) -> PriceTable {
     config.prices.iter().fold(PriceTable::builtin(), |table, (model, price)| {
         let new = Price::new(price.input, price.output);
         let new = price.cached_input.map_or(new, |cached| new.with_cached_input(cached));
-        table.with(model, price.cache_write.map_or(new, |written| new.with_cache_write(written)))
+        let new = price.cache_write.map_or(new, |written| new.with_cache_write(written));
+        table.with(model, price.cache_write_1h.map_or(new, |written| new.with_cache_write_1h(written)))
     })
 }
 

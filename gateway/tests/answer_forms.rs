@@ -82,9 +82,13 @@ fn script(seen: &Seen) -> Vec<Step> {
 }
 
 async fn gateway(upstream: &Upstream, cache: &str) -> Gateway {
+    gateway_to(upstream, "gpt-4o-mini", cache).await
+}
+
+async fn gateway_to(upstream: &Upstream, model: &str, cache: &str) -> Gateway {
     let config = format!(
         "[providers.up.openai]\nbase_url = \"http://{}/v1\"\n[models.auto]\ncache = {{ ttl = \"1h\"{cache} }}\n\
-         [models.auto.routes.only]\nprovider = \"up\"\nmodel = \"gpt-4o-mini\"\n",
+         [models.auto.routes.only]\nprovider = \"up\"\nmodel = \"{model}\"\n",
         upstream.address
     );
     Launch::serve(&config).start().await
@@ -244,6 +248,88 @@ async fn an_answer_is_the_same_in_every_form_costs_once_and_saves_each_time() {
 #[tokio::test]
 async fn a_paced_answer_is_the_same_too() {
     four_combinations(", replay = { chunks_per_second = 2000 }").await;
+}
+
+/// A provider whose answers end with this usage, and whose streams say these beside their first piece and at their end.
+async fn saying(usage: Value, [first, last]: [Value; 2]) -> Upstream {
+    Upstream::start(move |seen| {
+        let body: Value = serde_json::from_slice(&seen.body).unwrap();
+        if body["stream"] != true {
+            let choice = json!({"index": 0, "message": {"role": "assistant", "content": "Ciao"}, "finish_reason": "stop"});
+            return answer("200 OK", "", &json!({"choices": [choice], "usage": usage}).to_string());
+        }
+        let says = |delta: Value, finish: Value, usage: &Value| {
+            piece(&event(&json!([{"index": 0, "delta": delta, "finish_reason": finish}]), usage))
+        };
+        vec![
+            stream_head(),
+            says(json!({"role": "assistant"}), Value::Null, &first),
+            says(json!({"content": "Ciao"}), Value::Null, &Value::Null),
+            says(json!({}), json!("stop"), &Value::Null),
+            piece(&event(&json!([]), &last)),
+            piece("data: [DONE]\n\n"),
+            stream_end(),
+        ]
+    })
+    .await
+}
+
+/// Asks in every form for what was asked for in every form: each answer must have cost so much, or be counted as unpriced.
+async fn counted(upstream: &Upstream, cost: Option<f64>) {
+    let gateway = gateway_to(upstream, "claude-sonnet-4-6", "").await;
+    let (mut asked, mut hits) = (0, 0);
+    for first in Form::ALL {
+        let prompt = format!("first {first:?}");
+        assert_eq!(gateway.ask(first.ask(&prompt)).await.status, 200);
+        asked += 1;
+        gateway.settles(STORED.0, STORED.1, f64::from(asked)).await;
+        for then in Form::ALL {
+            let answer = gateway.ask(then.ask(&prompt)).await;
+            hits += 1;
+            assert_eq!(answer.header("x-throughline-cache"), Some("hit"), "{first:?} then {then:?}");
+            let scrape = gateway.scrape().await;
+            let sum = |name: &str| scrape.sum(name, &[]).unwrap_or_default();
+            let (spent, saved) = (sum("llm_cost_usd_total"), sum("cache_cost_savings_usd_total"));
+            let cost_known = cost.unwrap_or_default();
+            assert!(near(spent, cost_known * f64::from(asked)), "{first:?} then {then:?}: {spent}");
+            assert!(near(saved, cost_known * f64::from(hits)), "{first:?} then {then:?}: {saved}");
+            let unpriced = if cost.is_some() { 0 } else { asked };
+            assert!(near(sum("llm_unpriced_calls_total"), f64::from(unpriced)), "{first:?} then {then:?}");
+            if then == Form::Plain && cost.is_some() {
+                let usage = throughline_llm::openai::usage(&answer.body).expect("it is told");
+                let table = throughline_llm::PriceTable::builtin();
+                let shown = table.cost("claude-sonnet-4-6", &usage).unwrap();
+                assert!(near(shown, cost_known), "{first:?} then {then:?}: {usage:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_keeps_for_an_hour_costs_and_saves_the_same_in_every_form() {
+    let read = json!({"input_tokens": 76, "cache_read_input_tokens": 1_024, "cache_creation_input_tokens": 1_000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600}});
+    let mut whole = read.clone();
+    whole["output_tokens"] = 46.into();
+    let cost = 76.0 * 3.0 + 1_024.0 * 0.3 + 400.0 * 3.75 + 600.0 * 6.0 + 46.0 * 15.0;
+    let at_the_end = saying(whole.clone(), [Value::Null, whole.clone()]).await;
+    counted(&at_the_end, Some(cost / 1e6)).await;
+    let in_parts = saying(whole, [read, json!({"output_tokens": 46})]).await;
+    counted(&in_parts, Some(cost / 1e6)).await;
+}
+
+#[tokio::test]
+async fn who_does_not_say_what_was_written_is_unpriced_in_every_form() {
+    let only_read = json!({"prompt_tokens": 1_000});
+    counted(&saying(only_read.clone(), [Value::Null, only_read]).await, None).await;
+}
+
+#[tokio::test]
+async fn a_wrong_detail_costs_no_count_in_any_form() {
+    let usage = json!({"prompt_tokens": 1_000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 1_001},
+        "completion_tokens_details": "none"});
+    let cost = (1_000.0 * 3.0 + 100.0 * 15.0) / 1e6;
+    counted(&saying(usage.clone(), [Value::Null, usage]).await, Some(cost)).await;
 }
 
 #[tokio::test]

@@ -371,6 +371,31 @@ async fn an_embedder_that_refuses_every_call_is_left_alone_and_degraded() {
 }
 
 #[tokio::test]
+async fn a_text_that_is_refused_keeps_nobody_elses_from_being_embedded() {
+    for refusal in ["400 Bad Request", "413 Payload Too Large", "422 Unprocessable Entity"] {
+        let (upstream, asked) = embedder(move |text| match text.contains("again") {
+            true => answer(refusal, "", r#"{"error":{"message":"the input is too long"}}"#),
+            false => embedding("1, 0"),
+        })
+        .await;
+        let gateway = gateway(&upstream, ASKED).await;
+        for n in 1..=12 {
+            let text = format!("{QUESTION} {}", "again ".repeat(n));
+            let told = told(&gateway, &[], chat("auto", &text)).await;
+            assert_eq!(told, is(&n.to_string(), "miss", false), "{refusal}");
+        }
+        assert_eq!(lookups(&gateway, "error").await, 12.0, "{refusal}");
+        assert_eq!(asked.load(Ordering::Relaxed), 12, "{refusal}: it is not left alone");
+        let ready = gateway.send(http::Method::GET, "/readyz", "").await;
+        assert!(!String::from_utf8_lossy(&ready.body).contains("embedder:auto"), "{refusal}");
+        let others = told(&gateway, &[], chat("auto", QUESTION)).await;
+        assert_eq!(others, is("13", "miss", false), "{refusal}");
+        let reworded = told(&gateway, &[], chat("auto", REWORDED)).await;
+        assert_eq!(reworded, is("13", "hit", true), "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn an_embedder_that_is_not_there_costs_no_request() {
     let upstream = provider().await;
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

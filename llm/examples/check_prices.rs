@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use throughline_llm::openai::Usage;
 use throughline_llm::{Price, PriceTable, rows};
 
 const CACHE_WRITE: &str = "cache_creation_input_token_cost";
+const CACHE_WRITE_1H: &str = "cache_creation_input_token_cost_above_1hr";
 
 type List = HashMap<String, Value>;
 
@@ -85,6 +87,7 @@ fn differing(price: &Price, entry: &Value) -> impl Iterator<Item = String> {
         ("input", Some(price.input), "input_cost_per_token"),
         ("cached input", price.cached_input, "cache_read_input_token_cost"),
         ("cache write", price.cache_write, CACHE_WRITE),
+        ("cache write for an hour", entry[CACHE_WRITE_1H].as_f64().and(for_an_hour(price)), CACHE_WRITE_1H),
         ("output", Some(price.output), "output_cost_per_token"),
     ];
     let amounts = amounts.map(|(name, ours, field)| {
@@ -100,6 +103,13 @@ fn differing(price: &Price, entry: &Value) -> impl Iterator<Item = String> {
     let tiers =
         entry.get("tiered_pricing").map(|_| "the list has tiers, which the table cannot hold".to_owned());
     amounts.into_iter().chain([limit, tiers]).flatten()
+}
+
+/// What a million tokens cost that are put into the cache for an hour.
+fn for_an_hour(price: &Price) -> Option<f64> {
+    let mut usage = Usage::new(1_000, 0);
+    (usage.cache_write_tokens, usage.cache_write_1h_tokens) = (1_000, 1_000);
+    price.cost(&usage).map(|usd| usd * 1e3)
 }
 
 fn same(ours: Option<f64>, theirs: Option<f64>) -> bool {

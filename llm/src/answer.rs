@@ -138,26 +138,39 @@ impl ChatStream {
         model: Arc<str>,
         cx: &Context,
     ) -> Self {
-        Self::measured(frames, model, cx, None)
+        Self::telling(frames, model, cx, None, |told, now| now.or(told))
     }
 
-    /// As [`ChatStream::new`], with the times of its chunks taken down.
+    /// As [`ChatStream::new`], with the times of its chunks taken down, and with frames that each tell all that is known: of
+    /// a usage that is not told again nobody knows any more whether it is right.
     pub(crate) fn measured(
         frames: impl Stream<Item = Result<Frame>> + Send + 'static,
         model: Arc<str>,
         cx: &Context,
+        pace: Option<Pace>,
+    ) -> Self {
+        Self::telling(frames, model, cx, pace, |_, now| now)
+    }
+
+    /// `known` makes the usage that is known from the one told before and what a frame says.
+    fn telling(
+        frames: impl Stream<Item = Result<Frame>> + Send + 'static,
+        model: Arc<str>,
+        cx: &Context,
         mut pace: Option<Pace>,
+        known: fn(Option<Usage>, Option<Usage>) -> Option<Usage>,
     ) -> Self {
         let told = Arc::<Mutex<Told>>::default();
-        let tell = Arc::clone(&told);
+        let (tell, mut before) = (Arc::clone(&told), None);
         let frames = frames.inspect(move |frame| {
             let Ok(frame) = frame else { return };
             // What holds no whole event yet is no chunk.
             let first = pace.as_mut().filter(|_| !frame.events.is_empty()).and_then(Pace::chunk);
-            if first.is_some() || frame.usage.is_some() {
+            if first.is_some() || frame.usage != before {
                 let mut told = lock(&tell);
                 told.first_chunk = first.or(told.first_chunk);
-                told.usage = frame.usage.or(told.usage);
+                told.usage = known(told.usage, frame.usage);
+                before = frame.usage;
             }
         });
         let mut frames = ItemStream::new(frames).told_by(|frame| match frame {
@@ -353,6 +366,17 @@ mod tests {
         assert_eq!(bytes, ["a", "b"]);
         let end = (Some(Usage::new(3, 2)), "Complete".to_owned());
         assert_eq!(*seen.lock().unwrap(), [end]);
+    }
+
+    #[tokio::test]
+    async fn a_usage_that_a_provider_does_not_stand_by_is_unknown() {
+        for (then, expected) in [(None, None), (Some(Usage::new(3, 4)), Some(Usage::new(3, 4)))] {
+            let (seen, hear) = ends();
+            let frames = stream::iter([frame("a", Some(Usage::new(3, 1))), frame("b", then)]);
+            let mut stream = ChatStream::measured(frames, "m".into(), &Context::new(), None).on_end(hear);
+            while stream.next().await.is_some() {}
+            assert_eq!(*seen.lock().unwrap(), [(expected, "Complete".to_owned())]);
+        }
     }
 
     #[tokio::test]

@@ -15,13 +15,16 @@
 //! assert_eq!(prices.cost("never-heard-of", &Usage::new(1, 1)), None);
 //! ```
 //!
-//! **When not.** Text tokens at list price only: no batch or priority tiers, no audio, no discounts; what is written into a
-//! cache at the price of the shortest time that it can be kept. A model that several hosts sell under one name at different prices (`openai/gpt-oss-120b`) is
+//! **When not.** Text tokens at list price only: no batch or priority tiers, no audio, no discounts. A model that several hosts sell under one name at different prices (`openai/gpt-oss-120b`) is
 //! left out, because a price by name would be wrong for most of them: add it with [`PriceTable::with`].
 
 use std::collections::HashMap;
 
 use crate::openai::Usage;
+
+/// How much more it costs to keep something for an hour than for five minutes: with Anthropic, which has both, twice the
+/// price of the input against 1.25 times.
+const HOUR: f64 = 1.6;
 
 const TABLE: &str = include_str!("prices.csv");
 
@@ -35,6 +38,8 @@ pub struct Price {
     pub cached_input: Option<f64>,
     /// Tokens read and put into the provider's cache; `input` where it is not known.
     pub cache_write: Option<f64>,
+    /// Those of them that are kept there for an hour; 1.6 times `cache_write` where it is not known, `input` where that is not.
+    pub cache_write_1h: Option<f64>,
     /// Tokens written.
     pub output: f64,
     /// The longest prompt, in tokens, that these prices hold for: longer ones cost more and are unpriced.
@@ -75,7 +80,14 @@ impl Price {
     /// US dollars per million tokens, with one price for cached ones and others, and for prompts of any length.
     #[must_use]
     pub const fn new(input: f64, output: f64) -> Self {
-        Self { input, cached_input: None, cache_write: None, output, prompt_limit: None }
+        Self {
+            input,
+            cached_input: None,
+            cache_write: None,
+            cache_write_1h: None,
+            output,
+            prompt_limit: None,
+        }
     }
 
     /// The same price with its own figure for cached tokens, in US dollars per million.
@@ -92,6 +104,18 @@ impl Price {
         self
     }
 
+    /// The same price with its own figure for tokens that are put into the cache for an hour, in US dollars per million.
+    #[must_use]
+    pub const fn with_cache_write_1h(mut self, cache_write_1h: f64) -> Self {
+        self.cache_write_1h = Some(cache_write_1h);
+        self
+    }
+
+    /// What a million tokens cost that are put into the cache for an hour.
+    fn hour(&self) -> f64 {
+        self.cache_write_1h.or(self.cache_write.map(|price| price * HOUR)).unwrap_or(self.input)
+    }
+
     /// US dollars for `usage`, or `None` for a prompt longer than these prices hold for.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<f64> {
@@ -101,10 +125,12 @@ impl Price {
         // More cached than read is a miscount of the upstream and must not make the rest negative.
         let cached = usage.cached_tokens.min(usage.prompt_tokens);
         let written = usage.cache_write_tokens.min(usage.prompt_tokens - cached);
+        let hour = usage.cache_write_1h_tokens.min(written);
         let fresh = usage.prompt_tokens - cached - written;
         let millionths = fresh as f64 * self.input
             + cached as f64 * self.cached_input.unwrap_or(self.input)
-            + written as f64 * self.cache_write.unwrap_or(self.input)
+            + (written - hour) as f64 * self.cache_write.unwrap_or(self.input)
+            + hour as f64 * self.hour()
             + usage.completion_tokens as f64 * self.output;
         Some(millionths / 1e6)
     }
@@ -122,6 +148,7 @@ impl Row {
                 input: cells.next()?.parse().ok()?,
                 cached_input: optional(cells.next()?)?,
                 cache_write: optional(cells.next()?)?,
+                cache_write_1h: None,
                 output: cells.next()?.parse().ok()?,
                 prompt_limit: optional(cells.next()?)?,
             },
@@ -277,6 +304,37 @@ mod tests {
         close(table.cost("one price", &both(1_000_000, 600_000, 300_000)), 4.0);
         let claude = PriceTable::builtin();
         close(claude.cost("claude-sonnet-4-6", &both(1_000_000, 0, 1_000_000)), 3.75);
+    }
+
+    fn for_an_hour(prompt: u64, read: u64, written: u64, hour: u64) -> Usage {
+        Usage { cache_write_1h_tokens: hour, ..both(prompt, read, written) }
+    }
+
+    #[test]
+    fn what_is_kept_for_an_hour_costs_what_anthropic_says() {
+        let table = PriceTable::builtin();
+        close(table.cost("claude-sonnet-4-6", &for_an_hour(1_000_000, 0, 1_000_000, 1_000_000)), 6.0);
+        close(table.cost("claude-opus-5-5", &for_an_hour(1_000_000, 0, 1_000_000, 1_000_000)), 8.0);
+        let usage = for_an_hour(2_100, 1_024, 1_000, 600);
+        let expected = 76.0 * 3.0 + 1_024.0 * 0.3 + 400.0 * 3.75 + 600.0 * 6.0;
+        close(table.cost("claude-sonnet-4-6", &usage), expected / 1e6);
+    }
+
+    #[test]
+    fn what_is_kept_for_an_hour_has_its_own_price_or_one_that_follows_from_the_others() {
+        let usage = for_an_hour(1_000_000, 0, 500_000, 250_000);
+        let price = Price::new(4.0, 0.0);
+        close(price.cost(&usage), 4.0);
+        close(price.with_cache_write(5.0).cost(&usage), 0.5 * 4.0 + 0.25 * 5.0 + 0.25 * 8.0);
+        let own = price.with_cache_write_1h(7.0);
+        close(own.cost(&usage), 0.75 * 4.0 + 0.25 * 7.0);
+        close(own.with_cache_write(5.0).cost(&usage), 0.5 * 4.0 + 0.25 * 5.0 + 0.25 * 7.0);
+    }
+
+    #[test]
+    fn more_for_an_hour_than_written_is_clamped() {
+        let price = Price::new(4.0, 0.0).with_cache_write(5.0);
+        close(price.cost(&for_an_hour(1_000, 0, 100, 9_000)), (900.0 * 4.0 + 100.0 * 8.0) / 1e6);
     }
 
     #[test]

@@ -148,13 +148,17 @@ impl Case<'_> {
 }
 
 fn counts(usage: Usage) -> Value {
-    json!({
+    let mut counts = json!({
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
         "cache_write_tokens": usage.cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
-    })
+    });
+    if usage.cache_write_1h_tokens > 0 {
+        counts["cache_write_1h_tokens"] = usage.cache_write_1h_tokens.into();
+    }
+    counts
 }
 
 /// The names in `folder`, sorted, without those that begin with a dot.

@@ -18,6 +18,8 @@ pub(crate) struct Price {
     pub(crate) cached_input: Option<f64>,
     /// Tokens of the prompt that the provider put into its cache. Default: none, they are priced like the others.
     pub(crate) cache_write: Option<f64>,
+    /// Those of them that are kept there for an hour. Default: 1.6 times `cache_write`, where that is known.
+    pub(crate) cache_write_1h: Option<f64>,
     /// Where the price is from.
     pub(crate) source: String,
     /// The day it was looked up, as `YYYY-MM-DD`.
@@ -31,6 +33,7 @@ pub(super) struct PriceFile {
     output: Spanned<f64>,
     cached_input: Option<Spanned<f64>>,
     cache_write: Option<Spanned<f64>>,
+    cache_write_1h: Option<Spanned<f64>>,
     source: Spanned<String>,
     date: Spanned<Value>,
 }
@@ -61,6 +64,7 @@ impl PriceFile {
             output: usd("output", &self.output),
             cached_input: self.cached_input.map(|written| usd("cached_input", &written)),
             cache_write: self.cache_write.map(|written| usd("cache_write", &written)),
+            cache_write_1h: self.cache_write_1h.map(|written| usd("cache_write_1h", &written)),
             source: check.text("source", self.source),
             date: date(&self.date, check),
         }
@@ -84,6 +88,8 @@ fn date(written: &Spanned<Value>, check: &mut Check<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use throughline_llm::openai::Usage;
+
     use super::*;
     use crate::config::fixture::{accepted, refused};
 
@@ -97,7 +103,7 @@ mod tests {
     fn a_price_is_read() {
         let config = accepted(
             "[prices.\"@cf/my-model\"]\ninput = 0.15\noutput = 0.60\ncached_input = 0\n\
-             cache_write = 0.1875\n\
+             cache_write = 0.1875\ncache_write_1h = 0.3\n\
              source = \"contract 12\"\ndate = \"2026-11-01\"\n",
         );
         let expected = Price {
@@ -105,10 +111,27 @@ mod tests {
             output: 0.6,
             cached_input: Some(0.0),
             cache_write: Some(0.1875),
+            cache_write_1h: Some(0.3),
             source: "contract 12".to_owned(),
             date: "2026-11-01".to_owned(),
         };
         assert_eq!(config.prices["@cf/my-model"], expected);
+    }
+
+    #[test]
+    fn each_kind_of_token_is_charged_at_the_price_that_is_written_for_it() {
+        let mut usage = Usage::new(100, 10);
+        (usage.cached_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens) = (40, 50, 20);
+        let cost = |more: &str| {
+            let rest = "output = 20\nsource = \"contract 12\"\ndate = 2026-11-01\n";
+            let config = accepted(&format!("[prices.m]\ninput = 4\n{more}{rest}"));
+            let usd = crate::workflows::prices(&config).cost("m", &usage).expect("it has a price");
+            format!("{usd:.9}")
+        };
+        assert_eq!(cost(""), "0.000600000");
+        assert_eq!(cost("cached_input = 1\n"), "0.000480000");
+        assert_eq!(cost("cached_input = 1\ncache_write = 5\n"), "0.000590000");
+        assert_eq!(cost("cached_input = 1\ncache_write = 5\ncache_write_1h = 7\n"), "0.000570000");
     }
 
     #[test]

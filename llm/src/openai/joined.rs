@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::split::exactly;
-use super::usage::Usage;
+use super::usage::{RawUsage, Usage};
 use crate::sse;
 
 /// One choice so far.
@@ -70,7 +70,9 @@ pub(crate) fn joined(events: &[u8], usage: Option<&Usage>) -> Option<Bytes> {
     }
     head.insert("object".into(), "chat.completion".into());
     head.insert("choices".into(), choices.into_iter().map(|(index, choice)| choice.whole(index)).collect());
-    if let Some(usage) = usage.filter(|_| !head.contains_key("usage")) {
+    // The last one need not say all: what the others say is in what is known.
+    let is_told = head.get("usage").is_some_and(|told| RawUsage::of(&told.to_string()).is_some());
+    if let Some(usage) = usage.filter(|_| !is_told) {
         head.insert("usage".into(), serde_json::to_value(usage).ok()?);
     }
     Some(Value::Object(head).to_string().into())
@@ -319,6 +321,15 @@ mod tests {
         let body: Value = serde_json::from_slice(&joined(&events, Some(&Usage::new(4, 2))).unwrap()).unwrap();
         assert_eq!(body["usage"]["total_tokens"], 6);
         assert_eq!(plain(&[delta(&json!({"content": "x"}))]).unwrap().get("usage"), None);
+    }
+
+    #[test]
+    fn what_was_used_is_whole_where_the_stream_tells_it_in_parts() {
+        let part = |usage: Value| json!({"choices": [{"delta": {"content": "x"}}], "usage": usage});
+        let events = stream(&[part(json!({"input_tokens": 9})), part(json!({"output_tokens": 3}))]);
+        let read = |usage: Option<&Usage>| crate::openai::usage(&joined(&events, usage).unwrap());
+        assert_eq!(read(Some(&Usage::new(9, 3))), Some(Usage::new(9, 3)));
+        assert_eq!(read(None), None);
     }
 
     #[test]

@@ -8,13 +8,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::split::usage_chunk;
-use super::usage::Usage;
+use super::usage::{RawUsage, Usage};
 use crate::sse;
 
 /// Where the events of a stream say what was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Tells {
-    /// Anywhere.
+    /// Anywhere, and all of it.
     usage: bool,
     /// In a chunk of its own, which only who has asked for it may see.
     apart: bool,
@@ -26,7 +26,8 @@ struct Shape<'a> {
     #[serde(borrow, default)]
     choices: Option<Vec<Choice<'a>>>,
     error: Option<IgnoredAny>,
-    usage: Option<IgnoredAny>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +57,7 @@ pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
         }
         let chunk = sound(data)?;
         any |= chunk.has_choices();
-        tells.usage |= chunk.usage.is_some();
+        tells.usage |= chunk.usage.is_some_and(|usage| RawUsage::of(usage.get()).is_some());
         tells.apart |= chunk.usage.is_some() && !chunk.has_choices();
     }
     any.then_some(tells)
@@ -245,6 +246,19 @@ mod tests {
         let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[1].data).unwrap();
         assert_eq!((&chunk["usage"]["total_tokens"], &chunk["id"]), (&json!(12), &json!("i")));
         assert_eq!((&chunk["choices"], added.ends_with(DONE)), (&json!([]), true));
+    }
+
+    #[test]
+    fn a_usage_that_is_told_in_part_is_told_whole_to_who_has_asked_for_it() {
+        let mut begun = says("Hi", &Value::Null);
+        begun["usage"] = json!({"input_tokens": 9});
+        let events = stream(&[begun]);
+        let tells = survey(&events).unwrap();
+        let told = |usage| retold(&events, tells, true, usage).unwrap().concat();
+        assert_eq!(told(None), events);
+        let added = told(Some(&Usage::new(9, 3)));
+        let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[1].data).unwrap();
+        assert_eq!(chunk["usage"]["total_tokens"], 12);
     }
 
     #[test]

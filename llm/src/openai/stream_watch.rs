@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::usage::{RawUsage, Usage};
+use super::usage::{Counts, RawUsage, Usage};
 use super::whole::{number, text};
 use crate::genai::Shared;
 use crate::sse::Event;
@@ -53,7 +53,9 @@ pub enum Chunk {
 #[derive(Clone, Debug)]
 pub struct StreamWatch {
     usage_was_added: bool,
-    usage: Option<Usage>,
+    said: Counts,
+    /// Whether something was written since it was last said how much.
+    is_behind: bool,
     content: bool,
     done: bool,
     failed: bool,
@@ -69,7 +71,9 @@ struct RawChunk<'a> {
     model: Option<&'a RawValue>,
     #[serde(borrow)]
     choices: Option<Vec<RawChoice<'a>>>,
-    usage: Option<RawUsage>,
+    /// Of any form: one that cannot be read must not hide what else is said.
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
     error: Option<IgnoredAny>,
 }
 
@@ -112,7 +116,15 @@ impl StreamWatch {
     /// behalf, so that the client must not see it.
     #[must_use]
     pub const fn new(usage_was_added: bool) -> Self {
-        Self { usage_was_added, usage: None, content: false, done: false, failed: false, response: None }
+        Self {
+            usage_was_added,
+            said: Counts::NOTHING,
+            is_behind: false,
+            content: false,
+            done: false,
+            failed: false,
+            response: None,
+        }
     }
 
     /// Takes down in `response` what the answer says of itself.
@@ -138,10 +150,13 @@ impl StreamWatch {
         self.usage_was_added && chunk == Chunk::Usage
     }
 
-    /// The usage that the stream told, from whichever chunk; the last one counts.
+    /// The usage that the stream told, from whichever chunk; the last one counts, with what it leaves out from those
+    /// before it. `None` as long as what was read or what was written is unknown: a count from before the answer, which
+    /// some providers begin with, is none of what came since.
     #[must_use]
-    pub const fn usage(&self) -> Option<Usage> {
-        self.usage
+    pub fn usage(&self) -> Option<Usage> {
+        let is_of_the_answer = (self.content || self.done) && !self.is_behind;
+        if is_of_the_answer { self.said.usage() } else { None }
     }
 
     /// Whether any part of the answer has come.
@@ -174,12 +189,18 @@ impl StreamWatch {
         if let Some(response) = &self.response {
             chunk.tell(response);
         }
-        let usage = chunk.usage.as_ref().and_then(RawUsage::read);
-        self.usage = usage.or(self.usage);
+        let mut counts_it = false;
+        if let Some(usage) = chunk.usage {
+            let next = RawUsage::counts_of(usage.get());
+            counts_it = next.tells_what_was_written();
+            self.said = self.said.then(next);
+        }
         let choices = chunk.choices.unwrap_or_default();
-        if choices.iter().any(RawChoice::says_something) {
+        let says_something = choices.iter().any(RawChoice::says_something);
+        self.is_behind = !counts_it && (self.is_behind || says_something);
+        if says_something {
             Chunk::Content
-        } else if choices.is_empty() && usage.is_some() {
+        } else if choices.is_empty() && chunk.usage.is_some() {
             Chunk::Usage
         } else {
             Chunk::Other
@@ -317,6 +338,53 @@ mod tests {
         }
         assert_eq!(watch.observe(&event(r#"{"choices":[],"usage":null}"#)), Chunk::Other);
         assert_eq!(watch.usage(), Some(Usage::new(5, 3)));
+    }
+
+    /// What is known of a stream to its end, or only so far.
+    fn used(chunks: &[&str], is_complete: bool) -> Option<Usage> {
+        let mut watch = StreamWatch::new(true);
+        chunks
+            .iter()
+            .chain(is_complete.then_some(&"[DONE]"))
+            .for_each(|data| _ = watch.observe(&event(data)));
+        watch.usage()
+    }
+
+    const HI: &str = r#"{"choices":[{"delta":{"content":"Hi"}}]}"#;
+
+    #[test]
+    fn a_stream_that_says_only_what_was_read_is_of_unknown_usage_and_its_chunk_is_hidden() {
+        let only_read = r#"{"choices":[],"usage":{"prompt_tokens":10}}"#;
+        assert_eq!(used(&[HI, only_read], true), None);
+        assert_eq!(observed(only_read), Chunk::Usage);
+        let placeholder = r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":0}}"#;
+        assert_eq!(used(&[placeholder, HI, only_read], true), None, "something was written since");
+        assert_eq!(used(&[placeholder], true), Some(Usage::new(10, 0)));
+    }
+
+    #[test]
+    fn what_was_written_is_added_to_what_was_read_as_anthropic_says_both() {
+        let start = r#"{"choices":[{"delta":{"role":"assistant"}}],
+            "usage":{"input_tokens":10,"output_tokens":1,"cache_read_input_tokens":60}}"#;
+        let end = r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"output_tokens":15}}"#;
+        let expected = Some(Usage { cached_tokens: 60, ..Usage::new(70, 15) });
+        assert_eq!(used(&[start, HI, end], true), expected);
+        assert_eq!(used(&[start, HI, end], false), expected);
+        assert_eq!(used(&[start, HI], false), None, "a count of the beginning is not one of the answer");
+        assert_eq!(used(&[start], false), None);
+    }
+
+    #[test]
+    fn a_usage_that_cannot_be_read_hides_nothing_that_stands_beside_it() {
+        for wrong in [r#""none""#, "[]", "7", r#"{"prompt_tokens":1,"prompt_tokens":2}"#, "1e999"] {
+            let with = |choices: &str| observed(&format!(r#"{{"choices":{choices},"usage":{wrong}}}"#));
+            assert_eq!(with(r#"[{"delta":{"content":"Hi"}}]"#), Chunk::Content, "{wrong}");
+            let failed = format!(r#"{{"error":{{"message":"x"}},"usage":{wrong}}}"#);
+            assert_eq!(observed(&failed), Chunk::Error, "{wrong}");
+        }
+        let beside =
+            r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":[]}}"#;
+        assert_eq!(used(&[HI, beside], true), Some(Usage::new(10, 2)));
     }
 
     #[test]

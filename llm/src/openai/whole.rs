@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for Answer {
                     let usage = if self.is_lenient {
                         RawUsage::of(map.next_value::<&RawValue>()?.get())
                     } else {
-                        map.next_value::<Option<RawUsage>>()?.and_then(|usage| usage.read())
+                        map.next_value::<Option<RawUsage<'de>>>()?.and_then(|usage| usage.read())
                     };
                     // Of two, nobody knows which one counts.
                     let is_only = !std::mem::replace(&mut said.usage, true);
@@ -292,10 +292,18 @@ mod tests {
     #[test]
     fn of_two_usages_none_counts_and_a_wrong_one_is_unknown() {
         let usage = |usage: &str| whole(&format!(r#"{{{usage}"choices":[]}}"#), false).unwrap().usage;
-        let one = r#""usage":{"prompt_tokens":2},"#;
-        assert_eq!(usage(one), Some(Usage::new(2, 0)));
+        let one = r#""usage":{"prompt_tokens":2,"completion_tokens":1},"#;
+        assert_eq!(usage(one), Some(Usage::new(2, 1)));
         assert_eq!(usage(&one.repeat(2)), None);
         assert_eq!(usage(&one.repeat(3)), None);
         assert_eq!(usage(r#""usage":[],"#), None);
+        assert_eq!(
+            usage(r#""usage":{"prompt_tokens":2},"#),
+            None,
+            "something was written, nobody knows how much"
+        );
+        let wrong_details =
+            r#""usage":{"prompt_tokens":2,"completion_tokens":1,"prompt_tokens_details":"none"},"#;
+        assert_eq!(usage(wrong_details), Some(Usage::new(2, 1)));
     }
 }

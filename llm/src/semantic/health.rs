@@ -6,11 +6,13 @@ use std::time::SystemTime;
 
 use throughline::{Error, Kind};
 
+use crate::http_call::Refusal;
+
 /// Failures in a row after which an embedder does not work.
 const FAILURES: u32 = 5;
 
 /// What is known of an embedder that is asked over a network. It is down after five failures in a row, or once it is
-/// left alone, until an embedding comes again.
+/// left alone, until an embedding comes again. That it refuses a text is none.
 pub struct EmbedderHealth {
     name: String,
     state: Mutex<State>,
@@ -32,6 +34,15 @@ struct State {
     /// What the last call failed with that was made.
     last: Option<String>,
     down: Option<EmbedderDown>,
+}
+
+/// Whether a provider has refused the text that it was given: one that is too long, or that it does not want. That says
+/// nothing of how it is, and must not keep it from being asked for others'.
+///
+/// A model that is not there (404) or a form that is not known (415) is so whatever the text.
+#[must_use]
+pub fn is_of_the_text(error: &Error) -> bool {
+    error.cause::<Refusal>().is_some_and(|refusal| matches!(refusal.status, 400 | 413 | 422))
 }
 
 // === impl EmbedderHealth ===
@@ -67,6 +78,10 @@ impl EmbedderHealth {
     pub(super) fn failed(&self, error: &Error) {
         // Of a caller who goes away nothing is learned.
         if error.kind() == Kind::Cancelled {
+            return;
+        }
+        if is_of_the_text(error) {
+            tracing::warn!(model = self.name, reason = %error, "a question could not be embedded");
             return;
         }
         let mut state = self.lock();
@@ -111,6 +126,8 @@ fn wall_clock() -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, StatusCode};
+
     use super::*;
 
     fn failed(health: &EmbedderHealth, kind: Kind, message: &'static str) -> Option<String> {
@@ -150,6 +167,46 @@ mod tests {
         assert_eq!(reason.as_deref(), Some("the provider answered 500"));
         let fresh = EmbedderHealth::new("faq");
         assert_eq!(failed(&fresh, Kind::CircuitOpen, "circuit open").as_deref(), Some("it is left alone"));
+    }
+
+    fn refused(status: u16) -> Error {
+        let status = StatusCode::from_u16(status).expect("it is one");
+        crate::http_call::refused(status, &HeaderMap::new(), b"{}")
+    }
+
+    #[test]
+    fn a_text_that_is_refused_says_nothing_of_it_and_everything_else_does() {
+        for (status, says_nothing) in [
+            (400, true),
+            (413, true),
+            (422, true),
+            (401, false),
+            (403, false),
+            (404, false),
+            (408, false),
+            (415, false),
+            (429, false),
+            (500, false),
+            (503, false),
+        ] {
+            assert_eq!(is_of_the_text(&refused(status)), says_nothing, "{status}");
+            let health = EmbedderHealth::new("faq");
+            (0..FAILURES).for_each(|_| health.failed(&refused(status)));
+            assert_eq!(health.down().is_none(), says_nothing, "{status}");
+        }
+        assert!(!is_of_the_text(&Error::new(Kind::InvalidInput, "a text without a word has no direction")));
+    }
+
+    #[test]
+    fn a_text_that_is_refused_between_failures_does_not_make_good_for_them() {
+        let health = EmbedderHealth::new("faq");
+        for _ in 1..FAILURES {
+            health.failed(&refused(500));
+            health.failed(&refused(400));
+        }
+        assert_eq!(health.down(), None);
+        health.failed(&refused(500));
+        assert_eq!(health.down().unwrap().reason, "the provider answered 500");
     }
 
     #[test]

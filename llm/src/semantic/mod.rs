@@ -71,7 +71,7 @@ pub use compare::Verdict;
 pub use embedder::{Embedded, Embedder};
 pub use embeddings::{Embeddings, EmbeddingsConfig, EmbeddingsSignals, embeddings};
 pub use guard::Marks;
-pub use health::{EmbedderDown, EmbedderHealth};
+pub use health::{EmbedderDown, EmbedderHealth, is_of_the_text};
 pub(crate) use signals::FAMILIES;
 pub use signals::{SemanticOutcome, SemanticSignals};
 pub use stage::{Mode, Semantic, SemanticConfig, SemanticEvent, SemanticStats, Similarity, semantic};

@@ -34,7 +34,7 @@ fn chat_span(recorder: &Recorder) -> SpanData {
     recorder.spans().into_iter().find(|span| span.name.starts_with("chat ")).expect("a call has a span")
 }
 
-async fn one_call(recorder: &Recorder, answer: &'static str) {
+async fn one_call(recorder: &Recorder, answer: &str) {
     let upstream = Upstream::start(vec![Act::json(200, "", answer)]).await;
     plain(&ask(upstream.base_url.clone()), &recorder.context()).await.unwrap();
 }
@@ -145,11 +145,50 @@ async fn tokens_put_into_a_cache_have_the_attribute_of_the_naming_also_in_a_stre
 
 #[tokio::test]
 async fn unknown_usage_is_not_zero_tokens() {
-    let recorder = Recorder::new();
-    one_call(&recorder, r#"{"choices":[{}]}"#).await;
-    assert_eq!(recorder.metric("gen_ai_client_token_usage_count", &[]), Some(0.0), "nothing was recorded");
-    assert_eq!(recorder.metric("llm_unpriced_calls_total", &[]), Some(1.0));
-    assert_eq!(attribute(&chat_span(&recorder), "gen_ai.usage.input_tokens"), None);
+    for usage in ["null", r#"{"prompt_tokens":10}"#, r#"{"input_tokens":10,"cache_read_input_tokens":5}"#] {
+        let unknown = |recorder: &Recorder| {
+            let tokens = recorder.metric("gen_ai_client_token_usage_count", &[]);
+            assert_eq!(tokens, Some(0.0), "nothing was recorded of {usage}");
+            assert_eq!(recorder.metric("llm_unpriced_calls_total", &[]), Some(1.0), "{usage}");
+            assert_eq!(recorder.metric("llm_cost_usd_total", &[]), Some(0.0), "{usage}");
+            assert_eq!(attribute(&chat_span(recorder), "gen_ai.usage.input_tokens"), None, "{usage}");
+        };
+        let recorder = Recorder::new();
+        one_call(&recorder, &format!(r#"{{"choices":[{{}}],"usage":{usage}}}"#)).await;
+        unknown(&recorder);
+        let recorder = Recorder::new();
+        let word = chunk("c-1", "m-2", 1, Delta::Content("a"));
+        let last = format!("data: {{\"choices\":[],\"usage\":{usage}}}\n\n");
+        let upstream = Upstream::start(Act::stream(&[&word, last.as_bytes(), DONE])).await;
+        read(stream_of(&ask(upstream.base_url.clone()), STREAMED, &recorder.context()).await.unwrap()).await;
+        unknown(&recorder);
+    }
+}
+
+#[tokio::test]
+async fn a_count_from_the_middle_of_a_stream_is_not_one_of_its_end() {
+    let says = |usage: &str| {
+        format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"a\"}}}}],\"usage\":{usage}}}\n\n")
+    };
+    let counted = says(r#"{"prompt_tokens":10,"completion_tokens":1}"#);
+    for (last, unpriced) in [(says("null"), 1.0), (says(r#"{"completion_tokens":2}"#), 0.0)] {
+        let recorder = Recorder::new();
+        let upstream = Upstream::start(Act::stream(&[counted.as_bytes(), last.as_bytes(), DONE])).await;
+        read(stream_of(&ask(upstream.base_url.clone()), STREAMED, &recorder.context()).await.unwrap()).await;
+        assert_eq!(recorder.metric("llm_unpriced_calls_total", &[]), Some(unpriced), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_for_an_hour_is_among_what_is_put_into_the_cache() {
+    let recorder = following(Semconv::default().named(GenAiNames::Both));
+    let usage = r#"{"input_tokens":12,"output_tokens":2,"cache_creation_input_tokens":24,
+        "cache_creation":{"ephemeral_5m_input_tokens":4,"ephemeral_1h_input_tokens":20}}"#;
+    one_call(&recorder, &format!(r#"{{"choices":[{{}}],"usage":{usage}}}"#)).await;
+    let written = recorder.metric("gen_ai_client_inference_usage_cache_write_input_tokens_total", &[MODEL]);
+    assert_eq!(written, Some(24.0));
+    let told = attribute(&chat_span(&recorder), "gen_ai.usage.cache_creation.input_tokens");
+    assert_eq!(told.as_deref(), Some("24"));
 }
 
 #[tokio::test]

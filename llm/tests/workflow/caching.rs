@@ -29,10 +29,10 @@ fn decode(value: &[u8]) -> Result<Answer> {
 }
 
 fn any_usage() -> impl Strategy<Value = Usage> {
-    any::<(u64, u64, u64, u64, u64)>().prop_map(|(prompt, completion, cached, written, reasoning)| {
+    any::<(u64, u64, u64, [u64; 2], u64)>().prop_map(|(prompt, completion, cached, written, reasoning)| {
         let mut usage = Usage::new(prompt, completion);
         (usage.cached_tokens, usage.reasoning_tokens) = (cached, reasoning);
-        usage.cache_write_tokens = written;
+        [usage.cache_write_tokens, usage.cache_write_1h_tokens] = written;
         usage
     })
 }
