@@ -7,6 +7,7 @@ mod catalogue;
 mod check;
 mod cli;
 mod config;
+mod config_file;
 mod demo;
 mod errors;
 mod exchange;

@@ -12,10 +12,8 @@ use super::args::Where;
 use super::remote::{Remote, TOKEN};
 use super::target::Target;
 use crate::config::{Config, Place, Store, nearest};
+use crate::config_file::DEFAULT;
 use crate::logs::complain;
-
-/// The configuration that is looked for when none is named.
-const DEFAULT_FILE: &str = "throughline.toml";
 
 /// How long a gateway of this machine may take to accept a connection.
 const ACCEPT: Duration = Duration::from_secs(2);
@@ -40,7 +38,7 @@ impl From<Remote> for Through {
 /// # Errors
 /// Everything that is wrong with the configuration or the arguments.
 pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
-    let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT));
     if let Some(url) = &args.gateway {
         let has_token = args.token.is_some() || std::env::var_os(TOKEN).is_some();
         let needed = args.config.is_some() || (!has_token && path.exists());
