@@ -189,7 +189,8 @@ mod tests {
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();
         let help = serve.get_after_help().unwrap().to_string();
-        let example: String = help.lines().filter(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
+        let example: String =
+            help.lines().filter(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
         let config = Config::parse(&example, "throughline.toml", &|_| Some("a-key".to_owned()));
         assert!(config.unwrap().models.contains_key("auto"), "{example}");
     }

@@ -4,6 +4,7 @@ mod admin;
 mod cache_command;
 mod cache_control;
 mod catalogue;
+mod causes;
 mod check;
 mod cli;
 mod config;

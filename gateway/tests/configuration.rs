@@ -188,6 +188,10 @@ async fn check_reads_what_serve_would_and_says_which_it_was() {
 async fn where_there_is_nothing_to_check_that_is_said() {
     let ended = Launch::new(&["check"]).finish().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
-    assert!(ended.stderr.contains("no configuration was found: there is no throughline.toml"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("no configuration was found: there is no throughline.toml"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("throughline check FILE"), "{}", ended.stderr);
 }
