@@ -210,7 +210,7 @@ impl Removal {
         let stranger = stranger.map(|name| unknown("model", name, "configured", models.iter().copied()));
         match stranger {
             Some(message) if self.failures.is_empty() => {
-                return Err(format!("{message}, and no stored answer is of it: nothing was removed"));
+                return Err(format!("{message}: nothing is stored that fits, so nothing was removed"));
             }
             Some(message) => self.notes.push(message),
             None if self.failures.is_empty() => self.notes.push(nothing_fits(which)),
@@ -282,7 +282,7 @@ mod tests {
         let unknown = "unknown model `autto`, did you mean `auto`? (configured: auto, fast)";
         assert_eq!(
             judged(removal(0, &[]), "autto"),
-            Err(format!("{unknown}, and no stored answer is of it: nothing was removed"))
+            Err(format!("{unknown}: nothing is stored that fits, so nothing was removed"))
         );
         assert_eq!(judged(removal(3, &[]), "autto"), Ok(vec![]));
         assert_eq!(judged(removal(0, &["store other: refused"]), "autto"), Ok(vec![unknown.to_owned()]));
