@@ -10,7 +10,7 @@ use crate::workflows;
 
 /// What is said where there is nothing to check.
 const NOTHING: &str = "no configuration was found: there is no throughline.toml in this folder. Name one, as `throughline check FILE`, \
-     or write one: `throughline serve --help` shows the smallest";
+     or write one: `throughline serve --help` shows one to begin with";
 
 /// Checks a file and shows the workflow of each model.
 ///

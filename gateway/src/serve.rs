@@ -196,10 +196,10 @@ pub(crate) async fn serve(
 fn says_that_it_is_a_demonstration(config: &Config) {
     let models: Vec<_> = config.models.keys().map(String::as_str).collect();
     tracing::warn!(
-        models = models.join(", "),
-        "no configuration was found: there is no throughline.toml in this folder, so simulated models are served, whose \
-         answers are made up. To serve your own, write throughline.toml or name a file by --config, and start again: \
-         `throughline serve --help` shows one to begin with"
+        "no configuration was found: there is no throughline.toml in this folder, so a demonstration is served (model {}), \
+         whose answers are made up. To serve your own, write throughline.toml or name a file by --config, and start again: \
+         `throughline serve --help` shows one to begin with",
+        models.join(", ")
     );
 }
 
