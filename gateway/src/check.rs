@@ -5,16 +5,22 @@ use std::io::Write as _;
 
 use crate::cli::Check;
 use crate::config::Config;
+use crate::config_file;
 use crate::workflows;
+
+/// What is said where there is nothing to check.
+const NOTHING: &str = "no configuration was found: there is no throughline.toml in this folder. Name one, as `throughline check FILE`, \
+     or write one: `throughline serve --help` shows one to begin with";
 
 /// Checks a file and shows the workflow of each model.
 ///
 /// # Errors
 /// Everything that is wrong with the file.
 pub(crate) fn check(args: &Check) -> Result<(), String> {
-    let config =
-        Config::load(&args.config, &|name| std::env::var(name).ok()).map_err(|errors| errors.to_string())?;
-    let built = workflows::build(&config).map_err(|error| format!("{}: {error}", args.config.display()))?;
+    let named = args.file.as_deref().or(args.config.as_deref());
+    let path = config_file::find(named).ok_or(NOTHING)?;
+    let config = Config::load(path, &|name| std::env::var(name).ok()).map_err(|errors| errors.to_string())?;
+    let built = workflows::build(&config).map_err(|error| format!("{}: {error}", path.display()))?;
     let models = built.models;
     if args.json {
         let graphs: BTreeMap<_, _> = models.iter().map(|(name, model)| (name, model.describe())).collect();
@@ -22,7 +28,7 @@ pub(crate) fn check(args: &Check) -> Result<(), String> {
         return Ok(());
     }
     let plural = if models.len() == 1 { "" } else { "s" };
-    show(&format!("{} is good: {} model{plural}\n", args.config.display(), models.len()));
+    show(&format!("{} is good: {} model{plural}\n", path.display(), models.len()));
     for (name, store) in &config.stores {
         show(&format!("\nstore {name}: {}\n", store.shown()));
         for (model, _) in config.models.iter().filter(|(_, model)| model.store() == Some(name)) {

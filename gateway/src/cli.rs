@@ -18,8 +18,8 @@ use crate::logs::Format;
 Examples:
   throughline demo                          see it work: no key, no other server
   throughline demo --keep                   … and leave it running, to try it with curl
-  throughline check throughline.toml        find out what is wrong with a configuration
-  throughline serve --config throughline.toml
+  throughline check                         find out what is wrong with ./throughline.toml
+  throughline serve                         serve it; both take another by --config FILE
   throughline cache stats                   what do the stores hold?
   throughline maturity check                do the parts of a project hold what they claim?
   throughline ops export ops                alerts, dashboards and runbooks, into ./ops
@@ -62,7 +62,17 @@ pub(crate) struct Catalogue {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Without --config, `throughline.toml` in the working directory is used if it is there; otherwise the \
-built-in demonstration models (simulated, no key) are served.
+built-in demonstration models (simulated, no key) are served. A configuration to begin with:
+
+  [providers.openai.openai]
+  base_url = \"https://api.openai.com/v1\"
+  api_key = \"env:OPENAI_API_KEY\"
+
+  [models.auto.routes.only]
+  provider = \"openai\"
+  model = \"gpt-4o-mini\"
+
+`throughline check` says what is wrong with it; docs/guides/configuration.md has every key.
 
 SIGHUP, or a change of the file, has the configuration read anew: requests under way end by the one that they \
 began with, and a file with a mistake changes nothing.
@@ -71,7 +81,7 @@ Standard output gets two lines: where the gateway and where its metrics are, and
 reach its stores. Ctrl-C or SIGTERM lets \
 requests in flight finish, delivers telemetry and exits with 0.")]
 pub(crate) struct Serve {
-    /// The configuration
+    /// The configuration [default: throughline.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
@@ -98,11 +108,22 @@ pub(crate) struct Listen {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Exits with 0 if the configuration is good and with 2 if it is not.")]
+#[command(after_help = "\
+The first line says which file was read. With --json, only the workflows are printed.
+
+Examples:
+  throughline check                         ./throughline.toml, which `throughline serve` would read
+  throughline check next.toml               another one; the same as --config next.toml
+  throughline check --json | jq 'keys'      the names of the models
+
+Exits with 0 if the configuration is good and with 2 if it is not, or if there is none.")]
 pub(crate) struct Check {
-    /// The configuration
+    /// The configuration [default: throughline.toml]
     #[arg(value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    pub(crate) file: Option<PathBuf>,
+    /// The same, named as `serve` does
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) config: Option<PathBuf>,
     /// Print the workflows as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -156,10 +177,22 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_that_the_help_shows_is_good() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let help = serve.get_after_help().unwrap().to_string();
+        let example: String =
+            help.lines().filter(|line| line.starts_with("  ")).map(|line| format!("{line}\n")).collect();
+        let config = Config::parse(&example, "throughline.toml", &|_| Some("a-key".to_owned()));
+        assert!(config.unwrap().models.contains_key("auto"), "{example}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::admin;
 use crate::cli::Listen;
 use crate::config::Config;
+use crate::config_file;
 use crate::gateway::Gateway;
 use crate::logs::Logs;
 use crate::maturity::Watch;
@@ -24,9 +25,6 @@ use crate::workflows::Workflows;
 
 /// How long stores may take to write what they hold, and telemetry to deliver what it holds.
 const FLUSH: Duration = Duration::from_secs(5);
-
-/// The configuration that is looked for when none is named.
-const DEFAULT_FILE: &str = "throughline.toml";
 
 /// The configuration of the demonstration, which is also served when there is no other.
 const BUILT_IN: &str = include_str!("demo/demo.toml");
@@ -47,9 +45,7 @@ pub(crate) struct Running {
 
 /// The file that is read when `file` is named or not.
 pub(crate) fn source(file: Option<&Path>) -> Source {
-    // A link to nowhere is there: it is an error and no reason to serve something else.
-    let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.symlink_metadata().is_ok()));
-    Source::new(found.map(Path::to_owned))
+    Source::new(config_file::find(file).map(Path::to_owned))
 }
 
 /// Reads `file`, or the built-in configuration, to be served on `listen`.
@@ -177,6 +173,9 @@ pub(crate) async fn serve(
         models = running.gateway.served().models.len(),
         "the gateway serves"
     );
+    if source.path.is_none() {
+        says_that_it_is_a_demonstration(&config);
+    }
     let encrypts = config.telemetry.security.encrypts();
     reload::start(source, listen.clone(), config, &running.gateway);
     let scheme = if encrypts { "https" } else { "http" };
@@ -191,6 +190,17 @@ pub(crate) async fn serve(
     tracing::info!("stopping: requests in flight may finish");
     running.stop().await;
     Ok(())
+}
+
+/// Whoever began without a configuration learns what answers, and how to have their own models served.
+fn says_that_it_is_a_demonstration(config: &Config) {
+    let models: Vec<_> = config.models.keys().map(String::as_str).collect();
+    tracing::warn!(
+        "no configuration was found: there is no throughline.toml in this folder, so a demonstration is served (model {}), \
+         whose answers are made up. To serve your own, write throughline.toml or name a file by --config, and start again: \
+         `throughline serve --help` shows one to begin with",
+        models.join(", ")
+    );
 }
 
 /// Completes at Ctrl-C or SIGTERM.

@@ -13,10 +13,12 @@ use std::path::Path;
 use futures_util::future::join_all;
 use http::Method;
 use process::upstream::answer;
-use process::{Answer, Finished, Gateway, Launch, Upstream, chat, client, until};
+use process::{Answer, Finished, Gateway, Launch, PATIENCE, Upstream, chat, client, until};
 use serde_json::{Value, json};
 use server::Server;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const COMPLETION: &str =
     r#"{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":1000,"completion_tokens":100}}"#;
@@ -67,8 +69,11 @@ async fn remotely(port: SocketAddr, args: &[&str]) -> Finished {
 
 async fn json(port: SocketAddr, args: &[&str]) -> Value {
     let finished = remotely(port, &[args, &["--json"]].concat()).await;
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
-    serde_json::from_str(&finished.stdout).unwrap()
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let notes = report["notes"].as_array().into_iter().flatten().map(|note| note.as_str().unwrap());
+    let notes: String = notes.map(|note| format!("{note}\n")).collect();
+    assert_eq!((finished.code, finished.stderr), (Some(0), notes), "{report}");
+    report
 }
 
 /// What stands at `field` of each store, by its name.
@@ -202,6 +207,14 @@ async fn memory_in_front_of_a_server_is_purged_with_it() {
     let gateway = serve(&config(&upstream, &store, cache)).await;
     fill(&gateway).await;
     looked_after(&gateway, &["memory:auto"], &["memory:fast"], &["kept"]).await;
+
+    fill(&gateway).await;
+    let looked = json(port(&gateway), &["purge", "--model", "auto", "--dry-run"]).await;
+    assert_eq!(looked["notes"], Value::Null, "nothing was removed");
+    let purged = json(port(&gateway), &["purge", "--model", "auto"]).await;
+    let said = "other gateways drop their copies of auto, fast in memory at once if their user may `client tracking`, and else \
+                when the ttl is over";
+    assert_eq!(purged["notes"], json!([said]), "{purged}");
 }
 
 /// A request to the port that is fine but for what is said.
@@ -297,6 +310,79 @@ async fn what_cannot_be_meant_is_refused_and_said() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_wrong_is_said_to_be_so_where_it_can_be_known() {
+    let upstream = provider().await;
+    let gateway = serve(&config(&upstream, "", "")).await;
+    fill(&gateway).await;
+    let port = port(&gateway);
+    for dry in [&[][..], &["--dry-run"]] {
+        let unknown = remotely(port, &[&["purge", "--model", "autto"], dry].concat()).await;
+        assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""), "{unknown:?}");
+        let said = format!(
+            "the gateway at http://{port} says: unknown model `autto`, did you mean `auto`? (configured: auto, fast)"
+        );
+        assert!(unknown.stderr.starts_with(&said), "{unknown:?}");
+    }
+    let answer = send(port, Method::POST, PURGE, &[], r#"{"model":"autto"}"#).await;
+    assert_eq!((answer.status, &answer.error()["code"]), (400, &json!("unknown_model")));
+
+    let nobody = remotely(port, &["purge", "--tenant", "read", "--model", "auto"]).await;
+    assert_eq!(nobody.code, Some(0), "{nobody:?}");
+    assert!(nobody.stdout.starts_with("store memory:auto: 0 of 6 entries removed"), "{nobody:?}");
+    let said = "nothing matched: no stored answer has the tenant `read` and the model `auto`; ";
+    assert!(nobody.stderr.starts_with(said), "{nobody:?}");
+    let mark = remotely(port, &["purge", "--model", "#0badc0de"]).await;
+    assert_eq!(mark.code, Some(0), "a mark is not a name: {mark:?}");
+    assert!(is_kept(&gateway, "auto", "red", "one").await, "nothing was removed");
+}
+
+#[tokio::test]
+async fn what_other_stores_say_stands_beside_an_answer() {
+    let (folder, upstream) = (TempDir::new().unwrap(), provider().await);
+    let store = disk(&folder.path().join("none").join("answers.cache"));
+    let config = config(&upstream, &store, "");
+    let fast = "[models.fast]\ncache = { ttl = \"1h\"";
+    let gateway = serve(&config.replace(fast, &format!("{fast}, store = \"kept\""))).await;
+    let port = port(&gateway);
+    until("an answer from the cache", async || is_kept(&gateway, "auto", "red", "one").await.then_some(()))
+        .await;
+    let dry =
+        remotely(port, &["purge", "--tenant", "red", "--dry-run", "--store", "memory:auto", "--json"]).await;
+    let dry: Value = serde_json::from_str(&dry.stdout).unwrap();
+    let key = dry["stores"][0]["keys"][0].as_str().unwrap();
+    let got = remotely(port, &["get", key, "--value"]).await;
+    assert_eq!((got.code, got.stdout.as_str()), (Some(1), COMPLETION), "{got:?}");
+    assert!(
+        got.stderr.starts_with("store kept: ") && got.stderr.ends_with(": there is no such folder\n"),
+        "{got:?}"
+    );
+    let fine = remotely(port, &["get", key, "--value", "--store", "memory:auto"]).await;
+    assert_eq!((fine.code, fine.stdout.as_str(), fine.stderr.as_str()), (Some(0), COMPLETION, ""));
+}
+
+#[tokio::test]
+async fn those_who_say_nothing_keep_no_operator_out_and_are_closed() {
+    let upstream = provider().await;
+    let gateway = serve(&config(&upstream, "", "")).await;
+    let port = port(&gateway);
+    let mut silent = Vec::new();
+    for n in 0..300 {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        if n % 2 == 0 {
+            stream.write_all(b"POST /admin/cache/stats HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let stats = json(port, &["stats"]).await;
+    assert_eq!(each(&stats, "entries"), [("memory:auto", 0), ("memory:fast", 0)]);
+    let closed = silent.iter_mut().map(|stream| async {
+        // A reset is an end as well.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    tokio::time::timeout(PATIENCE, join_all(closed)).await.expect("all of them are closed");
+}
+
+#[tokio::test]
 async fn no_request_fails_during_a_purge() {
     let (folder, upstream) = (TempDir::new().unwrap(), provider().await);
     let store = disk(&folder.path().join("answers.cache"));
@@ -383,6 +469,16 @@ async fn who_does_not_answer_or_refuses_or_is_somebody_else_is_said() {
     let refused = ask(newer.address, TOKEN).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("; it is 99.0.0, this is "), "{refused:?}");
+
+    let version = "x-throughline-version: 99.0.0\r\n";
+    let orders = r#"{"error":{"message":"\u001b[2Jall is well\r\u009b1m","code":"invalid_request"}}"#;
+    let rude = Upstream::start(move |_| answer("400 Bad Request", version, orders)).await;
+    let refused = ask(rude.address, TOKEN).await;
+    assert!(refused.stderr.contains("says: \\u{1b}[2Jall is well\\r\\u{9b}1m; it is 99.0.0"), "{refused:?}");
+    let orders = r#"{"stores":[],"failures":["store kept: \u001b[2J"]}"#;
+    let rude = Upstream::start(move |_| answer("502 Bad Gateway", version, orders)).await;
+    let failed = ask(rude.address, TOKEN).await;
+    assert_eq!((failed.code, failed.stderr.as_str()), (Some(1), "store kept: \\u{1b}[2J\n"));
 }
 
 #[tokio::test]

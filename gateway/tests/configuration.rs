@@ -145,8 +145,53 @@ async fn without_a_configuration_the_demonstration_is_served() {
         Launch::new(&["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]).start().await;
     let models = gateway.send(Method::GET, "/v1/models", "").await.json();
     assert_eq!(models["data"][0]["id"], "auto");
+    gateway.says("no configuration was found: there is no throughline.toml in this folder").await;
+    gateway.says("`throughline serve --help` shows one to begin with").await;
     let here = Launch::new(&["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
         .file(NAME, &prompt_config("").replace("models.auto", "models.mine"));
-    let models = here.start().await.send(Method::GET, "/v1/models", "").await.json();
+    let here = here.start().await;
+    let models = here.send(Method::GET, "/v1/models", "").await.json();
     assert_eq!(models["data"][0]["id"], "mine", "the file in the working directory");
+    let ended = here.stop().await;
+    assert!(!ended.stderr.contains("no configuration was found"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn check_reads_what_serve_would_and_says_which_it_was() {
+    let check = async |args: &[&str]| {
+        let other = prompt_config("").replace("models.auto", "models.other");
+        let launch = Launch::new(&[&["check"], args].concat()).file(NAME, &prompt_config(""));
+        launch.file("other.toml", &other).finish().await
+    };
+    for (args, file, model) in [
+        (&[][..], NAME, "auto"),
+        (&[NAME], NAME, "auto"),
+        (&["other.toml"], "other.toml", "other"),
+        (&["--config", "other.toml"], "other.toml", "other"),
+    ] {
+        let ended = check(args).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{args:?} {ended:?}");
+        assert!(ended.stdout.starts_with(&format!("{file} is good: 1 model\n")), "{}", ended.stdout);
+        assert!(ended.stdout.contains(&format!("\n{model}\n")), "{}", ended.stdout);
+    }
+    let graphs: Value = serde_json::from_str(&check(&["--json"]).await.stdout).unwrap();
+    assert!(graphs["auto"].is_object(), "{graphs}");
+    let both = check(&[NAME, "--config", "other.toml"]).await;
+    assert_eq!((both.code, both.stdout.as_str()), (Some(2), ""), "{both:?}");
+
+    let wrong = Launch::new(&["check"]).file(NAME, "[server]\nlisten = 8080\n").finish().await;
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.starts_with("throughline.toml:2:10: "), "{}", wrong.stderr);
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_to_check_that_is_said() {
+    let ended = Launch::new(&["check"]).finish().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+    assert!(
+        ended.stderr.contains("no configuration was found: there is no throughline.toml"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("throughline check FILE"), "{}", ended.stderr);
 }

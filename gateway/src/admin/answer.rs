@@ -119,7 +119,7 @@ async fn get(inventory: &Inventory, wanted: wire::Get) -> Answer {
         return Ok(json(&shelf, shelf.failures.is_empty()));
     }
     match hits.value().map_err(Refusal::failed)? {
-        Some(value) => Ok(response(StatusCode::OK, "application/octet-stream", value)),
+        Some(value) => Ok(with_failures(value, &shelf.failures)),
         None => Err(Refusal::failed(shelf.failures.join("; "))),
     }
 }
@@ -129,6 +129,7 @@ async fn purge(inventory: &Inventory, wanted: wire::Purge) -> Answer {
     let targets = inventory.chosen(&wanted.stores).map_err(Refusal::invalid)?;
     begins("purge", wanted.dry_run);
     let removal = Removal::from(&targets, &Selection::of(&which), wanted.dry_run).await;
+    let removal = removal.of_known(&which, inventory.models()).map_err(Refusal::unknown_model)?;
     Ok(removed("purge", &removal, wanted.dry_run))
 }
 
@@ -182,6 +183,15 @@ fn json(answer: &impl Serialize, done: bool) -> Response<Full<Bytes>> {
     let body = serde_json::to_vec(answer).expect("texts and numbers serialise");
     let status = if done { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
     response(status, "application/json", body.into())
+}
+
+/// The answer of one store, and in a header what others said that failed.
+fn with_failures(value: Bytes, failures: &[String]) -> Response<Full<Bytes>> {
+    let kind = "application/octet-stream";
+    let Some(failures) = wire::failures(failures) else { return response(StatusCode::OK, kind, value) };
+    let mut response = response(StatusCode::BAD_GATEWAY, kind, value);
+    response.headers_mut().insert(wire::FAILURES, failures);
+    response
 }
 
 fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {

@@ -53,8 +53,8 @@ impl Inventory {
                 });
             let (fronts, place) = (fronts.collect(), store.shown());
             let target = match (store, &parts.stores.get(name)?.made) {
-                (config::Store::Redis(config), Opened::Redis(redis, _)) => {
-                    Target::redis(name, (config, Arc::clone(redis)), place, fronts)
+                (config::Store::Redis(server), Opened::Redis(redis, _)) => {
+                    Target::redis(name, (server, Arc::clone(redis)), place, fronts, config)
                 }
                 (_, Opened::Disk(disk, _)) => Target::disk(name, disk.clone(), place, fronts),
                 _ => return None,

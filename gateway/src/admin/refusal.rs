@@ -79,6 +79,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
     }
 
+    /// A model that is not configured, and of which nothing is stored.
+    pub(super) fn unknown_model(message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unknown_model", message)
+    }
+
     /// More than one key fits.
     pub(super) fn ambiguous(message: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "ambiguous", message)

@@ -1,9 +1,22 @@
 //! What is asked of the port for operators: JSON by POST, the same for the commands and for `curl`.
 
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
+
+use crate::logs::visible;
 
 /// The header that says the gateway's version, on every answer.
 pub(crate) const VERSION: &str = "x-throughline-version";
+
+/// The header that says what stores said that failed, beside an answer that is no JSON: a JSON list.
+pub(crate) const FAILURES: &str = "x-throughline-failures";
+
+/// What stands in [`FAILURES`]; `None` where there are none.
+pub(super) fn failures(said: &[String]) -> Option<HeaderValue> {
+    let said: Vec<_> = said.iter().map(|said| visible(said)).collect();
+    let list = serde_json::to_vec(&said).expect("texts serialise");
+    (!said.is_empty()).then(|| HeaderValue::from_bytes(&list).expect("nothing in it controls anything"))
+}
 
 /// Something that can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,5 +89,18 @@ impl Task {
     /// What is asked at `path`.
     pub(super) fn at(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|task| task.path() == path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_a_header_whatever_they_say() {
+        assert_eq!(failures(&[]), None);
+        let header = failures(&["store a: \u{1b}[2J\r\nx\u{7f}".to_owned(), "größer".to_owned()]).unwrap();
+        let list: Vec<String> = serde_json::from_slice(header.as_bytes()).unwrap();
+        assert_eq!(list, ["store a: \\u{1b}[2J\\r\\nx\\u{7f}", "größer"]);
     }
 }

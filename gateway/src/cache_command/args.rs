@@ -88,7 +88,7 @@ pub(crate) struct Get {
     pub(crate) key: String,
     #[command(flatten)]
     pub(crate) stores: Where,
-    /// Print the stored answer, and nothing else
+    /// Print the stored answer, and nothing else; byte for byte unless to a terminal
     #[arg(long, conflicts_with = "json")]
     pub(crate) value: bool,
 }
@@ -97,7 +97,10 @@ pub(crate) struct Get {
 #[command(after_help = "\
 An answer is removed if all that is given applies to it: --tenant acme --model auto is acme's part of auto. \
 Gateways that hold answers in memory in front of Redis drop them at once, if their user may `client tracking`. Memory without \
-a store, and in front of a disk store, is purged by its gateway only: see --gateway.")]
+a store, and in front of a disk store, is purged by its gateway only: see --gateway.
+
+A model that is not configured, and of which nothing is stored, is an error (2). Tenants are known by their answers only: where \
+nothing matches, that is said, and all was done (0).")]
 pub(crate) struct Purge {
     #[command(flatten)]
     pub(crate) stores: Where,

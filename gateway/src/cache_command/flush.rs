@@ -23,9 +23,7 @@ pub(super) async fn run(args: &Flush) -> Result<(), Ended> {
         Through::Stores(config) => {
             let targets = chosen(&config, &args.stores);
             asked(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>().join(", "))?;
-            let removal = Removal::from(&targets, &Selection::All, args.dry_run).await;
-            removal.warn(&config);
-            removal
+            Removal::from(&targets, &Selection::All, args.dry_run).await
         }
     };
     removal.show(args.stores.json);

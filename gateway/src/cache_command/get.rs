@@ -1,7 +1,7 @@
 //! `throughline cache get`: what a store holds under a key.
 
 use std::borrow::Borrow;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::report::size;
 use super::stats::Names;
 use super::target::Target;
 use crate::check::show;
+use crate::logs::visible;
 
 /// What stores hold under a key.
 #[derive(Debug, Deserialize, Serialize)]
@@ -54,27 +55,35 @@ pub(crate) struct Hits {
 /// # Errors
 /// When the configuration is not good, a store fails, nothing is found, or too much.
 pub(super) async fn run(args: &Get) -> std::result::Result<(), Ended> {
-    let (shelf, value) = match through(&args.stores).await? {
-        Through::Gateway(gateway) if args.value => (None, Some(gateway.value(args).await?)),
-        Through::Gateway(gateway) => (Some(gateway.get(args).await?), None),
+    let through = through(&args.stores).await?;
+    if args.value {
+        let (value, failures) = match through {
+            Through::Gateway(gateway) => {
+                let (value, failures) = gateway.value(args).await?;
+                (Some(value), failures)
+            }
+            Through::Stores(config) => {
+                let hits = Hits::of(&chosen(&config, &args.stores), &args.key).await?;
+                (hits.value().map_err(Ended::Failed)?, hits.failures)
+            }
+        };
+        value.map_or(Ok(()), |value| print(&value)).map_err(Ended::Failed)?;
+        return ended(&failures);
+    }
+    let shelf = match through {
+        Through::Gateway(gateway) => gateway.get(args).await?,
         Through::Stores(config) => {
             let hits = Hits::of(&chosen(&config, &args.stores), &args.key).await?;
             // What cannot be taken out of its envelope is shown all the same.
-            let value = if args.value { hits.value().map_err(Ended::Failed)? } else { None };
-            (Some(hits.shelf(&Names::new(config.models.keys(), &[]))), value)
+            hits.shelf(&Names::new(config.models.keys(), &[]))
         }
     };
-    let failures = shelf.as_ref().map(|shelf| shelf.failures.clone()).unwrap_or_default();
-    if args.value {
-        value.map_or(Ok(()), |value| print(&value)).map_err(Ended::Failed)?;
-    } else if let Some(shelf) = shelf {
-        if args.stores.json {
-            show(&(serde_json::to_string_pretty(&shelf.found).expect("texts and numbers serialise") + "\n"));
-        } else {
-            shelf.found.iter().for_each(|shown| show(&shown.text()));
-        }
-    }
-    ended(&failures)
+    show(&if args.stores.json {
+        serde_json::to_string_pretty(&shelf.found).expect("texts and numbers serialise") + "\n"
+    } else {
+        shelf.found.iter().map(Shown::text).collect()
+    });
+    ended(&shelf.failures)
 }
 
 /// What is under a key, or under the keys that begin with these digits.
@@ -95,9 +104,17 @@ async fn look(target: &Target, digits: &str) -> Result<Vec<(Key, Found)>> {
     Ok(found)
 }
 
+/// Prints it byte for byte, but for a terminal, which would take orders from it.
 fn print(value: &[u8]) -> std::result::Result<(), String> {
-    let written = std::io::stdout().write_all(value);
+    let mut out = std::io::stdout();
+    let written =
+        if out.is_terminal() { out.write_all(harmless(value).as_bytes()) } else { out.write_all(value) };
     written.map_err(|error| format!("the answer could not be printed: {error}"))
+}
+
+/// What can be read of it, line by line.
+fn harmless(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
 // === impl Hits ===
@@ -174,7 +191,7 @@ impl Shown {
             self.key,
             self.store,
             self.model.clone().unwrap_or_else(unknown),
-            self.answered_by.clone().unwrap_or_else(unknown),
+            self.answered_by.as_deref().map_or_else(unknown, visible),
             size(self.bytes as u64),
             time(self.age_ms),
             time(self.fresh_ms),
@@ -185,4 +202,15 @@ impl Shown {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_on_a_terminal_keeps_its_lines_and_gives_no_orders() {
+        assert_eq!(harmless(b"a\n\x1b[2Jb\n"), "a\n\\u{1b}[2Jb\n");
+        assert_eq!(harmless(b"\xff"), "\u{fffd}");
+    }
 }

@@ -11,11 +11,9 @@ use super::Ended;
 use super::args::Where;
 use super::remote::{Remote, TOKEN};
 use super::target::Target;
-use crate::config::{Config, Place, Store, nearest};
-use crate::logs::complain;
-
-/// The configuration that is looked for when none is named.
-const DEFAULT_FILE: &str = "throughline.toml";
+use crate::config::{Config, unknown};
+use crate::config_file::DEFAULT;
+use crate::logs::{complain, visible};
 
 /// How long a gateway of this machine may take to accept a connection.
 const ACCEPT: Duration = Duration::from_secs(2);
@@ -40,7 +38,7 @@ impl From<Remote> for Through {
 /// # Errors
 /// Everything that is wrong with the configuration or the arguments.
 pub(super) async fn through(args: &Where) -> Result<Through, Ended> {
-    let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT));
     if let Some(url) = &args.gateway {
         let has_token = args.token.is_some() || std::env::var_os(TOKEN).is_some();
         let needed = args.config.is_some() || (!has_token && path.exists());
@@ -101,33 +99,22 @@ fn check(config: &Config, args: &Where, path: &Path) -> Result<(), Ended> {
         );
         return Err(Ended::Refused(problem));
     }
-    let Some(unknown) = args.store.iter().find(|name| !config.stores.contains_key(*name)) else {
+    let Some(stranger) = args.store.iter().find(|name| !config.stores.contains_key(*name)) else {
         return Ok(());
     };
-    Err(Ended::Refused(unknown_store(unknown, &known)))
+    Err(Ended::Refused(unknown_store(stranger, &known)))
 }
 
 /// Says that there is no such store.
-pub(crate) fn unknown_store(unknown: &str, known: &[&str]) -> String {
-    let hint = nearest(unknown, known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-    format!("unknown store `{unknown}`{hint} (configured: {})", known.join(", "))
+pub(crate) fn unknown_store(found: &str, known: &[&str]) -> String {
+    unknown("store", found, "configured", known.iter().copied())
 }
 
 /// The stores that a command is about.
 pub(super) fn chosen(config: &Config, args: &Where) -> Vec<Target> {
     let chosen = |name: &String| args.store.is_empty() || args.store.contains(name);
     let stores = config.stores.iter().filter(|(name, _)| chosen(name));
-    stores.map(|(name, store)| Target::outside(name, store)).collect()
-}
-
-/// The models whose answers running gateways hold in memory too, in front of this store. A disk store's gateway has
-/// ended.
-pub(super) fn in_memory<'a>(config: &'a Config, store: &'a str) -> impl Iterator<Item = &'a str> {
-    let shared = matches!(config.stores.get(store), Some(Store::Redis(_)));
-    config.models.iter().filter_map(move |(name, model)| match &model.cache.as_ref()?.place {
-        Place::Both(_, behind) if behind == store && shared => Some(name.as_str()),
-        _ => None,
-    })
+    stores.map(|(name, store)| Target::outside(name, store, config)).collect()
 }
 
 /// What a store said, with its name.
@@ -138,7 +125,7 @@ pub(super) fn failed(store: &str, error: &throughline::Error) -> String {
     } else {
         ""
     };
-    format!("store {store}: {message}{hint}")
+    format!("store {store}: {}{hint}", visible(&message))
 }
 
 /// All failures of a command as its end.

@@ -8,11 +8,11 @@ use throughline::{Key, Result};
 
 use super::Ended;
 use super::args::{Purge, Which};
-use super::open::{Through, chosen, ended, failed, in_memory, through};
+use super::open::{Through, chosen, ended, failed, through};
 use super::report::size;
 use super::target::Target;
 use crate::check::show;
-use crate::config::Config;
+use crate::config::unknown;
 use crate::logs::complain;
 
 /// What was removed from the stores, or would be.
@@ -23,6 +23,9 @@ pub(crate) struct Removal {
     /// What stores said that did not do it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) failures: Vec<String>,
+    /// What else is to be known of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 /// What was removed from a store, or would be.
@@ -68,8 +71,7 @@ pub(super) async fn run(args: &Purge) -> std::result::Result<(), Ended> {
         Through::Stores(config) => {
             let which = Selection::of(&args.which);
             let removal = Removal::from(&chosen(&config, &args.stores), &which, args.dry_run).await;
-            removal.warn(&config);
-            removal
+            removal.of_known(&args.which, config.models.keys()).map_err(Ended::Refused)?
         }
     };
     removal.show(args.stores.json);
@@ -104,10 +106,34 @@ async fn remove(target: &Target, which: &Selection, dry_run: bool) -> Result<Rem
 
 /// The mark that `throughline cache stats` shows, or that of a name.
 fn mark(named: &str) -> Tag {
-    let digits = named.strip_prefix('#').filter(|digits| digits.len() == 8);
-    let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    let mark = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    mark.map_or_else(|| tag(named), u32::to_be_bytes)
+    written_mark(named).unwrap_or_else(|| tag(named))
+}
+
+/// A mark as `throughline cache stats` shows it.
+fn written_mark(text: &str) -> Option<Tag> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 8)?;
+    let whole = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    whole.then(|| u32::from_str_radix(digits, 16).ok()).flatten().map(u32::to_be_bytes)
+}
+
+/// That nothing is stored which all of this applies to.
+fn nothing_fits(which: &Which) -> String {
+    let mut wanted = Vec::new();
+    if !which.key.is_empty() {
+        wanted.push(if which.key.len() == 1 { "this key" } else { "these keys" }.to_owned());
+    }
+    wanted.extend(which.prefix.as_ref().map(|digits| format!("a key that begins with {digits}")));
+    wanted.extend(which.tenant.as_ref().map(|name| match name.as_str() {
+        "" => "no tenant".to_owned(),
+        name => format!("the tenant `{name}`"),
+    }));
+    wanted.extend(which.model.as_ref().map(|name| format!("the model `{name}`")));
+    let hint = if which.tenant.as_ref().is_some_and(|name| !name.is_empty()) {
+        "; `throughline cache stats` shows the marks of the tenants that there are"
+    } else {
+        ""
+    };
+    format!("nothing matched: no stored answer has {}{hint}", wanted.join(" and "))
 }
 
 // === impl Selection ===
@@ -151,14 +177,46 @@ impl Filter {
 impl Removal {
     /// Removes what is selected from each of these, or only counts it.
     pub(crate) async fn from(targets: &[impl Borrow<Target>], which: &Selection, dry_run: bool) -> Self {
-        let mut removal = Self { dry_run, stores: Vec::new(), failures: Vec::new() };
+        let mut removal = Self { dry_run, stores: Vec::new(), failures: Vec::new(), notes: Vec::new() };
         for target in targets.iter().map(Borrow::borrow) {
             match remove(target, which, dry_run).await {
-                Ok(removed) => removal.stores.push(removed),
+                Ok(removed) => {
+                    let live_on = !dry_run && removed.entries > 0;
+                    removal.notes.extend(target.copies().filter(|_| live_on));
+                    removal.stores.push(removed);
+                }
                 Err(error) => removal.failures.push(failed(&target.name, &error)),
             }
         }
         removal
+    }
+
+    /// Says so where nothing fits. A model that is configured no more may have answers still, so that its name is wrong only where
+    /// there are none.
+    ///
+    /// # Errors
+    /// When nothing fits and the model is none of `models`.
+    pub(crate) fn of_known<'a>(
+        mut self,
+        which: &Which,
+        models: impl Iterator<Item = &'a String>,
+    ) -> std::result::Result<Self, String> {
+        if self.entries() > 0 {
+            return Ok(self);
+        }
+        let models: Vec<_> = models.map(String::as_str).collect();
+        let named = which.model.as_deref().filter(|name| written_mark(name).is_none());
+        let stranger = named.filter(|name| !models.contains(name));
+        let stranger = stranger.map(|name| unknown("model", name, "configured", models.iter().copied()));
+        match stranger {
+            Some(message) if self.failures.is_empty() => {
+                return Err(format!("{message}: nothing is stored that fits, so nothing was removed"));
+            }
+            Some(message) => self.notes.push(message),
+            None if self.failures.is_empty() => self.notes.push(nothing_fits(which)),
+            None => {}
+        }
+        Ok(self)
     }
 
     /// How many entries were removed, or would be.
@@ -166,7 +224,13 @@ impl Removal {
         self.stores.iter().map(|removed| removed.entries).sum()
     }
 
+    /// Prints it, and what else is to be known beside it.
     pub(super) fn show(&self, json: bool) {
+        self.print(json);
+        self.notes.iter().for_each(|note| complain(note));
+    }
+
+    fn print(&self, json: bool) {
         if json {
             show(&(serde_json::to_string_pretty(self).expect("texts and numbers serialise") + "\n"));
             return;
@@ -177,23 +241,6 @@ impl Removal {
             keys.iter().take(SHOWN).for_each(|key| show(&format!("  {key}\n")));
             if *entries > SHOWN as u64 && !keys.is_empty() {
                 show(&format!("  … and {} more\n", entries - SHOWN as u64));
-            }
-        }
-    }
-
-    /// Says where removed answers live on.
-    pub(super) fn warn(&self, config: &Config) {
-        if self.dry_run {
-            return;
-        }
-        for removed in self.stores.iter().filter(|removed| removed.entries > 0) {
-            let models: Vec<_> = in_memory(config, &removed.name).collect();
-            if !models.is_empty() {
-                complain(&format!(
-                    "running gateways drop their copies of {} in memory at once if their user may `client tracking`, \
-                     and else when the ttl is over",
-                    models.join(", ")
-                ));
             }
         }
     }
@@ -217,6 +264,49 @@ mod tests {
         for name in ["acme", "", "#1f3a5b7", "#1f3a5b7c1f3a5b7c1f3a5b7c1f3a5b7c", "#+1f3a5b7"] {
             assert_eq!(mark(name), tag(name), "{name}");
         }
+    }
+
+    fn removal(entries: u64, failures: &[&str]) -> Removal {
+        let removed = Removed { name: "kept".to_owned(), scanned: 9, entries, bytes: 0, keys: Vec::new() };
+        let failures = failures.iter().map(|&text| text.to_owned()).collect();
+        Removal { dry_run: false, stores: vec![removed], failures, notes: Vec::new() }
+    }
+
+    #[test]
+    fn an_unknown_model_is_said_to_be_one_unless_it_has_answers_still() {
+        let models = ["auto".to_owned(), "fast".to_owned()];
+        let judged = |removal: Removal, model: &str| {
+            let which = Which { key: Vec::new(), prefix: None, tenant: None, model: Some(model.to_owned()) };
+            removal.of_known(&which, models.iter()).map(|removal| removal.notes)
+        };
+        let unknown = "unknown model `autto`, did you mean `auto`? (configured: auto, fast)";
+        assert_eq!(
+            judged(removal(0, &[]), "autto"),
+            Err(format!("{unknown}: nothing is stored that fits, so nothing was removed"))
+        );
+        assert_eq!(judged(removal(3, &[]), "autto"), Ok(vec![]));
+        assert_eq!(judged(removal(0, &["store other: refused"]), "autto"), Ok(vec![unknown.to_owned()]));
+        assert_eq!(judged(removal(0, &["store other: refused"]), "auto"), Ok(vec![]));
+        for known in ["auto", "#1f3a5b7c"] {
+            let said = format!("nothing matched: no stored answer has the model `{known}`");
+            assert_eq!(judged(removal(0, &[]), known), Ok(vec![said]));
+        }
+    }
+
+    #[test]
+    fn what_nothing_fits_is_named() {
+        let which = |tenant: &str, model: Option<&str>| Which {
+            key: vec![KeyBuilder::new("a", 0).build()],
+            prefix: Some("3f9c0a1b".to_owned()),
+            tenant: Some(tenant.to_owned()),
+            model: model.map(str::to_owned),
+        };
+        assert_eq!(
+            nothing_fits(&which("acmee", Some("auto"))),
+            "nothing matched: no stored answer has this key and a key that begins with 3f9c0a1b and the tenant `acmee` and the \
+             model `auto`; `throughline cache stats` shows the marks of the tenants that there are"
+        );
+        assert!(nothing_fits(&which("", None)).ends_with("begins with 3f9c0a1b and no tenant"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use throughline_llm::{HttpClient, collect};
 
 use super::Ended;
@@ -18,9 +19,10 @@ use super::args::{Flush, Get, Purge, Stats};
 use super::get::Shelf;
 use super::purge::Removal;
 use super::stats::Report;
-use crate::admin::wire::{self, Task, VERSION};
+use crate::admin::wire::{self, FAILURES, Task, VERSION};
+use crate::causes::chain;
 use crate::config::{self, is_loopback, resolve_secret};
-use crate::logs::complain;
+use crate::logs::{complain, visible};
 
 /// How long it may take to connect. How long the work takes is up to the stores.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -39,6 +41,13 @@ pub(super) struct Remote {
     /// Without a slash at its end.
     url: String,
     token: SecretString,
+}
+
+/// What was answered.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 #[derive(Deserialize)]
@@ -116,18 +125,19 @@ impl Remote {
         self.ask(Task::Get, &wanted(args)).await
     }
 
-    /// The answer itself.
-    pub(super) async fn value(&self, args: &Get) -> Result<Bytes, Ended> {
-        self.send(Task::Get, &wanted(args)).await
+    /// The answer itself, and what other stores said that failed.
+    pub(super) async fn value(&self, args: &Get) -> Result<(Bytes, Vec<String>), Ended> {
+        let answer = self.send(Task::Get, &wanted(args)).await?;
+        let failures = answer.headers.get(FAILURES).map_or(Some(Vec::new()), |said| read(said.as_bytes()));
+        Ok((answer.body, failures.ok_or_else(|| self.unreadable())?))
     }
 
     async fn ask<T: DeserializeOwned>(&self, task: Task, wanted: &impl Serialize) -> Result<T, Ended> {
-        let body = self.send(task, wanted).await?;
-        serde_json::from_slice(&body).map_err(|_| self.strange("an answer that this command cannot read"))
+        read(&self.send(task, wanted).await?.body).ok_or_else(|| self.unreadable())
     }
 
     /// What it answers, also where a store did not do it.
-    async fn send(&self, task: Task, wanted: &impl Serialize) -> Result<Bytes, Ended> {
+    async fn send(&self, task: Task, wanted: &impl Serialize) -> Result<Answer, Ended> {
         let spinner = ProgressBar::new_spinner().with_message(format!("the gateway at {} works", self.url));
         spinner.enable_steady_tick(TURN);
         let sent = tokio::select! {
@@ -135,11 +145,11 @@ impl Remote {
             never = self.wonder() => match never {},
         };
         spinner.finish_and_clear();
-        let (status, version, body) = sent.map_err(Ended::Failed)?;
-        if matches!(status, StatusCode::OK | StatusCode::BAD_GATEWAY) && version.is_some() {
-            return Ok(body);
+        let answer = sent.map_err(Ended::Failed)?;
+        if matches!(answer.status, StatusCode::OK | StatusCode::BAD_GATEWAY) && answer.version().is_some() {
+            return Ok(answer);
         }
-        Err(self.refused(status, version.as_deref(), &body))
+        Err(self.refused(&answer))
     }
 
     /// Says once that it takes long: a large store may, and so does a gateway that hangs.
@@ -152,11 +162,7 @@ impl Remote {
         std::future::pending().await
     }
 
-    async fn exchange(
-        &self,
-        task: Task,
-        wanted: &impl Serialize,
-    ) -> Result<(StatusCode, Option<String>, Bytes), String> {
+    async fn exchange(&self, task: Task, wanted: &impl Serialize) -> Result<Answer, String> {
         let failed = |error: throughline_llm::ClientError| {
             format!("cannot ask the gateway at {}: {}", self.url, chain(&error))
         };
@@ -168,15 +174,14 @@ impl Remote {
         let headers = HeaderMap::from_iter([(AUTHORIZATION, token), (CONTENT_TYPE, json)]);
         let body = serde_json::to_vec(wanted).expect("texts serialise");
         let answer = self.client.post(&uri, headers, body.into()).await.map_err(failed)?;
-        let version = answer.headers().get(VERSION).and_then(|version| version.to_str().ok());
-        let (status, version) = (answer.status(), version.map(str::to_owned));
-        let body = collect(answer.into_body(), MOST).await.map_err(failed)?;
-        Ok((status, version, body))
+        let (head, body) = answer.into_parts();
+        let body = collect(body, MOST).await.map_err(failed)?;
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    fn refused(&self, status: StatusCode, version: Option<&str>, body: &[u8]) -> Ended {
-        let said: Option<Refusal> = serde_json::from_slice(body).ok();
-        let (Some(version), Some(Refusal { error })) = (version, said) else {
+    fn refused(&self, answer: &Answer) -> Ended {
+        let status = answer.status;
+        let (Some(version), Some(Refusal { error })) = (answer.version(), read(&answer.body)) else {
             let answered = format!("{} and nothing that an [admin] port says", status.as_u16());
             return self.strange(&answered);
         };
@@ -195,6 +200,10 @@ impl Remote {
         }
     }
 
+    fn unreadable(&self) -> Ended {
+        self.strange("an answer that this command cannot read")
+    }
+
     fn strange(&self, answered: &str) -> Ended {
         Ended::Failed(format!(
             "{} gives {answered}: is it `listen` of the gateway's [admin] table, and not the port of its API or metrics, and is \
@@ -202,6 +211,15 @@ impl Remote {
             self.url,
             env!("CARGO_PKG_VERSION")
         ))
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// The version of the gateway, which every answer of its port says.
+    fn version(&self) -> Option<&str> {
+        self.headers.get(VERSION)?.to_str().ok()
     }
 }
 
@@ -233,9 +251,21 @@ fn check(url: &str) -> Result<(), String> {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// The texts in `answer` with whatever would act on a terminal written as an escape: who answers may be somebody else.
+fn tame(answer: Value) -> Value {
+    match answer {
+        Value::String(text) => Value::String(visible(&text)),
+        Value::Array(parts) => Value::Array(parts.into_iter().map(tame).collect()),
+        Value::Object(parts) => {
+            Value::Object(parts.into_iter().map(|(name, part)| (visible(&name), tame(part))).collect())
+        }
+        other => other,
+    }
+}
+
+/// Reads what was answered, as far as it is that.
+fn read<T: DeserializeOwned>(answer: &[u8]) -> Option<T> {
+    serde_json::from_value(tame(serde_json::from_slice(answer).ok()?)).ok()
 }
 
 #[cfg(test)]
@@ -257,6 +287,21 @@ mod tests {
         }
         let shown = check(&["http://ada:", "secret", "@127.0.0.1:1"].concat()).unwrap_err();
         assert!(shown.contains("no user and no password") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn what_a_peer_says_takes_no_orders() {
+        let text = serde_json::json!({
+            "failures": ["\u{1b}[2Jgone\n\u{9b}1m"],
+            "tenants": { "\u{202e}red": { "entries": 3 } },
+        });
+        let tamed: Value = read(text.to_string().as_bytes()).unwrap();
+        let expected = serde_json::json!({
+            "failures": ["\\u{1b}[2Jgone\\n\\u{9b}1m"],
+            "tenants": { "\\u{202e}red": { "entries": 3 } },
+        });
+        assert_eq!(tamed, expected);
+        assert!(read::<Value>(b"{").is_none());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use throughline::cache::{Entries as _, Entry, Found, InMemory, MemoryEntries};
 use throughline::{Key, Result};
 
 use super::progress;
-use crate::config::Store;
+use crate::config::{Config, Place, Store};
 
 /// A store that answers are kept in.
 pub(crate) struct Target {
@@ -20,8 +20,10 @@ pub(crate) struct Target {
     kind: Kind,
     /// The memories of this process in front of it: they forget what is removed from it.
     fronts: Vec<InMemory>,
-    /// Whether how far a walk is stays untold.
-    quiet: bool,
+    /// Models whose answers other processes hold in memory too, in front of it.
+    copied: Vec<String>,
+    /// Whether it is this process that uses it: then how far a walk is stays untold.
+    own: bool,
 }
 
 enum Kind {
@@ -59,12 +61,23 @@ macro_rules! entries {
     };
 }
 
+/// The models whose answers gateways hold in memory too, in front of this store. A file is one gateway's own.
+fn copied(config: &Config, store: &str) -> Vec<String> {
+    let shared = matches!(config.stores.get(store), Some(Store::Redis(_)));
+    let models = config.models.iter().filter(|(_, model)| {
+        let place = model.cache.as_ref().map(|cache| &cache.place);
+        shared && matches!(place, Some(Place::Both(_, behind)) if behind == store)
+    });
+    models.map(|(name, _)| name.clone()).collect()
+}
+
 // === impl Target ===
 
 impl Target {
     /// The store as it is, outside of this process.
-    pub(super) fn outside(name: &str, store: &Store) -> Self {
-        Self::new(name, store.shown(), Kind::Store(Box::new(store.clone())), Vec::new(), false)
+    pub(super) fn outside(name: &str, store: &Store, config: &Config) -> Self {
+        let kind = Kind::Store(Box::new(store.clone()));
+        Self { copied: copied(config, name), own: false, ..Self::new(name, store.shown(), kind, Vec::new()) }
     }
 
     /// A server that this process uses as well, with its memories in front of it.
@@ -73,22 +86,35 @@ impl Target {
         (config, redis): (&RedisConfig, Arc<Redis>),
         place: String,
         fronts: Vec<InMemory>,
+        of: &Config,
     ) -> Self {
-        Self::new(name, place, Kind::Redis(Box::new(config.clone()), redis), fronts, true)
+        let kind = Kind::Redis(Box::new(config.clone()), redis);
+        Self { copied: copied(of, name), ..Self::new(name, place, kind, fronts) }
     }
 
     /// A file that this process has open, with its memories in front of it.
     pub(crate) fn disk(name: &str, disk: Arc<Disk>, place: String, fronts: Vec<InMemory>) -> Self {
-        Self::new(name, place, Kind::Disk(disk), fronts, true)
+        Self::new(name, place, Kind::Disk(disk), fronts)
     }
 
     /// A memory of this process.
     pub(crate) fn memory(name: &str, memory: InMemory, place: String) -> Self {
-        Self::new(name, place, Kind::Memory(memory), Vec::new(), true)
+        Self::new(name, place, Kind::Memory(memory), Vec::new())
     }
 
-    fn new(name: &str, place: String, kind: Kind, fronts: Vec<InMemory>, quiet: bool) -> Self {
-        Self { name: name.to_owned(), place, kind, fronts, quiet }
+    fn new(name: &str, place: String, kind: Kind, fronts: Vec<InMemory>) -> Self {
+        Self { name: name.to_owned(), place, kind, fronts, copied: Vec::new(), own: true }
+    }
+
+    /// Where what is removed from it lives on.
+    pub(super) fn copies(&self) -> Option<String> {
+        let who = if self.own { "other gateways" } else { "running gateways" };
+        (!self.copied.is_empty()).then(|| {
+            format!(
+                "{who} drop their copies of {} in memory at once if their user may `client tracking`, and else when the ttl is over",
+                self.copied.join(", ")
+            )
+        })
     }
 
     /// What it holds.
@@ -118,7 +144,7 @@ impl Target {
 impl Opened<'_> {
     /// A bar for a walk through all entries.
     pub(super) async fn bar(&mut self) -> ProgressBar {
-        if self.target.quiet {
+        if self.target.own {
             return ProgressBar::hidden();
         }
         // A user may not be allowed to ask for it. A bar of unknown length is a bar.

@@ -24,17 +24,25 @@ fn reworded(message: &str, text: &str) -> String {
         unknown("key", found, "allowed", allowed)
     } else if let Some(name) = message.strip_prefix("missing field ") {
         format!("missing key {name}")
+    } else if is_beyond_64_bits(message) {
+        let side = if text.starts_with('-') { "small" } else { "large" };
+        format!("the number is too {side}")
     } else if let Some((found, wanted)) = message.strip_prefix("invalid type: ").and_then(split_type) {
         format!("expected {}, found {}", plain_wanted(wanted), plain_found(found, text))
     } else if is_list_for_table(message) {
         "expected a table, found a list".to_owned()
-    } else if message.starts_with("invalid value: integer") || message.contains("overflowed") {
-        "the number is too large".to_owned()
     } else if message == "duplicate key" {
         format!("duplicate key `{text}`: remove one of the two")
     } else {
         format!("not valid toml: {message}")
     }
+}
+
+/// A whole number that no key takes. In a table that is read whole first, serde takes it for another type.
+fn is_beyond_64_bits(message: &str) -> bool {
+    message.starts_with("invalid value: integer")
+        || message.contains("overflowed")
+        || (message.starts_with("invalid type: integer ") && message.ends_with(", expected i64"))
 }
 
 fn split_unknown(message: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
@@ -186,6 +194,22 @@ mod tests {
                     "t.toml:2:16: the number is too large\n    2 | max_messages = {digits}\n      |                {marks}"
                 )
             );
+        }
+    }
+
+    #[test]
+    fn such_a_number_is_refused_in_a_table_within_a_table_too_and_below_zero() {
+        for (digits, said) in [
+            ("9223372036854775808", "too large"),
+            ("99999999999999999999999999999999999999999999", "too large"),
+            ("-9223372036854775809", "too small"),
+            ("-99999999999999999999999999999999999999999999", "too small"),
+        ] {
+            for before in ["[server]\nmax_messages", "[models.a.cache]\nsemantic.max_entries"] {
+                let shown = refused(&format!("{before} = {digits}\n"));
+                let message = shown.lines().next().unwrap();
+                assert!(message.ends_with(&format!(": the number is {said}")), "{before}: {shown}");
+            }
         }
     }
 

@@ -28,3 +28,4 @@ pub(crate) use line::Format;
 pub(crate) use panics::report_panics;
 pub(crate) use repeats::Limit;
 pub(crate) use start::{Logs, complain};
+pub(crate) use visible::visible;

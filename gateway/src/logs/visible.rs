@@ -19,6 +19,13 @@ pub(super) fn push(out: &mut String, text: &str, most: usize) {
     });
 }
 
+/// `text` with whatever acts written as an escape, whole.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    push(&mut shown, text, usize::MAX);
+    shown
+}
+
 /// As [`push`], in quotes if it would not be one word without them.
 pub(super) fn push_word(out: &mut String, text: &str, most: usize) {
     let plain = |c: char| !acts(c) && !c.is_whitespace() && !matches!(c, '"' | '\\' | '=' | '\'');
@@ -80,6 +87,9 @@ mod tests {
         assert_eq!(shown("nimda\u{202e}\u{2066}x\u{2069}"), "nimda\\u{202e}\\u{2066}x\\u{2069}");
         assert_eq!(shown("\u{feff}\u{200b}\u{e0041}"), "\\u{feff}\\u{200b}\\u{e0041}");
         assert_eq!(shown("Grüße, 日本 🦀 \u{fffd}"), "Grüße, 日本 🦀 \u{fffd}");
+        let long = "\u{1b}".repeat(1_000);
+        assert_eq!(visible(&long), "\\u{1b}".repeat(1_000));
+        assert_eq!(visible(&visible(&long)), visible(&long), "what is an escape already stays as it is");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! full, what was stored first and was not asked for since goes. Reading happens off the async threads.
 //!
 //! The file may be away, of somebody else, damaged, locked by another process, or the disk may be full. Then runs go
-//! past the store, which tries again by itself. A damaged file is set aside as `FILE.corrupt`.
+//! past the store, which tries again by itself. A damaged file is set aside as `FILE.corrupt`. One that was removed or
+//! replaced while it was in use is begun anew where it was.
 //!
 //! ```
 //! use std::time::Duration;

@@ -11,7 +11,7 @@ mod digest;
 mod files;
 mod guard;
 mod security;
-mod slots;
+pub mod slots;
 #[cfg(feature = "web-config")]
 mod tls;
 #[cfg(feature = "web-config")]

@@ -68,7 +68,7 @@ pub(crate) use clock::Anchor;
 pub use clock::{Clock, Tick};
 pub use delivery::{Metrics, Traces};
 #[cfg(feature = "endpoint")]
-pub use endpoint::EndpointSecurity;
+pub use endpoint::{EndpointSecurity, slots};
 pub use family::{Family, OWN_SECONDS, Shape, Stability, WORK_SECONDS};
 pub use health::Degraded;
 pub use histogram::Histogram;

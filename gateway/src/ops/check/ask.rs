@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use throughline_llm::{HttpClient, collect};
 
+use crate::causes::chain;
+
 /// How long it may take to connect, and to answer.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
@@ -128,16 +130,6 @@ impl Prometheus {
         let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())));
         outcome.map_err(|why| format!("cannot ask Prometheus at {}: {why}", self.url))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// A value of a form.

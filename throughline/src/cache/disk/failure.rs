@@ -16,6 +16,8 @@ pub(super) enum Failure {
     Foreign,
     /// It was ours, and is not whole any more.
     Damaged,
+    /// The path leads to it no more.
+    Gone,
     /// The operating system refused something.
     System(&'static str),
 }
@@ -34,6 +36,7 @@ impl Failure {
                     format!("{path} is not a cache of this version and is left as it is: give another path")
                 }
                 Self::Damaged => format!("{path} was damaged: it is set aside and begun anew"),
+                Self::Gone => format!("{path} was removed or replaced while it was in use"),
                 Self::System(what) => format!("{path}: {what}"),
             },
         )

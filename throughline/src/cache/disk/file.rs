@@ -8,6 +8,7 @@
 //! | `about` | name | the version of this layout, what all values take, the next place |
 
 use std::fs::OpenOptions;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,7 +55,12 @@ pub(super) struct File {
     budget: AtomicU64,
     /// The most that the file has taken of the disk.
     taken: AtomicU64,
+    /// What was at the path when it was opened.
+    identity: Option<Identity>,
 }
+
+/// What tells a file from another one: its device and its number there.
+type Identity = (u64, u64);
 
 // === impl File ===
 
@@ -78,6 +84,7 @@ impl File {
             max_bytes: config.max_bytes,
             budget: AtomicU64::new(config.max_bytes / FILLED.1 * FILLED.0),
             taken: AtomicU64::new(0),
+            identity: at(&config.path).ok().flatten(),
         };
         file.prepare().map_err(|problem| match problem {
             Some(error) => of_use(&error),
@@ -159,6 +166,12 @@ impl File {
             let less = self.budget.load(Ordering::Relaxed) / NEAR.1 * NEAR.0;
             self.budget.store(less.max(self.max_bytes / 8), Ordering::Relaxed);
         }
+    }
+
+    /// Whether the path leads to this file no more, which then nobody else sees and no restart finds. What cannot be looked at
+    /// is taken to be there.
+    pub(super) fn is_gone(&self) -> bool {
+        self.identity.is_some() && at(&self.path).is_ok_and(|found| found != self.identity)
     }
 
     /// As many entries as fit into a page, after `last`, and the beginning and the length of what each holds.
@@ -276,6 +289,22 @@ impl<'w> Tables<'w> {
 fn takes(sealed: u64) -> u64 {
     let pair = sealed + 64;
     BESIDE + if pair <= PAGE / 2 { pair * 2 } else { pair.next_power_of_two().max(PAGE) }
+}
+
+/// What is at `path`; `None` if nothing is.
+fn at(path: &Path) -> io::Result<Option<Identity>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match path.metadata() {
+        #[cfg(unix)]
+        Ok(found) => {
+            use std::os::unix::fs::MetadataExt as _;
+            Ok(Some((found.dev(), found.ino())))
+        }
+        #[cfg(not(unix))]
+        Ok(_) => Ok(Some((0, 0))),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the file at `path` takes of the disk.

@@ -27,6 +27,8 @@ const BATCH: usize = 256;
 const QUEUE: usize = 4096;
 /// How often a file that cannot be used is tried.
 const PROBE: Duration = Duration::from_millis(250);
+/// How often it is looked whether the path still leads to the file: without that, what was removed is written on unseen.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the end of the program waits for the last write.
 const LAST: Duration = Duration::from_secs(5);
 /// How many keys are remembered as asked for.
@@ -185,6 +187,18 @@ impl Shared {
         *self.state() = State::Down(error, failure);
     }
 
+    /// Lets go of a file that was removed or replaced. It is begun anew where it was, once that can be.
+    fn leave_what_is_gone(&self) {
+        if self.is_open().is_some_and(|file| file.is_gone()) {
+            tracing::warn!(
+                store = self.health.name(),
+                file = %self.config.path.display(),
+                "a cache's file was removed or replaced while it was in use: it is begun anew"
+            );
+            self.down(Failure::Gone);
+        }
+    }
+
     /// Writes `changes`; they are forgotten if that fails, for a cache may lose what it likes.
     fn write(&self, changes: &[(Key, u64, Waiting)]) {
         if let Some(file) = self.is_open().or_else(|| self.reopen()) {
@@ -270,8 +284,13 @@ impl Drop for Keeper {
 fn keep(shared: &Shared, asks: &Receiver<Ask>) {
     shared.reopen();
     let mut tried = Clock::Monotonic.now();
+    let mut looked = tried;
     let most = shared.config.largest;
     loop {
+        if Clock::Monotonic.now().since(looked) >= LOOK {
+            shared.leave_what_is_gone();
+            looked = Clock::Monotonic.now();
+        }
         if shared.is_open().is_none() && Clock::Monotonic.now().since(tried) >= PROBE {
             shared.reopen();
             tried = Clock::Monotonic.now();

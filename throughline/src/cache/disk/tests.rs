@@ -220,6 +220,75 @@ async fn a_path_that_cannot_be_used_is_said_to_be_so() {
     assert!(DiskConfig::new(&path, 1).is_err());
 }
 
+/// Puts a value until it can be read back from the file.
+async fn works_again(disk: &Disk, path: &Path) {
+    for tried in 0.. {
+        let put = disk.put(key(2), noise(2, 50), HOUR, Clock::Tokio.now()).await;
+        disk.written().await;
+        if put.is_ok() && path.exists() && value(disk, 2).await == Some(noise(2, 50)) {
+            break;
+        }
+        assert!(tried < 1_000, "{disk:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn until_down(disk: &Disk, reason: &str) {
+    for tried in 0.. {
+        let down = disk.shared.health.down();
+        if down.as_ref().is_some_and(|down| down.reason.ends_with(reason)) {
+            break;
+        }
+        assert!(tried < 1_000, "{down:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_removed_while_it_serves_is_said_and_used_again_once_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let within = folder.path().join("cache");
+    let path = within.join("answers.cache");
+    fs::create_dir(&within).unwrap();
+    let disk = opened(&path, 16 * MIB).await;
+    put(&disk, 1, noise(1, 50)).await;
+    disk.written().await;
+    fs::remove_dir_all(&within).unwrap();
+    until_down(&disk, ": there is no such folder").await;
+    assert!(refusal(&disk).await.ends_with(": there is no such folder"));
+    fs::create_dir(&within).unwrap();
+    works_again(&disk, &path).await;
+    assert_eq!(disk.shared.health.down(), None);
+    drop(disk);
+    let disk = opened(&path, 16 * MIB).await;
+    assert_eq!((value(&disk, 1).await, value(&disk, 2).await), (None, Some(noise(2, 50))));
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_or_replaced_is_begun_anew_where_it_was() {
+    let (folder, path) = folder();
+    let (other, third) = (folder.path().join("other.cache"), folder.path().join("third.cache"));
+    drop(opened(&other, 16 * MIB).await);
+    let disk = opened(&path, 16 * MIB).await;
+    put(&disk, 1, noise(1, 50)).await;
+    disk.written().await;
+    fs::remove_file(&path).unwrap();
+    works_again(&disk, &path).await;
+    assert_eq!(value(&disk, 1).await, None, "it was in the file that is gone");
+    fs::rename(&path, &third).unwrap();
+    fs::rename(&other, &path).unwrap();
+    for tried in 0.. {
+        if value(&disk, 2).await.is_none() && disk.shared.works().is_ok() {
+            break;
+        }
+        assert!(tried < 1_000, "{disk:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    works_again(&disk, &path).await;
+    drop(disk);
+    assert_eq!(value(&opened(&path, 16 * MIB).await, 2).await, Some(noise(2, 50)));
+}
+
 /// Every value is the right one, not there, or known to be damaged; and after a while the store works.
 #[tokio::test]
 async fn whatever_happened_to_the_file_no_wrong_value_is_read_and_the_store_heals() {

@@ -3,14 +3,29 @@
 //! A connection that waits for its client costs the client nothing, so anybody can open more than there is room
 //! for. The one that has waited longest then makes room: a scraper sends its request at once and is served before
 //! its turn to go comes.
+//!
+//! The endpoint of the metrics keeps its connections by it, and so may another server that is there for few. It is not for one
+//! where many clients keep connections open that they are to find again.
+//!
+//! ```
+//! use throughline::telemetry::slots::Slots;
+//!
+//! let slots = Slots::new(2);
+//! let (asks, _) = slots.take().expect("there is room");
+//! let busy = asks.busy();
+//! let (_silent, mut gone) = slots.take().expect("there is room");
+//! assert!(slots.take().is_some(), "the silent one makes room");
+//! assert!(gone.try_recv().is_err_and(|why| why == tokio::sync::oneshot::error::TryRecvError::Closed));
+//! # drop(busy);
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// The connections of an endpoint.
-pub(super) struct Slots {
+/// The connections of a server.
+pub struct Slots {
     most: usize,
     state: Arc<Mutex<State>>,
 }
@@ -23,8 +38,8 @@ struct State {
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// The slot of one connection.
-pub(super) struct Slot {
+/// The slot of one connection. It is free again when this is dropped.
+pub struct Slot {
     state: Arc<Mutex<State>>,
     place: Mutex<Place>,
 }
@@ -36,18 +51,21 @@ enum Place {
 }
 
 /// A slot at work. It waits for its client again when this is dropped.
-pub(super) struct Busy<'a>(&'a Slot);
+pub struct Busy<'a>(&'a Slot);
 
 // === impl Slots ===
 
 impl Slots {
-    pub(super) fn new(most: usize) -> Self {
+    /// Slots for at most so many connections.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
         Self { most, state: Arc::default() }
     }
 
-    /// A slot for a connection that has come, and what completes when it has to go. `None` when every
+    /// A slot for a connection that has come, and what completes, by an error, when it has to go. `None` when every
     /// connection is at work.
-    pub(super) fn take(&self) -> Option<(Slot, oneshot::Receiver<()>)> {
+    #[must_use]
+    pub fn take(&self) -> Option<(Slot, oneshot::Receiver<()>)> {
         let mut state = lock(&self.state);
         if state.open >= self.most {
             // Dropping its end tells it to go.
@@ -74,8 +92,9 @@ impl State {
 // === impl Slot ===
 
 impl Slot {
-    /// A request has come.
-    pub(super) fn busy(&self) -> Busy<'_> {
+    /// A request has come: the connection stays until what this returns is dropped.
+    #[must_use]
+    pub fn busy(&self) -> Busy<'_> {
         let mut place = lock(&self.place);
         if let Place::Waiting(number) = *place {
             *place = Place::Busy(lock(&self.state).waiting.remove(&number));
