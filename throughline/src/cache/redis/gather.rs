@@ -3,13 +3,19 @@
 //! The driver writes each command as soon as it has it: a system call for each, a packet, and a waking of the server. Under
 //! load that is most of what an answer costs. So a read that finds others under way is put with those that come until the
 //! scheduler has run everybody who can run, and they go out in one command. A read that is alone is not held up.
+//!
+//! A server on the same machine would sleep meanwhile, and the client after it: there they go out as soon as a part of them
+//! has come, and what comes behind them is gathered by the kernel.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value};
-use tokio::sync::{Notify, oneshot};
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
 
 use super::commands::{self, Answer, Useless};
 use super::failure::failure;
@@ -20,19 +26,22 @@ pub(super) const GROUP: usize = 16;
 /// How many more times than once everybody is let run who can, while fewer have come than the last time: those who had an answer
 /// together mostly ask together, and a thread that has taken some of them over may not be done with them.
 const PATIENCE: usize = 2;
+/// To a server on the same machine this part of those under way goes out as soon as it has come.
+const PART: usize = 4;
 
 /// What a server says where one command may not ask for several keys: the user has no right to, the command is unknown, or the
 /// server has but some of the keys.
 const NOT_BY_ONE: [&str; 5] = ["NOPERM", "ERR", "CROSSSLOT", "MOVED", "ASK"];
 
 /// The reads of a connection.
-#[derive(Default)]
 pub(super) struct Gathering {
+    is_near: bool,
     under_way: AtomicUsize,
     waiting: Mutex<Waiting>,
     /// How many travelled together the last time.
     last: AtomicUsize,
-    bell: Notify,
+    /// Who sends them.
+    carrier: AtomicWaker,
 }
 
 #[derive(Default)]
@@ -60,6 +69,17 @@ pub(super) struct UnderWay<'a> {
 // === impl Gathering ===
 
 impl Gathering {
+    /// `is_near`: whether the server is on the same machine.
+    pub(super) fn new(is_near: bool) -> Self {
+        Self {
+            is_near,
+            under_way: AtomicUsize::default(),
+            waiting: Mutex::default(),
+            last: AtomicUsize::default(),
+            carrier: AtomicWaker::default(),
+        }
+    }
+
     pub(super) fn begin(&self) -> UnderWay<'_> {
         UnderWay { gathering: self, alone: self.under_way.fetch_add(1, Ordering::Relaxed) == 0 }
     }
@@ -75,10 +95,10 @@ impl Gathering {
             return Err(down.clone());
         }
         waiting.reads.push(Read { name, answer });
-        let is_first = waiting.reads.len() == 1;
+        let come = waiting.reads.len();
         drop(waiting);
-        if is_first {
-            self.bell.notify_one();
+        if come == 1 || (self.is_near && come == self.part()) {
+            self.carrier.wake();
         }
         Ok(receiver)
     }
@@ -88,13 +108,16 @@ impl Gathering {
     /// # Cancellation
     /// Dropped, it has taken none.
     pub(super) async fn groups(&self) -> Vec<Group> {
-        while self.waiting().reads.is_empty() {
-            self.bell.notified().await;
-        }
-        // Whoever can run now may have something to ask as well.
+        poll_fn(|cx| {
+            self.carrier.register(cx.waker());
+            if self.waiting().reads.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        // Whoever can run now may have something to ask as well. It is over as soon as the carrier is woken.
         tokio::task::yield_now().await;
         for _ in 0..PATIENCE {
-            if self.waiting().reads.len() >= self.last.load(Ordering::Relaxed) {
+            let come = self.waiting().reads.len();
+            if come >= self.last.load(Ordering::Relaxed) || (self.is_near && come >= self.part()) {
                 break;
             }
             tokio::task::yield_now().await;
@@ -128,6 +151,10 @@ impl Gathering {
     /// Reads are taken from now on.
     pub(super) fn open(&self) {
         self.waiting().down = None;
+    }
+
+    fn part(&self) -> usize {
+        (self.under_way.load(Ordering::Relaxed) / PART).clamp(2, GROUP)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

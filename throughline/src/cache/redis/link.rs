@@ -76,6 +76,7 @@ struct Pending<'a> {
 
 impl Link {
     pub(super) fn new(way: Arc<Way>, share: Share, settings: &Settings) -> Self {
+        let reads = Gathering::new(way.is_near());
         Self {
             way,
             share,
@@ -83,7 +84,7 @@ impl Link {
             connect_timeout: settings.connect_timeout,
             by_one: settings.by_one,
             state: watch::Sender::new(State::Connecting),
-            reads: Gathering::default(),
+            reads,
             begun: Instant::now(),
             unanswered_since: AtomicU64::new(0),
         }

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Value, cmd};
+use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, Value, cmd};
 
-use super::address::{Host, Login};
+use super::address::{Host, Login, is_near};
 use super::failure::failure;
 use crate::error::{Error, Kind, Result};
 
@@ -59,6 +59,17 @@ impl Way {
                     Err(_) => Err(Error::new(Kind::Store, "redis did not let us connect in time")),
                 }
             }
+        }
+    }
+
+    /// Whether the server is known to be on this machine.
+    pub(super) fn is_near(&self) -> bool {
+        match self {
+            Self::At(client) => match client.get_connection_info().addr() {
+                ConnectionAddr::Tcp(name, _) | ConnectionAddr::TcpTls { host: name, .. } => is_near(name),
+                _ => false,
+            },
+            Self::Sentinel(_) => false,
         }
     }
 
