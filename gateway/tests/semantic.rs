@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use server::Server;
 
 const LOOKUPS: &str = "semantic_cache_lookups_total";
-const ANSWER: &str = "mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\"";
+const ANSWER: &str =
+    "mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\", audit = 0";
 
 /// Asks for the same in other words, by what the built-in embedder sees.
 const QUESTION: &str = "How do I reset my password?";
@@ -266,7 +267,7 @@ fn embedding(numbers: &str) -> Vec<Step> {
     answer("200 OK", "", &body)
 }
 
-const ASKED: &str = "mode = \"answer\", threshold = 0.9, max_error = 0.05, learned = \"text-embedding-3-small\", \
+const ASKED: &str = "mode = \"answer\", threshold = 0.9, max_error = 0.05, learned = \"text-embedding-3-small\", audit = 0, \
                      embedder = { provider = \"up\", model = \"text-embedding-3-small\", deadline = \"300ms\" }";
 
 #[tokio::test]
