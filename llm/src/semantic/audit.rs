@@ -12,6 +12,7 @@ use throughline::telemetry::{Attribute, Ended, Label as _, NoEvents, Registry, R
 use throughline::{Context, Error, Kind, Primitive, Result};
 use tokio::sync::oneshot;
 
+use super::compare::Verdict;
 use super::lookup::Shared;
 use super::said;
 use super::signals::SemanticSignals;
@@ -65,7 +66,7 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Audit<P> {
     }
 
     /// Warns where audits show that too much is wrong.
-    fn judge(&self, verdict: super::Verdict, cx: &Context) {
+    fn judge(&self, verdict: Verdict, cx: &Context) {
         let Some(excess) = self.tally.note(verdict, cx.clock().now()) else { return };
         tracing::warn!(
             model = self.operation(),
