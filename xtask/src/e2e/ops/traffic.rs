@@ -18,7 +18,7 @@ const PLAIN: (usize, Duration) = (5, Duration::from_millis(320));
 
 /// The same, by what the built-in embedder sees.
 const ASKED: &str = "how do i reset my password";
-const REWORDED: &str = "how can i reset my passwords";
+const REWORDED: &str = "how can i reset my password";
 
 /// Requests that go on until this is dropped.
 pub(crate) struct Traffic {
