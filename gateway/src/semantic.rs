@@ -37,7 +37,11 @@ pub(crate) fn around(
     let mut config = SemanticConfig::new(wanted.threshold)?
         .bounds(wanted.max_entries, wanted.max_bytes)
         .longest_prompt(wanted.max_prompt_chars)
-        .bands(bands(written));
+        .bands(bands(written))
+        .audit(wanted.audit)?;
+    if let Some(max_error) = wanted.max_error {
+        config = config.max_error(max_error)?;
+    }
     if wanted.mode == Mode::Answer {
         config = config.answering();
     }

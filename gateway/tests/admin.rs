@@ -501,8 +501,7 @@ async fn a_new_token_is_taken_over_without_a_restart() {
 #[tokio::test]
 async fn what_was_purged_is_not_given_to_the_same_question_in_other_words() {
     let upstream = provider().await;
-    let semantic =
-        ", semantic = { mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\" }";
+    let semantic = ", semantic = { mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\", audit = 0 }";
     let gateway = serve(&config(&upstream, "", semantic)).await;
     asks(&gateway, "auto", "red", "How do I reset my password?").await;
     let before = upstream.seen().len();

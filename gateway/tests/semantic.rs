@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use server::Server;
 
 const LOOKUPS: &str = "semantic_cache_lookups_total";
-const ANSWER: &str = "mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\"";
+const ANSWER: &str =
+    "mode = \"answer\", threshold = 0.8, max_error = 0.05, learned = \"ngrams-1\", audit = 0";
 
 /// Asks for the same in other words, by what the built-in embedder sees.
 const QUESTION: &str = "How do I reset my password?";
@@ -100,6 +101,83 @@ async fn a_question_in_other_words_gets_the_answer_and_says_so() {
     assert_eq!(gateway.metric("semantic_cache_entries", &[("operation", "auto")]).await, 2.0);
     assert!(gateway.metric("semantic_cache_bytes", &[("operation", "auto")]).await > 1000.0);
     assert_eq!(gateway.metric("semantic_cache_seconds_count", &[("operation", "auto")]).await, 4.0);
+}
+
+/// As [`ANSWER`], with every answer audited.
+fn audited() -> String {
+    ANSWER.replace("audit = 0", "audit = 1")
+}
+
+async fn compared(gateway: &Gateway, mode: &str, verdict: &str) -> f64 {
+    let labels = [("operation", "auto"), ("mode", mode), ("verdict", verdict)];
+    gateway.metric("semantic_cache_comparisons_total", &labels).await
+}
+
+#[tokio::test]
+async fn answers_are_audited_behind_the_requests_and_too_many_wrong_ones_are_told_of() {
+    let upstream = provider().await;
+    let gateway = Launch::serve(&["[log]\nformat = \"json\"\n", &config(&upstream, "", &audited())].concat());
+    let gateway = gateway.start().await;
+    told(&gateway, &[], chat("auto", QUESTION)).await;
+    for n in 1..=8_u32 {
+        let answer = gateway.ask(chat("auto", REWORDED)).await;
+        assert_eq!(
+            (answer.text().as_str(), answer.header("x-throughline-cost-usd")),
+            ("1", Some("0.000000000"))
+        );
+        // The provider numbers its answers, so it never says the same again.
+        until("the audit", async || {
+            (compared(&gateway, "answer", "different").await >= f64::from(n)).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(upstream.seen().len(), 9);
+    let audits = gateway.metric("semantic_cache_audit_usd_total", &[("operation", "auto")]).await;
+    assert!((audits - 8.0 * 0.00021).abs() < 1e-9, "{audits}");
+    let all = gateway.metric("llm_cost_usd_total", &[("provider", "up")]).await;
+    assert!((all - 9.0 * 0.00021).abs() < 1e-9, "{all}");
+    gateway.says("differ from the provider's more often than its threshold was learned for").await;
+    let log = gateway.log();
+    assert!(log.contains("\"compared\":8") && log.contains("\"max_error\":0.05"), "{log}");
+    assert!(!log.contains("password"), "nothing of a question is in the log: {log}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_gone_costs_no_request_of_an_audit_and_one_that_hangs_no_stop() {
+    let never = Arc::new(tokio::sync::Semaphore::new(0));
+    let calls = AtomicU64::new(0);
+    let upstream = Upstream::start(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => completion("1"),
+        1..4 => answer("503 Service Unavailable", "", "{}"),
+        _ => vec![Step::Wait(Arc::clone(&never))],
+    })
+    .await;
+    let gateway = gateway(&upstream, &audited()).await;
+    told(&gateway, &[], chat("auto", QUESTION)).await;
+    for n in 1..=3_u32 {
+        assert_eq!(told(&gateway, &[], chat("auto", REWORDED)).await, is("1", "hit", true));
+        until("the audit", async || {
+            (compared(&gateway, "answer", "unknown").await >= f64::from(n)).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(told(&gateway, &[], chat("auto", REWORDED)).await, is("1", "hit", true));
+    until("the audit that hangs", async || (upstream.seen().len() == 5).then_some(())).await;
+    assert_eq!(gateway.stop().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_shadow_counts_by_both_names_until_the_old_one_is_gone() {
+    let upstream = provider().await;
+    let gateway = gateway(&upstream, "threshold = 0.8").await;
+    told(&gateway, &[], chat("auto", QUESTION)).await;
+    counted(&gateway, "miss", 1.0).await;
+    assert_eq!(told(&gateway, &[], chat("auto", REWORDED)).await, is("2", "miss", false));
+    until("the verdict", async || (compared(&gateway, "shadow", "different").await > 0.0).then_some(()))
+        .await;
+    let old = [("operation", "auto"), ("verdict", "different")];
+    assert_eq!(gateway.metric("semantic_cache_shadow_total", &old).await, 1.0);
+    assert_eq!(upstream.seen().len(), 2);
 }
 
 #[tokio::test]
@@ -230,7 +308,9 @@ async fn a_shadow_answers_nobody_and_counts_how_it_would_have_done() {
     }
     counted(&gateway, "hit", 2.0).await;
     let verdict = async |verdict: &str| {
-        gateway.metric("semantic_cache_shadow_total", &[("operation", "auto"), ("verdict", verdict)]).await
+        gateway
+            .metric("semantic_cache_comparisons_total", &[("operation", "auto"), ("verdict", verdict)])
+            .await
     };
     assert_eq!((verdict("same").await, verdict("different").await), (2.0, 0.0));
     told(&gateway, &[], chat("auto", "where is the main station")).await;
@@ -266,7 +346,7 @@ fn embedding(numbers: &str) -> Vec<Step> {
     answer("200 OK", "", &body)
 }
 
-const ASKED: &str = "mode = \"answer\", threshold = 0.9, max_error = 0.05, learned = \"text-embedding-3-small\", \
+const ASKED: &str = "mode = \"answer\", threshold = 0.9, max_error = 0.05, learned = \"text-embedding-3-small\", audit = 0, \
                      embedder = { provider = \"up\", model = \"text-embedding-3-small\", deadline = \"300ms\" }";
 
 #[tokio::test]

@@ -36,6 +36,7 @@ pub fn primitives() -> Vec<&'static Reported> {
     vec![
         &crate::chat::REPORTED,
         &crate::http_call::REPORTED,
+        &crate::semantic::AUDIT,
         &crate::semantic::EMBEDDINGS,
         &crate::semantic::REPORTED,
         &crate::semantic::SHADOW,

@@ -18,6 +18,11 @@ pub(crate) struct Semantic {
     pub(crate) mode: Mode,
     /// What counts as similar enough, above 0 and at most 1. Default: 0.9, in shadow mode.
     pub(crate) threshold: f64,
+    /// The share of wrong answers that the threshold was learned for, above 0 and at most 1. Default: not stated, and then it
+    /// does not answer.
+    pub(crate) max_error: Option<f64>,
+    /// The share of the given answers that are compared with the provider's, 0 to 1. Default: 0.01.
+    pub(crate) audit: f64,
     /// What says how similar questions are. Default: the built-in one.
     pub(crate) embedder: EmbedderOf,
     /// How many questions are known at most. Default: 10,000.
@@ -55,6 +60,7 @@ pub(super) struct SemanticFile {
     threshold: Option<Spanned<f64>>,
     max_error: Option<Spanned<f64>>,
     learned: Option<Spanned<String>>,
+    audit: Option<Spanned<f64>>,
     embedder: Option<Table<EmbedderFile>>,
     max_entries: Option<Spanned<i64>>,
     max_bytes: Option<Spanned<Value>>,
@@ -98,7 +104,9 @@ impl SemanticFile {
             check.number(key, written.as_ref(), 1e-6..=1.0, &wanted, default)
         };
         let threshold = number("threshold", &self.threshold, "0.9", UNLEARNED);
-        number("max_error", &self.max_error, "0.02", 1.0);
+        let max_error = number("max_error", &self.max_error, "0.02", 1.0);
+        let wanted = "a number from 0 to 1, such as 0.01";
+        let audit = check.number("audit", self.audit.as_ref(), 0.0..=1.0, wanted, SemanticConfig::AUDIT);
         let embedder = self
             .embedder
             .as_ref()
@@ -110,6 +118,8 @@ impl SemanticFile {
         Semantic {
             mode,
             threshold,
+            max_error: self.max_error.is_some().then_some(max_error),
+            audit,
             embedder,
             max_entries: check.whole(
                 "max_entries",
@@ -236,6 +246,8 @@ mod tests {
         let expected = Semantic {
             mode: Mode::Shadow,
             threshold: 0.9,
+            max_error: None,
+            audit: 0.01,
             embedder: EmbedderOf::Ngrams,
             max_entries: 10_000,
             max_bytes: 64 << 20,
@@ -254,12 +266,14 @@ mod tests {
         let expected = Semantic {
             mode: Mode::Answer,
             threshold: 0.85,
+            max_error: Some(0.02),
+            audit: 0.2,
             embedder,
             max_entries: 10,
             max_bytes: 1 << 20,
             max_prompt_chars: 200,
         };
-        let text = "mode = \"answer\", threshold = 0.85, max_error = 0.02, learned = \"e-3\", max_entries = 10, \
+        let text = "mode = \"answer\", threshold = 0.85, max_error = 0.02, learned = \"e-3\", audit = 0.2, max_entries = 10, \
                     max_bytes = \"1MiB\", max_prompt_chars = 200, \
                     embedder = { provider = \"up\", model = \"e-3\", deadline = \"100ms\" }";
         assert_eq!(semantic(text), expected);
@@ -319,6 +333,7 @@ mod tests {
                 43,
                 "unknown mode `anser`, did you mean `answer`? (allowed: shadow, answer)",
             ),
+            ("{ audit = \"1%\" }", 44, "expected a number, found text"),
             ("{ learned = 3 }", 46, "expected text in quotes, found a whole number"),
             ("{ max_entries = 1.5 }", 50, "expected a whole number, found a number with a fraction"),
             ("{ max_prompt_chars = \"9\" }", 55, "expected a whole number, found text"),
@@ -356,6 +371,8 @@ mod tests {
             refusal("max_error = 0"),
             "`max_error` is 0: write a number above 0 and at most 1, such as 0.02"
         );
+        assert_eq!(refusal("audit = 2"), "`audit` is 2: write a number from 0 to 1, such as 0.01");
+        assert_eq!(refusal("audit = nan"), "`audit` is NaN: write a number from 0 to 1, such as 0.01");
         assert_eq!(refusal("max_entries = 0"), "`max_entries` is 0: write 1 to 1000000");
         assert_eq!(
             refusal("embedder = { provider = \"sim\", model = \"e\" }"),

@@ -151,6 +151,13 @@ pub fn upper_bound(wrong: u64, served: u64, confidence: f64) -> f64 {
     high
 }
 
+/// The smallest share of errors by which so many `wrong` ones of `served` are not less likely than 1 − `confidence`.
+#[must_use]
+pub fn lower_bound(wrong: u64, served: u64, confidence: f64) -> f64 {
+    // What is not wrong is right.
+    if wrong == 0 { 0.0 } else { 1.0 - upper_bound(served.saturating_sub(wrong), served, confidence) }
+}
+
 /// How likely at most `wrong` errors in `served` are, at this `share`.
 #[expect(clippy::cast_precision_loss, reason = "nobody labels so many pairs")]
 fn at_most(wrong: u64, served: u64, share: f64) -> f64 {
@@ -187,6 +194,15 @@ mod tests {
         near(upper_bound(50, 1000, 0.99), 0.06840);
         near(upper_bound(3, 3, 0.95), 1.0);
         near(upper_bound(0, 0, 0.95), 1.0);
+    }
+
+    #[test]
+    fn the_lower_bound_is_the_upper_one_of_what_is_right() {
+        near(lower_bound(5, 100, 0.95), 0.01991);
+        near(lower_bound(10, 10, 0.95), 0.74113);
+        near(lower_bound(1, 10, 0.95), 0.00512);
+        near(lower_bound(0, 10, 0.95), 0.0);
+        near(lower_bound(0, 0, 0.95), 0.0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One question against what is known: what the cache in the request and its shadow have in common.
+//! One question against what is known: what the cache in the request and what is behind it have in common.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,12 +10,14 @@ use throughline::cache::{CachePolicy, Found, Lookup, Refreshing, StoreHealth};
 use throughline::telemetry::Tick;
 use throughline::{CacheConfig, CacheOutcome, Caching as _, Context, Error, Key, Kind, Result, Store};
 
+use super::compare::{Verdict, compare};
+use super::config::SemanticConfig;
 use super::embedder::Embedder;
 use super::guard::Marks;
 use super::index::{Entry, Index, Nearest};
 use super::memo::Memo;
+use super::said;
 use super::signals::{Counts, SemanticOutcome, SemanticSignals};
-use super::stage::SemanticConfig;
 use super::tokens::tokens;
 use super::vector::Vector;
 use crate::answer::Answer;
@@ -218,6 +220,23 @@ impl Shared {
         if let Some(signals) = signals {
             signals.holds(&self.index);
         }
+    }
+
+    /// How an answer to another question compares with what the provider has said, which is counted.
+    pub(super) async fn verdict(
+        &self,
+        stored: Bytes,
+        said: Option<&str>,
+        signals: Option<&SemanticSignals>,
+        cx: &Context,
+    ) -> Verdict {
+        let (verdict, cost) = compare(said::of_stored(stored).as_deref(), said, &self.embedder, cx).await;
+        self.counts.verdict(verdict);
+        if let Some(signals) = signals {
+            signals.verdict(verdict);
+            signals.embedded(cost.unwrap_or_default());
+        }
+        verdict
     }
 
     pub(super) fn count(&self, outcome: SemanticOutcome, signals: Option<&SemanticSignals>) {

@@ -46,9 +46,12 @@
 //! ```
 //!
 //! **When not.** It cannot know that two questions have one answer; it is wrong at some rate, which the threshold only
-//! bounds. It begins in [`Mode::Shadow`], where it answers nobody and counts how often it would have been wrong.
+//! bounds. It begins in [`Mode::Shadow`], where it answers nobody and counts how often it would have been wrong. In
+//! [`Mode::Answer`] a share of its answers is audited: the provider is asked all the same, behind the request.
 
+mod audit;
 mod compare;
+mod config;
 mod embedder;
 mod embeddings;
 mod guard;
@@ -63,17 +66,21 @@ mod shadow;
 mod signals;
 mod signs;
 mod stage;
+mod tally;
 mod tokens;
 mod vector;
 mod words;
 
 pub use compare::Verdict;
+pub use config::{Mode, SemanticConfig};
 pub use embedder::{Embedded, Embedder};
 pub use embeddings::{Embeddings, EmbeddingsConfig, EmbeddingsSignals, embeddings};
 pub use guard::Marks;
 pub use health::{EmbedderDown, EmbedderHealth, is_of_the_text};
 pub(crate) use signals::FAMILIES;
 pub use signals::{SemanticOutcome, SemanticSignals};
-pub use stage::{Mode, Semantic, SemanticConfig, SemanticEvent, SemanticStats, Similarity, semantic};
+pub use stage::{Semantic, SemanticEvent, SemanticStats, Similarity, semantic};
 pub use vector::Vector;
-pub(crate) use {embeddings::REPORTED as EMBEDDINGS, shadow::REPORTED as SHADOW, stage::REPORTED};
+pub(crate) use {
+    audit::REPORTED as AUDIT, embeddings::REPORTED as EMBEDDINGS, shadow::REPORTED as SHADOW, stage::REPORTED,
+};

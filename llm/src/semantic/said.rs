@@ -3,8 +3,24 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::answer::Answer;
 use crate::caching::stored_answer;
 use crate::sse::SseParser;
+
+/// A longer answer is not compared.
+const LONGEST: usize = 256 << 10;
+
+/// Calls `tell` with the text of an answer once that is whole, or with `None` when it is no text, or a long one. A stream that
+/// breaks off tells nothing.
+pub(super) fn once_whole(answer: &mut Answer, tell: impl FnOnce(Option<String>) + Send + 'static) {
+    match answer {
+        Answer::Full(answer) => {
+            let short = answer.body.len() <= LONGEST;
+            tell(short.then(|| of_body(&answer.body)).flatten());
+        }
+        Answer::Stream(stream) => stream.record(LONGEST, move |events, _| tell(events.and_then(of_events))),
+    }
+}
 
 /// The text of an answer as it is in the store.
 pub(super) fn of_stored(value: Bytes) -> Option<String> {
@@ -55,7 +71,7 @@ mod tests {
     use throughline::Caching as _;
 
     use super::*;
-    use crate::{Answer, ChatCaching, Completion, PriceTable};
+    use crate::{ChatCaching, Completion, PriceTable};
 
     #[test]
     fn reads_the_text_of_one_choice_and_nothing_else() {

@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use throughline::telemetry::{Attribute, Ended, Label as _, NoEvents, Registry, Reported, Run, Sink, Stage};
+use throughline::telemetry::{Attribute, Ended, Label as _, NoEvents, Registry, Reported, Run, Stage};
 use throughline::{Context, Result};
 
-use super::compare::{Verdict, compare};
 use super::lookup::{Question, Shared};
-use super::said;
 use super::signals::{SemanticOutcome, SemanticSignals};
-use super::stage::Mode;
 
 pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
     "semantic_shadow",
@@ -22,7 +19,7 @@ pub(crate) static REPORTED: Reported = Reported::new::<Ended, NoEvents>(
         Attribute::string(
             "throughline.semantic.verdict",
             "How the answer that would have been given compares with the provider's: a verdict of \
-             `semantic_cache_shadow_total`",
+             `semantic_cache_comparisons_total`",
         ),
     ],
 )
@@ -70,29 +67,12 @@ impl Shadow {
                 signals.took(cx.clock().now().since(started).as_secs_f64());
             }
             if let Some(would) = looked.answer {
-                let verdict = self.verdict(said::of_stored(would.stored), given, signals, cx).await;
+                let verdict = shared.verdict(would.stored, given.as_deref(), signals, cx).await;
                 run.attribute("throughline.semantic.verdict", verdict.as_str());
             }
         }
         shared.remember(question, vector, signals, cx.clock().now());
         Ok(())
-    }
-
-    /// How the answer that would have been given compares with the one that was.
-    async fn verdict(
-        &self,
-        stored: Option<String>,
-        given: Option<String>,
-        signals: Option<&SemanticSignals>,
-        cx: &Context,
-    ) -> Verdict {
-        let (verdict, cost) = compare(stored.as_deref(), given.as_deref(), &self.0.embedder, cx).await;
-        self.0.counts.verdict(verdict);
-        if let Some(signals) = signals {
-            signals.verdict(verdict);
-            signals.embedded(cost.unwrap_or_default());
-        }
-        verdict
     }
 }
 
@@ -112,14 +92,10 @@ impl Stage for Shadow {
     }
 
     fn declare(&self, registry: &Registry) -> SemanticSignals {
-        SemanticSignals::new(registry, self.operation(), Mode::Shadow)
+        SemanticSignals::new(registry, self.operation(), self.0.config.mode)
     }
 
     async fn run(&self, watched: Watched, cx: &Context, run: &mut Run<'_, Self>) -> Result<()> {
         self.compare(watched, cx, run).await
-    }
-
-    fn bind(&self, sink: &Sink) {
-        self.0.embedder.bind(sink);
     }
 }

@@ -7,17 +7,24 @@ use throughline::labels;
 use throughline::telemetry::{Amount, Counter, Family, Gauge, Histogram, Label as _, OWN_SECONDS, Registry};
 
 use super::compare::Verdict;
+use super::config::Mode;
 use super::index::Index;
-use super::stage::Mode;
 
 static LOOKUPS: Family = Family::counter(
     "semantic_cache_lookups",
     "Questions by what the semantic cache had for them; in shadow mode, what it would have had",
     &["operation", "mode", "outcome"],
 );
-static VERDICTS: Family = Family::counter(
+static COMPARISONS: Family = Family::counter(
+    "semantic_cache_comparisons",
+    "Answers to other questions by how they compare with the provider's: in shadow mode what would have been given, in answer mode \
+     what was given and audited",
+    &["operation", "mode", "verdict"],
+);
+static OF_SHADOW: Family = Family::counter(
     "semantic_cache_shadow",
-    "Answers that would have been given, by how they compare with the provider's",
+    "Deprecated since 0.1.0: semantic_cache_comparisons_total with mode=\"shadow\" counts the same. Answers that would have been \
+     given, by how they compare with the provider's",
     &["operation", "verdict"],
 );
 static SECONDS: Family = Family::histogram(
@@ -36,6 +43,11 @@ static EMBEDDING: Family = Family::amount(
     "What the semantic cache has spent on embeddings, in USD; it is in llm_cost_usd_total as well",
     &["operation"],
 );
+static AUDIT: Family = Family::amount(
+    "semantic_cache_audit_usd",
+    "What audits of the semantic cache have spent on answers that nobody waited for, in USD; it is in llm_cost_usd_total as well",
+    &["operation"],
+);
 static ENTRIES: Family =
     Family::gauge("semantic_cache_entries", "Questions that the semantic cache knows", &["operation"]);
 static BYTES: Family = Family::gauge(
@@ -45,7 +57,7 @@ static BYTES: Family = Family::gauge(
 );
 
 pub(crate) static FAMILIES: &[&Family] =
-    &[&LOOKUPS, &VERDICTS, &SECONDS, &SAVED, &EMBEDDING, &ENTRIES, &BYTES];
+    &[&LOOKUPS, &COMPARISONS, &OF_SHADOW, &SECONDS, &SAVED, &EMBEDDING, &AUDIT, &ENTRIES, &BYTES];
 
 labels! {
     /// What the semantic cache has for a question, or would have had.
@@ -73,10 +85,13 @@ pub struct SemanticSignals(Arc<Series>);
 #[derive(Debug)]
 struct Series {
     lookups: Vec<Counter>,
-    verdicts: Vec<Counter>,
+    comparisons: Vec<Counter>,
+    /// By the name that is deprecated, in shadow mode.
+    of_shadow: Option<Vec<Counter>>,
     seconds: Histogram,
     saved: Amount,
     embedding: Amount,
+    audit: Amount,
     entries: Gauge,
     bytes: Gauge,
 }
@@ -95,13 +110,17 @@ impl SemanticSignals {
         let lookup = |outcome: &SemanticOutcome| {
             registry.counter(&LOOKUPS, &[operation, mode.as_str(), outcome.as_str()])
         };
-        let verdict = |verdict: &Verdict| registry.counter(&VERDICTS, &[operation, verdict.as_str()]);
+        let compared =
+            |verdict: &Verdict| registry.counter(&COMPARISONS, &[operation, mode.as_str(), verdict.as_str()]);
+        let of_shadow = |verdict: &Verdict| registry.counter(&OF_SHADOW, &[operation, verdict.as_str()]);
         Self(Arc::new(Series {
             lookups: SemanticOutcome::ALL.iter().map(lookup).collect(),
-            verdicts: Verdict::ALL.iter().map(verdict).collect(),
+            comparisons: Verdict::ALL.iter().map(compared).collect(),
+            of_shadow: (mode == Mode::Shadow).then(|| Verdict::ALL.iter().map(of_shadow).collect()),
             seconds: registry.histogram(&SECONDS, &[operation]),
             saved: registry.amount(&SAVED, &[operation]),
             embedding: registry.amount(&EMBEDDING, &[operation]),
+            audit: registry.amount(&AUDIT, &[operation]),
             entries: registry.gauge(&ENTRIES, &[operation]),
             bytes: registry.gauge(&BYTES, &[operation]),
         }))
@@ -112,7 +131,10 @@ impl SemanticSignals {
     }
 
     pub(super) fn verdict(&self, verdict: Verdict) {
-        self.0.verdicts[verdict.index()].inc();
+        self.0.comparisons[verdict.index()].inc();
+        if let Some(of_shadow) = &self.0.of_shadow {
+            of_shadow[verdict.index()].inc();
+        }
     }
 
     pub(super) fn took(&self, seconds: f64) {
@@ -125,6 +147,10 @@ impl SemanticSignals {
 
     pub(super) fn embedded(&self, usd: f64) {
         self.0.embedding.add(usd);
+    }
+
+    pub(super) fn audited(&self, usd: f64) {
+        self.0.audit.add(usd);
     }
 
     pub(super) fn holds(&self, index: &Index) {

@@ -3,8 +3,8 @@
 //! It stands inside the exact cache and on the same store, and is asked for what that one does not have.
 //!
 //! # Cancellation
-//! A caller that goes away takes its lookup along. What a shadow compares, and what is embedded behind a request, goes on,
-//! for its own short time.
+//! A caller that goes away takes its lookup along. What a shadow or an audit compares, and what is embedded behind a request,
+//! goes on, for its own short time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +12,18 @@ use std::time::Duration;
 
 use throughline::cache::CachedAge;
 use throughline::stream::StreamEnding;
-use throughline::telemetry::{Attribute, Ended, Label as _, Observed, Registry, Reported, Run, Sink, Stage};
+use throughline::telemetry::{
+    Attribute, Counter, Ended, Label as _, Observed, Registry, Reported, Run, Sink, Stage,
+};
 use throughline::{
-    CacheConfig, CacheOutcome, Caching as _, ConfigError, Context, Node, Primitive, Result, Store, Streaming,
-    Workflow, labels,
+    CacheConfig, CacheOutcome, Caching as _, Context, Node, Primitive, Result, Store, Streaming, Workflow,
+    labels,
 };
 use tokio::sync::Semaphore;
 
+use super::audit::{Audit, Audited};
 use super::compare::Verdict;
+use super::config::{Mode, SemanticConfig};
 use super::embedder::Embedder;
 use super::index::Index;
 use super::lookup::{Given, Looked, Question, Shared};
@@ -44,37 +48,14 @@ pub(crate) static REPORTED: Reported = Reported::new::<Ended, SemanticEvent>(
 );
 
 labels! {
-    /// What a semantic cache does with what it finds.
-    #[non_exhaustive]
-    pub enum Mode {
-        /// It answers nobody, and compares what it would have answered with what the provider did.
-        Shadow = "shadow",
-        /// It answers.
-        Answer = "answer",
-    }
-}
-
-labels! {
     /// What can happen to a question.
     #[non_exhaustive]
     pub enum SemanticEvent {
         /// It was not compared, for too many answers are being watched.
         ShadowSkipped = "shadow_skipped",
+        /// Its answer was not audited, for too many audits are under way.
+        AuditSkipped = "audit_skipped",
     }
-}
-
-/// How similar questions are found. What is cached at all, and for how long, is the exact cache's to say.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-#[must_use = "a configuration does nothing until it is given to `semantic`"]
-pub struct SemanticConfig {
-    pub(super) mode: Mode,
-    pub(super) threshold: f32,
-    pub(super) most_entries: usize,
-    pub(super) most_bytes: usize,
-    pub(super) longest_prompt: usize,
-    pub(super) bands: Vec<usize>,
-    pub(super) store_deadline: Duration,
 }
 
 /// How similar the question was whose answer was given. Left in [`Context::state`] where that was another question's.
@@ -82,11 +63,12 @@ pub struct SemanticConfig {
 pub struct Similarity(pub f32);
 
 /// Answers from questions that ask the same. Made by [`semantic`].
-pub struct Semantic<P> {
-    inner: P,
+pub struct Semantic<P: Primitive<In = ChatRequest, Out = Answer>> {
+    inner: Arc<P>,
     shared: Arc<Shared>,
     shadow: Arc<Observed<Shadow>>,
-    /// How many more answers may be watched.
+    audit: Arc<Observed<Audit<P>>>,
+    /// How many more answers may be watched, or audited.
     free: Arc<Semaphore>,
 }
 
@@ -106,9 +88,9 @@ pub struct SemanticStats {
     pub ineligible: u64,
     /// Questions without an embedding, or behind a store that failed.
     pub errors: u64,
-    /// Answers in the shadow that were the same as the provider's, or alike.
+    /// Answers in the shadow, or audited, that were the same as the provider's, or alike.
     pub agreed: u64,
-    /// Answers in the shadow that were not.
+    /// Answers in the shadow, or audited, that were not.
     pub disagreed: u64,
     /// Questions that are known.
     pub entries: usize,
@@ -121,8 +103,10 @@ pub struct SemanticStats {
 const SHADOWS: usize = 64;
 /// The longest that what is done behind a request may take.
 const SHADOW_LIMIT: Duration = Duration::from_secs(30);
-/// A longer answer is not compared.
-const LONGEST_COMPARED: usize = 256 << 10;
+/// Answers that are audited at the same time: each is a call to a provider that nobody waits for.
+const AUDITS: usize = 4;
+/// The longest that an audit may take whose request may take longer.
+const AUDIT_LIMIT: Duration = Duration::from_secs(300);
 
 /// Puts a semantic cache around `inner`. The exact cache that `cache` and `caching` make must stand around that, with
 /// `store` as its store.
@@ -140,78 +124,16 @@ where
     let (health, answers) = (store.health(), Box::new(store));
     let (memo, counts) = (Memo::default(), Counts::default());
     let shared = Arc::new(Shared { config, cache, caching, answers, health, embedder, index, memo, counts });
+    let inner = Arc::new(inner.into_inner());
+    let free = Arc::new(Semaphore::new(if shared.config.mode == Mode::Shadow { SHADOWS } else { AUDITS }));
     let shadow = Arc::new(Observed::new(Shadow(Arc::clone(&shared))));
-    let free = Arc::new(Semaphore::new(SHADOWS));
-    Workflow::from_stage(Semantic { inner: inner.into_inner(), shared, shadow, free })
-}
-
-// === impl SemanticConfig ===
-
-impl SemanticConfig {
-    /// How many questions are known at most, unless something else is said.
-    pub const MOST_ENTRIES: usize = 10_000;
-    /// How many bytes they take at most.
-    pub const MOST_BYTES: usize = 64 << 20;
-    /// The longest question that is looked for, in characters.
-    pub const LONGEST_PROMPT: usize = 500;
-
-    /// Starts in shadow mode with what counts as similar enough: a cosine.
-    ///
-    /// # Errors
-    /// When it is not above 0 and at most 1.
-    pub fn new(threshold: f64) -> Result<Self, ConfigError> {
-        if !(threshold > 0.0 && threshold <= 1.0) {
-            return Err(ConfigError::new(format!(
-                "the threshold is {threshold}: it must be above 0 and at most 1"
-            )));
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "a cosine needs no more than seven digits")]
-        let threshold = threshold as f32;
-        Ok(Self {
-            mode: Mode::Shadow,
-            threshold,
-            most_entries: Self::MOST_ENTRIES,
-            most_bytes: Self::MOST_BYTES,
-            longest_prompt: Self::LONGEST_PROMPT,
-            bands: Vec::new(),
-            store_deadline: Duration::from_millis(20),
-        })
-    }
-
-    /// Answers, in place of comparing.
-    pub fn answering(mut self) -> Self {
-        self.mode = Mode::Answer;
-        self
-    }
-
-    /// Knows at most so many questions, in so many bytes. Default: 10,000 in 64 MiB.
-    pub fn bounds(mut self, entries: usize, bytes: usize) -> Self {
-        (self.most_entries, self.most_bytes) = (entries, bytes);
-        self
-    }
-
-    /// Looks for no question that is longer, in characters: a word that matters hardly moves a long text. Default: 500.
-    pub fn longest_prompt(mut self, chars: usize) -> Self {
-        self.longest_prompt = chars;
-        self
-    }
-
-    /// Keeps apart requests of at least so many characters from others: where a router inside looks at that. Default: none.
-    pub fn bands(mut self, chars: Vec<usize>) -> Self {
-        self.bands = chars;
-        self
-    }
-
-    /// How long the store may take to give an answer. Default: 20 ms.
-    pub fn store_deadline(mut self, limit: Duration) -> Self {
-        self.store_deadline = limit;
-        self
-    }
+    let audit = Arc::new(Observed::new(Audit::new(Arc::clone(&inner), Arc::clone(&shared))));
+    Workflow::from_stage(Semantic { inner, shared, shadow, audit, free })
 }
 
 // === impl Semantic ===
 
-impl<P> Semantic<P> {
+impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
     /// What it has seen so far.
     #[must_use]
     pub fn stats(&self) -> SemanticStats {
@@ -229,9 +151,7 @@ impl<P> Semantic<P> {
             bytes: index.bytes(),
         }
     }
-}
 
-impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
     /// Writes down what it had.
     fn note(&self, looked: &Looked, run: &mut Run<'_, Self>) {
         self.shared.count(looked.outcome, run.signals());
@@ -281,13 +201,16 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
         if let Some(signals) = &signals {
             signals.took(cx.clock().now().since(started).as_secs_f64());
         }
-        if let (Some(Given { answer, age, .. }), Some(similarity)) = (looked.answer, looked.similarity) {
+        if let (Some(Given { mut answer, age, stored }), Some(similarity)) =
+            (looked.answer, looked.similarity)
+        {
             if let Some(signals) = &signals {
                 signals.saved(shared.caching.saved_usd(&answer).unwrap_or_default());
             }
             cx.state().insert(CacheOutcome::Hit);
             cx.state().insert(CachedAge(age));
             cx.state().insert(Similarity(similarity));
+            self.audit_behind(Audited { request, stored, similarity }, &mut answer, cx, run);
             return Ok(answer);
         }
         let mut answer = run.outside(self.inner.execute(request, cx)).await?;
@@ -318,6 +241,29 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
         });
     }
 
+    /// Has a share of the answers audited, each once it was given. Which ones is drawn, for whoever chose would choose by
+    /// something.
+    fn audit_behind(&self, audited: Audited, answer: &mut Answer, cx: &Context, run: &Run<'_, Self>) {
+        if fastrand::f64() >= self.shared.config.audit {
+            return;
+        }
+        let (audit, free) = (Arc::clone(&self.audit), Arc::clone(&self.free));
+        let skipped = run.counter(SemanticEvent::AuditSkipped);
+        let limit = cx.time_left().map_or(AUDIT_LIMIT, |left| left.min(AUDIT_LIMIT));
+        let cx = cx.detach();
+        once_whole(answer, move || {
+            let Ok(permit) = free.try_acquire_owned() else {
+                skipped.iter().for_each(Counter::inc);
+                return;
+            };
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+            runtime.spawn(async move {
+                Box::pin(audit.execute(audited, &cx.with_time_limit(limit))).await.ok();
+                drop(permit);
+            });
+        });
+    }
+
     /// Answers from within, and compares behind that.
     async fn watch(
         &self,
@@ -343,15 +289,7 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
                 runtime.spawn(compare);
             }
         };
-        match &mut answer {
-            Answer::Full(answer) => {
-                let short = answer.body.len() <= LONGEST_COMPARED;
-                compare(short.then(|| said::of_body(&answer.body)).flatten());
-            }
-            Answer::Stream(stream) => stream.record(LONGEST_COMPARED, move |events, _| {
-                compare(events.and_then(said::of_events));
-            }),
-        }
+        said::once_whole(&mut answer, compare);
         Ok(answer)
     }
 }
@@ -412,29 +350,18 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Stage for Semantic<P> {
 
     fn bind(&self, sink: &Sink) {
         self.inner.bind(sink);
-        self.shadow.bind(sink);
+        self.shared.embedder.bind(sink);
+        match self.shared.config.mode {
+            Mode::Shadow => self.shadow.bind(sink),
+            Mode::Answer => self.audit.bind(sink),
+        }
     }
 }
 
-impl<P> fmt::Debug for Semantic<P> {
+impl<P: Primitive<In = ChatRequest, Out = Answer>> fmt::Debug for Semantic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
         write!(f, "Semantic({}, {}, ", self.shared.cache.operation(), self.shared.config.mode.as_str())?;
         write!(f, "{} hits, {} misses, {:?})", stats.hits, stats.misses, self.shared.index)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_threshold_is_a_cosine_above_zero() {
-        for (wrong, shown) in [(0.0, "0"), (-0.5, "-0.5"), (1.01, "1.01"), (f64::NAN, "NaN")] {
-            let refused = SemanticConfig::new(wrong).map_err(|error| error.to_string());
-            let text = format!("the threshold is {shown}: it must be above 0 and at most 1");
-            assert_eq!(refused, Err(text));
-        }
-        assert!(SemanticConfig::new(1.0).is_ok());
     }
 }

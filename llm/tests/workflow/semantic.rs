@@ -55,7 +55,7 @@ fn flow_on<S: Store + 'static>(
 }
 
 fn answering() -> SemanticConfig {
-    SemanticConfig::new(0.8).unwrap().answering()
+    SemanticConfig::new(0.8).unwrap().answering().audit(0.0).unwrap()
 }
 
 /// The text, what the exact cache says, and whether it was another question's.

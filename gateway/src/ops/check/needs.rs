@@ -32,6 +32,7 @@ const APPEARS: &[(&str, &str)] = &[
     ("scrape_", "once the job is in Prometheus' scrape config"),
     ("cache_store_up", "once a model's `cache` has a `store`"),
     ("cache_", "once a model with a `cache` has been asked"),
+    ("semantic_cache_", "once a model's `cache` has a `semantic`"),
     ("circuit_breaker_", "once a route has a `circuit_breaker`"),
     ("timeout_", "once a model or a route has a `timeout`"),
     ("router_baseline_cost_usd", "once a model with a `baseline` has answered and both prices are known"),

@@ -2,15 +2,16 @@
 
 use super::Bounds;
 use super::describe::{Dashboard, Limits, Panel, Row, Side, Unit, Variable, quantile};
+use super::semantic;
 use crate::ops::board::Board;
 
 pub(super) fn dashboard(bounds: &Bounds) -> Dashboard {
     Dashboard {
         board: Board::Llm,
         title: "LLM Usage & Costs",
-        purpose: "What models cost, what routing and the cache save, how many tokens are used, and how fast answers come.",
+        purpose: "What models cost, what routing and the caches save, how many tokens are used, and how fast answers come.",
         variable: Variable { name: "model", label: "Model", series: "llm_cost_usd_total{@}", of: "model" },
-        rows: vec![fine(bounds), costs(bounds), tokens(), speed()],
+        rows: vec![fine(bounds), costs(bounds), semantic::row(), tokens(), speed()],
     }
 }
 

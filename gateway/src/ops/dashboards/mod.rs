@@ -14,6 +14,7 @@ mod performance;
 mod primitives;
 mod provisioning;
 mod render;
+mod semantic;
 mod system;
 mod workflows;
 

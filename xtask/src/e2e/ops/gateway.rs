@@ -140,7 +140,8 @@ impl Gateway {
     }
 }
 
-/// Three models: `auto` routes and keeps its answers in Redis, `memo` keeps them in memory, and `plain` has neither.
+/// Four models: `auto` routes and keeps its answers in Redis, `memo` keeps them in memory, `faq` gives them to similar questions
+/// as well and has all of these audited, and `plain` has no cache.
 pub(crate) fn config(setup: &Setup, around: &Around<'_>) -> String {
     let (port, metrics_port) = (setup.port, setup.metrics_port);
     let Around { cheap, premium, plain, redis_port } = around;
@@ -209,6 +210,13 @@ cache = {{ ttl = "10m", max_bytes = "1MiB" }}
 [models.memo.routes.only]
 provider = "premium"
 model = "large"
+
+[models.faq]
+cache = {{ ttl = "10m", semantic = {{ mode = "answer", threshold = 0.8, max_error = 0.5, learned = "ngrams-1", audit = 1 }} }}
+
+[models.faq.routes.only]
+provider = "premium"
+model = "gpt-4o-mini"
 
 [models.plain]
 default_route = "main"

@@ -18,6 +18,8 @@ const MOVES: &[(&str, Cause)] = &[
     ),
     ("stage=\"production\"}))", Cause::Still("nothing here is promoted as far")),
     ("count(max by (component)", Cause::Still("there is one component, all the time")),
+    ("verdict=\"different\"", Cause::Still("its providers always say the same")),
+    ("semantic_cache_embedding_usd_total", Cause::Still("the built-in embedder costs nothing")),
     ("event=\"overrun\"", Cause::Still("it takes work that blocks its thread, which the gateway has not")),
     (
         "primitive=\"timeout\",outcome=\"timeout\"",
