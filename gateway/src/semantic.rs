@@ -7,7 +7,7 @@ use throughline::circuit_breaker::{Verdict, Window};
 use throughline::{CacheConfig, CircuitBreakerConfig, ConfigError, Error, Kind, TimeoutConfig};
 use throughline_llm::providers::Provider;
 use throughline_llm::semantic::{
-    Embedder, EmbeddingsConfig, Mode, SemanticConfig, embeddings, is_of_the_text, semantic,
+    Embedder, EmbedderHealth, EmbeddingsConfig, Mode, SemanticConfig, embeddings, is_of_the_text, semantic,
 };
 use throughline_llm::{ChatCaching, PriceTable};
 
@@ -46,10 +46,7 @@ pub(crate) fn around(
         config = config.answering();
     }
     let operation = format!("{name}/semantic");
-    let mut embedder = embedder(&operation, &wanted.embedder, &parts.providers, prices)?;
-    if let Some(health) = parts.embedder(name) {
-        embedder = embedder.watched_by(health);
-    }
+    let embedder = embedder(&operation, &wanted.embedder, &parts.providers, prices, parts.embedder(name))?;
     let exact = (cache.clone(), caching.clone());
     Ok(match &limits.place {
         Place::Memory(_) => semantic(model, config, (exact.0, exact.1, parts.memory(name)), embedder).boxed(),
@@ -69,25 +66,32 @@ pub(crate) fn embedder(
     wanted: &EmbedderOf,
     providers: &Named<Arc<Provider>>,
     prices: &Arc<PriceTable>,
+    health: Option<Arc<EmbedderHealth>>,
 ) -> Result<Embedder, ConfigError> {
     let EmbedderOf::Provider { provider, model, deadline } = wanted else { return Ok(Embedder::ngrams()) };
     let asked = EmbeddingsConfig::new(provider, model);
+    let watch = health.unwrap_or_else(|| Arc::new(EmbedderHealth::new(operation)));
+    let judge = Arc::clone(&watch);
     let calls = embeddings(asked, Arc::clone(&providers[provider].made), Arc::clone(prices))?;
     let circuit = CircuitBreakerConfig::new(operation)
         .window(Window::count(CALLS))?
         .min_calls(FEWEST)?
         .failure_rate(0.5)?
-        .judge(verdict)
+        .judge(move |error| verdict(error, &judge))
         .open_for(ALONE)?;
     let calls = calls.timeout(TimeoutConfig::new(operation, *deadline)?).circuit_breaker(circuit);
-    Ok(Embedder::asked(wanted.name(), calls.boxed()))
+    Ok(Embedder::asked(wanted.name(), calls.boxed()).watched_by(watch))
 }
 
 /// Whatever keeps embeddings away is a failure, also what else is the caller's or a limit: here it is the key, the model's
 /// name or the address that is wrong, and there are answers without them. But not what is said of one text, for others' are
-/// embedded all the same.
-fn verdict(error: &Error) -> Verdict {
-    if error.kind() == Kind::Cancelled || is_of_the_text(error) { Verdict::Ignored } else { Verdict::Failure }
+/// embedded all the same, or it is no matter of the texts.
+fn verdict(error: &Error, health: &EmbedderHealth) -> Verdict {
+    match error.kind() {
+        Kind::Cancelled => Verdict::Ignored,
+        _ if is_of_the_text(error) && !health.refuses_every_text() => Verdict::Ignored,
+        _ => Verdict::Failure,
+    }
 }
 
 /// How long requests are to be kept apart: where rules look at that, they take other routes.

@@ -174,7 +174,7 @@ pub(crate) async fn serve(
         "the gateway serves"
     );
     if source.path.is_none() {
-        says_that_it_is_a_demonstration(&config);
+        warn_of_demonstration(&config);
     }
     let encrypts = config.telemetry.security.encrypts();
     reload::start(source, listen.clone(), config, &running.gateway);
@@ -193,7 +193,7 @@ pub(crate) async fn serve(
 }
 
 /// Whoever began without a configuration learns what answers, and how to have their own models served.
-fn says_that_it_is_a_demonstration(config: &Config) {
+fn warn_of_demonstration(config: &Config) {
     let models: Vec<_> = config.models.keys().map(String::as_str).collect();
     tracing::warn!(
         "no configuration was found: there is no throughline.toml in this folder, so a demonstration is served (model {}), \

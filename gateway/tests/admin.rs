@@ -329,7 +329,7 @@ async fn a_name_that_is_wrong_is_said_to_be_so_where_it_can_be_known() {
     let nobody = remotely(port, &["purge", "--tenant", "read", "--model", "auto"]).await;
     assert_eq!(nobody.code, Some(0), "{nobody:?}");
     assert!(nobody.stdout.starts_with("store memory:auto: 0 of 6 entries removed"), "{nobody:?}");
-    let said = "nothing matched: no stored answer has the tenant `read` and the model `auto`; ";
+    let said = "nothing matched: no answer in these stores has the tenant `read` and the model `auto`; ";
     assert!(nobody.stderr.starts_with(said), "{nobody:?}");
     let mark = remotely(port, &["purge", "--model", "#0badc0de"]).await;
     assert_eq!(mark.code, Some(0), "a mark is not a name: {mark:?}");

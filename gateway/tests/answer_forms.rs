@@ -314,8 +314,12 @@ async fn what_a_provider_keeps_for_an_hour_costs_and_saves_the_same_in_every_for
     let cost = 76.0 * 3.0 + 1_024.0 * 0.3 + 400.0 * 3.75 + 600.0 * 6.0 + 46.0 * 15.0;
     let at_the_end = saying(whole.clone(), [Value::Null, whole.clone()]).await;
     counted(&at_the_end, Some(cost / 1e6)).await;
-    let in_parts = saying(whole, [read, json!({"output_tokens": 46})]).await;
-    counted(&in_parts, Some(cost / 1e6)).await;
+    let mut begun = read.clone();
+    begun["output_tokens"] = 1.into();
+    for start in [read, begun] {
+        let in_parts = saying(whole.clone(), [start, json!({"output_tokens": 46})]).await;
+        counted(&in_parts, Some(cost / 1e6)).await;
+    }
 }
 
 #[tokio::test]

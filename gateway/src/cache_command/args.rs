@@ -99,7 +99,7 @@ An answer is removed if all that is given applies to it: --tenant acme --model a
 Gateways that hold answers in memory in front of Redis drop them at once, if their user may `client tracking`. Memory without \
 a store, and in front of a disk store, is purged by its gateway only: see --gateway.
 
-A model that is not configured, and of which nothing is stored, is an error (2). Tenants are known by their answers only: where \
+A model that is not configured, and of which nothing fits in the stores that were asked, is an error (2). Tenants are known by their answers only: where \
 nothing matches, that is said, and all was done (0).")]
 pub(crate) struct Purge {
     #[command(flatten)]

@@ -173,7 +173,8 @@ impl Shown {
             store: store.to_owned(),
             key: key.to_string(),
             model: names.model(key.namespace()).cloned(),
-            answered_by: answer.as_ref().map(|answer| answer.model.clone()),
+            // Whoever may write to the store has chosen it.
+            answered_by: answer.as_ref().map(|answer| visible(&answer.model)),
             stream: answer.as_ref().map(|answer| answer.stream),
             bytes: found.value.len(),
             age_ms: millis(found.age),
@@ -191,7 +192,7 @@ impl Shown {
             self.key,
             self.store,
             self.model.clone().unwrap_or_else(unknown),
-            self.answered_by.as_deref().map_or_else(unknown, visible),
+            self.answered_by.clone().unwrap_or_else(unknown),
             size(self.bytes as u64),
             time(self.age_ms),
             time(self.fresh_ms),

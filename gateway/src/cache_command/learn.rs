@@ -85,7 +85,7 @@ fn embedder(args: &Learn) -> Result<Embedder, Ended> {
     let refused = |error: throughline::ConfigError| Ended::Refused(error.to_string());
     let prices = Arc::new(workflows::prices(&config));
     let built = workflows::build(&config).map_err(refused)?;
-    semantic::embedder("learn", &wanted, &built.parts.providers, &prices).map_err(refused)
+    semantic::embedder("learn", &wanted, &built.parts.providers, &prices, None).map_err(refused)
 }
 
 async fn embed(embedder: &Embedder, prompts: &[String]) -> Result<(Vec<Embedded>, Option<f64>), Ended> {

@@ -133,7 +133,7 @@ fn nothing_fits(which: &Which) -> String {
     } else {
         ""
     };
-    format!("nothing matched: no stored answer has {}{hint}", wanted.join(" and "))
+    format!("nothing matched: no answer in these stores has {}{hint}", wanted.join(" and "))
 }
 
 // === impl Selection ===
@@ -210,7 +210,7 @@ impl Removal {
         let stranger = stranger.map(|name| unknown("model", name, "configured", models.iter().copied()));
         match stranger {
             Some(message) if self.failures.is_empty() => {
-                return Err(format!("{message}: nothing is stored that fits, so nothing was removed"));
+                return Err(format!("{message}: nothing in these stores fits, so nothing was removed"));
             }
             Some(message) => self.notes.push(message),
             None if self.failures.is_empty() => self.notes.push(nothing_fits(which)),
@@ -282,13 +282,13 @@ mod tests {
         let unknown = "unknown model `autto`, did you mean `auto`? (configured: auto, fast)";
         assert_eq!(
             judged(removal(0, &[]), "autto"),
-            Err(format!("{unknown}: nothing is stored that fits, so nothing was removed"))
+            Err(format!("{unknown}: nothing in these stores fits, so nothing was removed"))
         );
         assert_eq!(judged(removal(3, &[]), "autto"), Ok(vec![]));
         assert_eq!(judged(removal(0, &["store other: refused"]), "autto"), Ok(vec![unknown.to_owned()]));
         assert_eq!(judged(removal(0, &["store other: refused"]), "auto"), Ok(vec![]));
         for known in ["auto", "#1f3a5b7c"] {
-            let said = format!("nothing matched: no stored answer has the model `{known}`");
+            let said = format!("nothing matched: no answer in these stores has the model `{known}`");
             assert_eq!(judged(removal(0, &[]), known), Ok(vec![said]));
         }
     }
@@ -303,7 +303,7 @@ mod tests {
         };
         assert_eq!(
             nothing_fits(&which("acmee", Some("auto"))),
-            "nothing matched: no stored answer has this key and a key that begins with 3f9c0a1b and the tenant `acmee` and the \
+            "nothing matched: no answer in these stores has this key and a key that begins with 3f9c0a1b and the tenant `acmee` and the \
              model `auto`; `throughline cache stats` shows the marks of the tenants that there are"
         );
         assert!(nothing_fits(&which("", None)).ends_with("begins with 3f9c0a1b and no tenant"));

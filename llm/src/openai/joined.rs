@@ -70,9 +70,9 @@ pub(crate) fn joined(events: &[u8], usage: Option<&Usage>) -> Option<Bytes> {
     }
     head.insert("object".into(), "chat.completion".into());
     head.insert("choices".into(), choices.into_iter().map(|(index, choice)| choice.whole(index)).collect());
-    // The last one need not say all: what the others say is in what is known.
-    let is_told = head.get("usage").is_some_and(|told| RawUsage::of(&told.to_string()).is_some());
-    if let Some(usage) = usage.filter(|_| !is_told) {
+    // One of them need not say all, nor the last word: what all say is in what is known.
+    let told = head.get("usage").and_then(|told| RawUsage::of(&told.to_string()));
+    if let Some(usage) = usage.filter(|known| told != Some(**known)) {
         head.insert("usage".into(), serde_json::to_value(usage).ok()?);
     }
     Some(Value::Object(head).to_string().into())

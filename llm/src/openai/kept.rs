@@ -14,7 +14,7 @@ use crate::sse;
 /// Where the events of a stream say what was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Tells {
-    /// Anywhere, and all of it.
+    /// All of it, the last time.
     usage: bool,
     /// In a chunk of its own, which only who has asked for it may see.
     apart: bool,
@@ -57,8 +57,10 @@ pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
         }
         let chunk = sound(data)?;
         any |= chunk.has_choices();
-        tells.usage |= chunk.usage.is_some_and(|usage| RawUsage::of(usage.get()).is_some());
-        tells.apart |= chunk.usage.is_some() && !chunk.has_choices();
+        if let Some(usage) = chunk.usage {
+            tells.usage = RawUsage::of(usage.get()).is_some();
+            tells.apart |= !chunk.has_choices();
+        }
     }
     any.then_some(tells)
 }
@@ -251,13 +253,15 @@ mod tests {
     #[test]
     fn a_usage_that_is_told_in_part_is_told_whole_to_who_has_asked_for_it() {
         let mut begun = says("Hi", &Value::Null);
-        begun["usage"] = json!({"input_tokens": 9});
-        let events = stream(&[begun]);
+        begun["usage"] = json!({"input_tokens": 9, "output_tokens": 1});
+        let mut ended = says("!", &Value::Null);
+        ended["usage"] = json!({"output_tokens": 3});
+        let events = stream(&[begun, ended]);
         let tells = survey(&events).unwrap();
         let told = |usage| retold(&events, tells, true, usage).unwrap().concat();
         assert_eq!(told(None), events);
         let added = told(Some(&Usage::new(9, 3)));
-        let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[1].data).unwrap();
+        let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[2].data).unwrap();
         assert_eq!(chunk["usage"]["total_tokens"], 12);
     }
 

@@ -58,7 +58,7 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Audit<P> {
     async fn ask(&self, request: ChatRequest, cx: &Context) -> Result<Option<String>> {
         let mut answer = self.inner.execute(request, cx).await?;
         let (tell, mut told) = oneshot::channel();
-        said::once_whole(&mut answer, move |said| drop(tell.send(said)));
+        said::once_said(&mut answer, move |said| drop(tell.send(said)));
         if let Answer::Stream(stream) = &mut answer {
             rest(stream).await;
         }

@@ -6,7 +6,7 @@ use super::embedder::Embedder;
 use super::guard::Marks;
 
 labels! {
-    /// What is seen of two answers: the one that would have been given, and the one that the provider gave.
+    /// What is seen of two answers: the one that was given, or would have been, and the one that the provider gave.
     #[non_exhaustive]
     pub enum Verdict {
         /// They are the same but for case, punctuation and spaces.

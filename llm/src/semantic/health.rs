@@ -10,9 +10,11 @@ use crate::http_call::Refusal;
 
 /// Failures in a row after which an embedder does not work.
 const FAILURES: u32 = 5;
+/// Refused texts in a row after which it is hardly the texts: some refuse a key, or a model's name, as they refuse a text.
+const REFUSALS: u32 = 20;
 
 /// What is known of an embedder that is asked over a network. It is down after five failures in a row, or once it is
-/// left alone, until an embedding comes again. That it refuses a text is none.
+/// left alone, until an embedding comes again. That it refuses a text is none, unless it does so 20 times in a row.
 pub struct EmbedderHealth {
     name: String,
     state: Mutex<State>,
@@ -31,6 +33,7 @@ pub struct EmbedderDown {
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
+    refusals: u32,
     /// What the last call failed with that was made.
     last: Option<String>,
     down: Option<EmbedderDown>,
@@ -66,6 +69,12 @@ impl EmbedderHealth {
         self.lock().down.clone()
     }
 
+    /// Whether it has refused so many texts in a row that it is hardly the texts.
+    #[must_use]
+    pub fn refuses_every_text(&self) -> bool {
+        self.lock().refusals >= REFUSALS
+    }
+
     /// An embedding has come.
     pub(super) fn works(&self) {
         let mut state = self.lock();
@@ -80,11 +89,15 @@ impl EmbedderHealth {
         if error.kind() == Kind::Cancelled {
             return;
         }
-        if is_of_the_text(error) {
-            tracing::warn!(model = self.name, reason = %error, "a question could not be embedded");
-            return;
-        }
         let mut state = self.lock();
+        if is_of_the_text(error) {
+            state.refusals = state.refusals.saturating_add(1);
+            if state.refusals < REFUSALS {
+                tracing::warn!(model = self.name, reason = %error, "a question could not be embedded");
+                return;
+            }
+            state.failures = FAILURES;
+        }
         let is_left_alone = error.kind() == Kind::CircuitOpen;
         if !is_left_alone {
             state.failures = state.failures.saturating_add(1);
@@ -207,6 +220,21 @@ mod tests {
         assert_eq!(health.down(), None);
         health.failed(&refused(500));
         assert_eq!(health.down().unwrap().reason, "the provider answered 500");
+    }
+
+    #[test]
+    fn one_that_refuses_every_text_is_down_until_an_embedding_comes() {
+        let health = EmbedderHealth::new("faq");
+        let refuse = |times| (0..times).for_each(|_| health.failed(&refused(400)));
+        refuse(REFUSALS - 1);
+        health.works();
+        refuse(REFUSALS - 1);
+        assert!(!health.refuses_every_text() && health.down().is_none());
+        refuse(1);
+        assert!(health.refuses_every_text());
+        assert_eq!(health.down().unwrap().reason, "the provider refused the request with 400");
+        health.works();
+        assert!(!health.refuses_every_text() && health.down().is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ const LONGEST: usize = 256 << 10;
 
 /// Calls `tell` with the text of an answer once that is whole, or with `None` when it is no text, or a long one. A stream that
 /// breaks off tells nothing.
-pub(super) fn once_whole(answer: &mut Answer, tell: impl FnOnce(Option<String>) + Send + 'static) {
+pub(super) fn once_said(answer: &mut Answer, tell: impl FnOnce(Option<String>) + Send + 'static) {
     match answer {
         Answer::Full(answer) => {
             let short = answer.body.len() <= LONGEST;

@@ -3,8 +3,8 @@
 //! It stands inside the exact cache and on the same store, and is asked for what that one does not have.
 //!
 //! # Cancellation
-//! A caller that goes away takes its lookup along. What a shadow or an audit compares, and what is embedded behind a request,
-//! goes on, for its own short time.
+//! A caller that goes away takes its lookup along. What is embedded or compared behind a request goes on for its own short time,
+//! and an audit for the time that the request had left.
 
 use std::fmt;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ pub struct SemanticStats {
 /// Answers that are watched at the same time, each from its beginning until it is compared, which bounds what is held of
 /// them; more are skipped.
 const SHADOWS: usize = 64;
-/// The longest that what is done behind a request may take.
+/// The longest that what is compared in the shadow, or embedded, behind a request may take.
 const SHADOW_LIMIT: Duration = Duration::from_secs(30);
 /// Answers that are audited at the same time: each is a call to a provider that nobody waits for.
 const AUDITS: usize = 4;
@@ -289,7 +289,7 @@ impl<P: Primitive<In = ChatRequest, Out = Answer>> Semantic<P> {
                 runtime.spawn(compare);
             }
         };
-        said::once_whole(&mut answer, compare);
+        said::once_said(&mut answer, compare);
         Ok(answer)
     }
 }

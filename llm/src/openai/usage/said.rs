@@ -77,6 +77,10 @@ struct CompletionDetails<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::openai) struct Counts {
     prompt: Option<u64>,
+    /// What was read, but for what a cache had to do with; with it these two are added up, and `Some(None)` is what cannot be read.
+    input: Option<u64>,
+    read_apart: Option<Option<u64>>,
+    written_apart: Option<Option<u64>>,
     completion: Option<u64>,
     cached: Option<u64>,
     written: Option<u64>,
@@ -118,26 +122,21 @@ impl RawUsage<'_> {
             .find_map(|details| count(details.cached_tokens))
             .or(count(self.cache_read_input_tokens))
             .or(count(self.prompt_cache_hit_tokens));
-        let prompt =
-            if self.prompt_tokens.is_some() { count(self.prompt_tokens) } else { self.input(&creation) };
         let reasoning = wrote.iter().find_map(|details| count(details.reasoning_tokens));
-        Counts {
-            prompt,
-            completion: self.completion(prompt, reasoning),
+        let said = |raw: Raw<'_>| raw.is_some().then(|| count(raw));
+        let created = count(self.cache_creation_input_tokens).or(creation.sum());
+        let counts = Counts {
+            prompt: count(self.prompt_tokens),
+            input: count(self.input_tokens).filter(|_| self.prompt_tokens.is_none()),
+            read_apart: said(self.cache_read_input_tokens),
+            written_apart: created.map(Some).or_else(|| said(self.cache_creation_input_tokens)),
+            completion: None,
             cached,
             written,
             written_1h: count(creation.ephemeral_1h_input_tokens),
             reasoning,
-        }
-    }
-
-    /// All that was read, where `input_tokens` may be only a part of it: then the other parts are no details, and with
-    /// one that cannot be read the sum is unknown.
-    fn input(&self, creation: &Creation<'_>) -> Option<u64> {
-        let written = count(self.cache_creation_input_tokens).or(creation.sum());
-        let written = written.or(none_or_count(self.cache_creation_input_tokens))?;
-        let apart = none_or_count(self.cache_read_input_tokens)?.saturating_add(written);
-        Some(count(self.input_tokens)?.saturating_add(apart))
+        };
+        Counts { completion: self.completion(counts.read(), reasoning), ..counts }
     }
 
     /// All that was written. xAI leaves out what was thought, and counts it in the total: it is charged all the same.
@@ -166,6 +165,9 @@ impl Creation<'_> {
 impl Counts {
     pub(in crate::openai) const NOTHING: Self = Self {
         prompt: None,
+        input: None,
+        read_apart: None,
+        written_apart: None,
         completion: None,
         cached: None,
         written: None,
@@ -177,13 +179,27 @@ impl Counts {
     /// says what was read, and for how long it is kept, at the start, and at the end what was written.
     pub(in crate::openai) fn then(self, next: Self) -> Self {
         Self {
-            prompt: next.prompt.or(self.prompt),
+            // What is said later in another spelling counts.
+            prompt: next.prompt.or(self.prompt.filter(|_| next.input.is_none())),
+            input: next.input.or(self.input),
+            read_apart: next.read_apart.or(self.read_apart),
+            written_apart: next.written_apart.or(self.written_apart),
             completion: next.completion.or(self.completion),
             cached: next.cached.or(self.cached),
             written: next.written.or(self.written),
             written_1h: next.written_1h.or(self.written_1h),
             reasoning: next.reasoning.or(self.reasoning),
         }
+    }
+
+    /// All that was read. `input_tokens` may be only a part of it: then the other parts are no details, and with one that cannot be
+    /// read the sum is unknown.
+    fn read(&self) -> Option<u64> {
+        self.prompt.or_else(|| {
+            let apart = [self.read_apart, self.written_apart].map(|apart| apart.unwrap_or(Some(0)));
+            let parts = [self.input, apart[0], apart[1]];
+            parts.into_iter().try_fold(0_u64, |sum, part| Some(sum.saturating_add(part?)))
+        })
     }
 
     pub(in crate::openai) fn tells_what_was_written(self) -> bool {
@@ -196,7 +212,7 @@ impl Counts {
     /// A part that is larger than its whole is left out. Of two that do not fit together, the cached tokens are: they are
     /// the cheaper ones, and what is spent is not to look less than it is.
     pub(in crate::openai) fn usage(self) -> Option<Usage> {
-        let prompt_tokens = self.prompt.filter(|count| *count <= MOST_TOKENS)?;
+        let prompt_tokens = self.read().filter(|count| *count <= MOST_TOKENS)?;
         let completion_tokens = self.completion.filter(|count| *count <= MOST_TOKENS)?;
         let part = |count: Option<u64>, whole: u64| count.filter(|count| *count <= whole).unwrap_or(0);
         let cache_write_tokens = part(self.written, prompt_tokens);
@@ -261,6 +277,20 @@ mod tests {
         assert_eq!(said(usage), cached(100, 5, 60, 30));
         let nothing = r#"{"input_tokens":10,"output_tokens":5,"cache_read_input_tokens":null}"#;
         assert_eq!(said(nothing), cached(10, 5, 0, 0));
+    }
+
+    #[test]
+    fn what_was_cached_is_known_from_the_start_where_the_end_says_again_what_was_not() {
+        let start = r#"{"input_tokens":10,"cache_read_input_tokens":60,"cache_creation_input_tokens":30,"output_tokens":1}"#;
+        for end in [
+            r#"{"input_tokens":10,"output_tokens":5}"#,
+            r#"{"input_tokens":10,"cache_read_input_tokens":null,"output_tokens":5}"#,
+            r#"{"output_tokens":5}"#,
+            r#"{"prompt_tokens":100,"completion_tokens":5}"#,
+        ] {
+            let told = RawUsage::counts_of(start).then(RawUsage::counts_of(end));
+            assert_eq!(told.usage(), cached(100, 5, 60, 30), "{end}");
+        }
     }
 
     #[test]

@@ -184,7 +184,9 @@ impl Shared {
         for call in [Call::Read, Call::Write] {
             self.health.learn(call, Clock::Monotonic.now(), Some(&error));
         }
-        *self.state() = State::Down(error, failure);
+        let before = std::mem::replace(&mut *self.state(), State::Down(error, failure));
+        // A file that is closed is written to once more: nobody is to wait for the state meanwhile.
+        drop(before);
     }
 
     /// Lets go of a file that was removed or replaced. It is begun anew where it was, once that can be.

@@ -212,7 +212,7 @@ impl Login {
         } else {
             ConnectionAddr::Tcp(name, port)
         };
-        // On the same machine what was sent is confirmed at once: to wait for that takes no time, and makes fewer packets.
+        // On the same machine what was sent is confirmed with the answer at once: to wait for that makes fewer packets.
         let tcp = TcpSettings::default().set_nodelay(!is_near(&host.name));
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(UNCONFIRMED);

@@ -241,3 +241,74 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::future::{join, join_all};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// The sizes of the groups that go out while `callers` ask one after the other, each with a turn of the scheduler before it.
+    async fn sizes(gathering: &Gathering, callers: usize, turns: usize) -> Vec<usize> {
+        let asked = Cell::new(0);
+        let ask = async |n: usize| {
+            let _under_way = gathering.begin();
+            for _ in 0..n * turns {
+                yield_now().await;
+            }
+            let answer = gathering.put(n.to_string()).unwrap();
+            asked.set(asked.get() + 1);
+            answer.await.is_err()
+        };
+        let carry = async {
+            let (mut sizes, mut gone) = (Vec::new(), 0);
+            while gone < callers {
+                for group in gathering.groups().await {
+                    sizes.push(group.0.len());
+                    gone += group.0.len();
+                }
+            }
+            sizes
+        };
+        let (sizes, unanswered) = join(carry, join_all((0..callers).map(ask))).await;
+        assert!(unanswered.into_iter().all(|unanswered| unanswered), "nobody gives an answer here");
+        assert_eq!(asked.get(), callers);
+        sizes
+    }
+
+    #[tokio::test]
+    async fn all_who_ask_at_once_travel_together_in_groups() {
+        assert_eq!(sizes(&Gathering::new(false), 5, 0).await, [5]);
+        assert_eq!(sizes(&Gathering::new(false), GROUP + 3, 0).await, [GROUP, 3]);
+    }
+
+    #[tokio::test]
+    async fn to_a_server_elsewhere_they_wait_for_as_many_as_the_last_time_and_not_for_long() {
+        let gathering = Gathering::new(false);
+        gathering.last.store(3, Ordering::Relaxed);
+        assert_eq!(sizes(&gathering, 3, 1).await, [3], "the others come a turn and two later");
+        gathering.last.store(3, Ordering::Relaxed);
+        let sizes = sizes(&gathering, 3, 3).await;
+        assert!(sizes.len() > 1, "three turns are too many: {sizes:?}");
+    }
+
+    #[tokio::test]
+    async fn to_a_server_on_this_machine_a_part_goes_out_as_soon_as_it_has_come() {
+        let gathering = Gathering::new(true);
+        gathering.last.store(GROUP, Ordering::Relaxed);
+        let near = sizes(&gathering, 3 * PART, 1).await;
+        assert!(near.iter().all(|size| *size <= 4) && near.contains(&3), "{near:?}");
+    }
+
+    #[tokio::test]
+    async fn who_has_given_up_is_not_asked_for() {
+        let gathering = Gathering::new(false);
+        drop(gathering.put("a".to_owned()).unwrap());
+        let _waits = gathering.put("b".to_owned()).unwrap();
+        let groups = gathering.groups().await;
+        assert_eq!(groups.iter().map(|group| group.0.len()).collect::<Vec<_>>(), [1]);
+    }
+}
