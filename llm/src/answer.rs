@@ -163,9 +163,15 @@ impl ChatStream {
         let told = Arc::<Mutex<Told>>::default();
         let (tell, mut before) = (Arc::clone(&told), None);
         let frames = frames.inspect(move |frame| {
-            let Ok(frame) = frame else { return };
+            let Ok(frame) = frame else {
+                pace = None;
+                return;
+            };
             // What holds no whole event yet is no chunk.
             let first = pace.as_mut().filter(|_| !frame.events.is_empty()).and_then(Pace::chunk);
+            if frame.last {
+                pace = None;
+            }
             if first.is_some() || frame.usage != before {
                 let mut told = lock(&tell);
                 told.first_chunk = first.or(told.first_chunk);
@@ -218,6 +224,17 @@ impl ChatStream {
     /// Calls `tap` with all that is read from now on.
     pub(crate) fn on_frame(&mut self, tap: impl FnMut(&Frame) + Send + 'static) {
         self.frames.on_item(tap);
+    }
+
+    /// Calls `hear` when the first part of the answer itself is read.
+    pub(crate) fn on_content(&mut self, hear: impl FnOnce() + Send + 'static) {
+        let mut hear = Some(hear);
+        self.frames.on_item_while(move |frame| {
+            if let Some(hear) = hear.take_if(|_| frame.content) {
+                hear();
+            }
+            hear.is_some()
+        });
     }
 
     /// Calls `keep` with every event of the stream once it has been read to its proper end, or with `None` when

@@ -123,7 +123,8 @@ pub struct ItemStream<T> {
     ending: Option<StreamEnding>,
 }
 
-type Tap<T> = Box<dyn FnMut(&T) + Send>;
+/// Says whether it wants to see more.
+type Tap<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 struct Timer {
     limit: StreamLimit,
@@ -216,7 +217,15 @@ impl<T> ItemStream<T> {
     }
 
     /// Shows `tap` every item that is read from now on.
-    pub fn on_item(&mut self, tap: impl FnMut(&T) + Send + 'static) {
+    pub fn on_item(&mut self, mut tap: impl FnMut(&T) + Send + 'static) {
+        self.on_item_while(move |item| {
+            tap(item);
+            true
+        });
+    }
+
+    /// As [`ItemStream::on_item`], as long as `tap` wants to see more.
+    pub fn on_item_while(&mut self, tap: impl FnMut(&T) -> bool + Send + 'static) {
         self.taps.push(Box::new(tap));
     }
 
@@ -264,7 +273,7 @@ impl<T> ItemStream<T> {
     }
 
     fn deliver(&mut self, item: T) -> Poll<Option<Result<T>>> {
-        self.taps.iter_mut().for_each(|tap| tap(&item));
+        self.taps.retain_mut(|tap| tap(&item));
         if (self.told_by)(&item) == Part::Last {
             self.end(StreamEnding::Complete);
         }

@@ -18,7 +18,7 @@ pub(super) struct Gateway {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Starts the program that was built beside this one.
+    /// Starts the program that was built beside this one, by `launcher` if one is given.
     ///
     /// # Errors
     /// When it does not start.
@@ -26,13 +26,21 @@ impl Gateway {
         name: &str,
         config: &str,
         environment: &[(&str, String)],
+        launcher: &[String],
     ) -> Result<Self, String> {
         let said = |error: std::io::Error| format!("the gateway `{name}` does not start: {error}");
         let program = std::env::current_exe().map_err(said)?.with_file_name("throughline");
         let folder = tempfile::tempdir().map_err(said)?;
         let file = folder.path().join("throughline.toml");
         std::fs::write(&file, config).map_err(said)?;
-        let mut command = Command::new(program);
+        let mut command = match launcher {
+            [] => Command::new(program),
+            [launcher, options @ ..] => {
+                let mut command = Command::new(launcher);
+                command.args(options).arg(program);
+                command
+            }
+        };
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--config"]);
         command.arg(&file).env_clear().env("THROUGHLINE_LOG", "warn").envs(environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -51,12 +59,19 @@ impl Gateway {
         self.address
     }
 
+    /// Which process it is.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn pid(&self) -> Result<u32, String> {
+        self.process.id().ok_or_else(|| "the gateway has ended".to_owned())
+    }
+
     /// The processor time of all its threads so far.
     ///
     /// # Errors
     /// When it has ended, or this is no Linux.
     pub(super) fn processor_seconds(&self) -> Result<f64, String> {
-        let pid = self.process.id().ok_or("the gateway has ended")?;
-        cpu::of_process(pid)
+        cpu::of_process(self.pid()?)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opentelemetry::TraceId;
 use throughline::Kind;
-use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tick};
+use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tally, Tick};
 
 use super::{
     CACHE_READ_TOKENS, CACHE_WRITE_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK,
@@ -46,13 +46,13 @@ struct Times {
     per_chunk: Histogram,
 }
 
-/// Follows the chunks of one stream.
+/// Follows the chunks of one stream, which count when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pace {
     clock: Clock,
     started: Tick,
     last: Option<Tick>,
-    per_chunk: [Option<Histogram>; 2],
+    per_chunk: [Option<Tally>; 2],
 }
 
 /// How a call ended, as far as its series want to know.
@@ -81,7 +81,7 @@ impl Client {
 
     /// Follows a stream that has been asked for at `started`.
     pub(crate) fn pace(&self, clock: Clock, started: Tick) -> Pace {
-        let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.clone()));
+        let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.tally()));
         Pace { clock, started, last: None, per_chunk }
     }
 
@@ -186,8 +186,7 @@ impl Pace {
         match self.last.replace(now) {
             None => Some(now.since(self.started)),
             Some(last) => {
-                let gap = now.since(last);
-                self.per_chunk.iter().flatten().for_each(|histogram| histogram.observe_time(gap, None));
+                self.per_chunk.iter_mut().flatten().for_each(|tally| tally.observe_between(last, now));
                 None
             }
         }

@@ -3,7 +3,7 @@
 //! Around the whole workflow of a model that is served under a name: what cache, retries and fallbacks add or spare is
 //! in it. The provider in its labels is this program, for that is who serves.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::TraceId;
@@ -137,18 +137,12 @@ impl Serving<'_> {
         self.ended = true;
         let About { series, model, cx, started } = self.about;
         let (series, model, cx) = (series.clone(), Arc::clone(model), cx.clone());
-        let first = Arc::new(Mutex::new(None));
-        let (seen, clock) = (Arc::clone(&first), cx.clock());
-        stream.on_frame(move |frame| {
-            if frame.content {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| clock.now());
-            }
-        });
+        let first = Arc::new(OnceLock::new());
+        let (tell, clock) = (Arc::clone(&first), cx.clock());
+        // The first and only one to tell.
+        stream.on_content(move || _ = tell.set(clock.now()));
         let mut streamed = Streamed { series, model, cx, started, ended: false };
-        stream.on_end(move |end| {
-            let first = *first.lock().unwrap_or_else(PoisonError::into_inner);
-            streamed.end(first, end);
-        })
+        stream.on_end(move |end| streamed.end(first.get().copied(), end))
     }
 
     fn end(&mut self, error: Option<Kind>) {

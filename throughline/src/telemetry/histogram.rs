@@ -5,11 +5,13 @@
 //!
 //! By hand, because the histograms with exemplars that are to be had take a lock per observation.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::TraceId;
 
+use super::clock::Tick;
 use super::stripes::Stripes;
 
 /// A distribution.
@@ -19,12 +21,25 @@ pub struct Histogram(Arc<Cells>);
 #[derive(Debug)]
 struct Cells {
     bounds: &'static [f64],
-    /// The same, if they are seconds, in nanoseconds.
-    nanos: Box<[u64]>,
+    /// The same, if they are seconds, in nanoseconds. Histograms with the same bounds share them, so that they stay in the
+    /// processor's cache.
+    nanos: Arc<[u64]>,
     /// The sums, then the counts: one per bound, and one for what is beyond the last.
     figures: Stripes,
     /// One per count. Only runs that are sampled take these locks.
     exemplars: Box<[Mutex<Option<Exemplar>>]>,
+}
+
+/// Observations of one histogram that are kept back as long as they fall into one bucket, and count in it afterwards: when
+/// one falls into another bucket, or this is dropped.
+#[derive(Debug)]
+pub struct Tally {
+    histogram: Histogram,
+    bucket: usize,
+    /// What the bucket takes, in nanoseconds.
+    takes: RangeInclusive<u64>,
+    count: u64,
+    nanos: u64,
 }
 
 /// Where the sum stands among the figures.
@@ -56,8 +71,8 @@ impl Histogram {
     pub(super) fn new(bounds: &'static [f64]) -> Self {
         debug_assert!(bounds.is_sorted(), "the bounds of a histogram ascend");
         let exemplars: Box<[_]> = (0..=bounds.len()).map(|_| Mutex::default()).collect();
-        let nanos = bounds.iter().map(|bound| nanoseconds(*bound)).collect();
-        Self(Arc::new(Cells { bounds, nanos, figures: Stripes::new(FIRST + exemplars.len()), exemplars }))
+        let (nanos, figures) = (in_nanoseconds(bounds), Stripes::new(FIRST + exemplars.len()));
+        Self(Arc::new(Cells { bounds, nanos, figures, exemplars }))
     }
 
     /// Records `value`, with the trace it belongs to when that trace is sampled. A negative or non-finite
@@ -99,6 +114,13 @@ impl Histogram {
         }
     }
 
+    /// Keeps observations back, for what comes so often that each must cost next to nothing.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let (takes, histogram) = (self.0.takes(0), self.clone());
+        Tally { histogram, bucket: 0, takes, count: 0, nanos: 0 }
+    }
+
     pub(super) fn sum(&self) -> f64 {
         self.0.figures.sum_of_fractions(SUM) + seconds(self.0.figures.sum(NANOS))
     }
@@ -116,9 +138,45 @@ impl Histogram {
     }
 }
 
+// === impl Tally ===
+
+impl Tally {
+    /// Takes down the time from `start` to `end`, in seconds.
+    #[inline]
+    pub fn observe_between(&mut self, start: Tick, end: Tick) {
+        let nanos = end.nanos_since(start);
+        if !self.takes.contains(&nanos) {
+            self.settle();
+            let cells = &self.histogram.0;
+            self.bucket = first(&cells.nanos, |bound| nanos <= *bound);
+            self.takes = cells.takes(self.bucket);
+        }
+        self.count += 1;
+        self.nanos = self.nanos.wrapping_add(nanos);
+    }
+
+    fn settle(&mut self) {
+        let own = self.histogram.0.figures.own();
+        own.add(FIRST + self.bucket, std::mem::take(&mut self.count));
+        own.add(NANOS, std::mem::take(&mut self.nanos));
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
 // === impl Cells ===
 
 impl Cells {
+    /// The nanoseconds that fall into a bucket.
+    fn takes(&self, bucket: usize) -> RangeInclusive<u64> {
+        let above = bucket.checked_sub(1).map_or(0, |below| self.nanos[below].saturating_add(1));
+        above..=self.nanos.get(bucket).copied().unwrap_or(u64::MAX)
+    }
+
     /// Keeps `trace` as the exemplar of a bucket.
     fn show(&self, at: usize, value: f64, trace: Option<TraceId>) {
         if let Some(trace) = trace {
@@ -132,6 +190,19 @@ impl Cells {
 #[inline]
 fn first<B>(bounds: &[B], fits: impl FnMut(&B) -> bool) -> usize {
     bounds.iter().position(fits).unwrap_or(bounds.len())
+}
+
+/// `bounds` in nanoseconds, the same ones for all who ask.
+fn in_nanoseconds(bounds: &'static [f64]) -> Arc<[u64]> {
+    type Converted = (&'static [f64], Arc<[u64]>);
+    static KNOWN: Mutex<Vec<Converted>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, nanos)) = known.iter().find(|(of, _)| std::ptr::eq(*of, bounds)) {
+        return Arc::clone(nanos);
+    }
+    let nanos: Arc<[u64]> = bounds.iter().map(|bound| nanoseconds(*bound)).collect();
+    known.push((bounds, Arc::clone(&nanos)));
+    nanos
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "what is beyond is rounded to the end of the numbers")]
@@ -157,7 +228,7 @@ fn lock(exemplar: &Mutex<Option<Exemplar>>) -> MutexGuard<'_, Option<Exemplar>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Shape, catalogue};
+    use crate::telemetry::{Clock, Shape, catalogue};
 
     fn counts(histogram: &Histogram) -> Vec<u64> {
         histogram.counts().iter().map(|bucket| bucket.count).collect()
@@ -195,6 +266,22 @@ mod tests {
         (0..10).for_each(|_| tenths.observe_time(Duration::from_millis(100), Some(TraceId::from(1))));
         assert_eq!(tenths.sum(), 1.0);
         assert_eq!(tenths.counts()[0].exemplar.map(|exemplar| exemplar.value), Some(0.1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_kept_back_counts_when_another_bucket_begins_or_it_is_dropped() {
+        let (kept, told) = (Histogram::new(&[0.5, 1.0]), Histogram::new(&[0.5, 1.0]));
+        let mut tally = kept.tally();
+        let start = Clock::Tokio.now();
+        for millis in [0, 100, 500, 501, 1_000, 3_000, 2_000, 600, 1] {
+            let time = Duration::from_millis(millis);
+            tally.observe_between(start, start.after(time));
+            told.observe_time(time, None);
+        }
+        assert_eq!(counts(&kept), [3, 3, 2], "one is kept back still");
+        drop(tally);
+        drop(kept.tally());
+        assert_eq!((counts(&kept), kept.sum()), (counts(&told), told.sum()));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::histogram::Histogram;
 use super::label::Label;
 use super::per_sink::PerSink;
 use super::registry::{Counter, Gauge, Registry};
-use super::run::{Open, Run};
+use super::run::{Live, Open, Run, open_span, recordable};
 use super::sink::Sink;
 use super::span::{Outline, Span};
 use super::stage::{End, Seen, Stage};
@@ -72,6 +72,25 @@ pub(super) struct Handles {
     pub(super) in_flight: Gauge,
     durations: Vec<OnceLock<Histogram>>,
     pub(super) events: Vec<Counter>,
+    primitive: &'static str,
+    operation: Box<str>,
+}
+
+/// How a run has ended, apart from its type.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// Which of the outcomes of its stage it is.
+    index: usize,
+    outcome: &'static str,
+    error_type: Option<&'static str>,
+}
+
+/// What is known of a run that has ended.
+struct Measured {
+    at: Tick,
+    elapsed: Duration,
+    own: Duration,
+    trace: Option<TraceId>,
 }
 
 // === impl Observed ===
@@ -164,35 +183,17 @@ impl<S: Stage> Core<S> {
             self.stage.ended(&End { outcome, note, seen: None });
             return;
         };
-        let at = cx.clock().now();
-        let nanos = at.nanos_since(live.started);
-        let elapsed = Duration::from_nanos(nanos);
-        let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(Span::context);
-        let trace = span.and_then(|span| exemplar(cx, span, elapsed, error_type.is_some()));
-        binding.handles.in_flight.dec();
-        let durations = &binding.handles.durations[outcome.index()];
-        let duration = durations.get_or_init(|| self.duration(cx, outcome));
-        duration.observe_nanos(nanos, trace);
+        let ending = Ending { index: outcome.index(), outcome: outcome.as_str(), error_type };
+        let Measured { at, elapsed, own, trace } = binding.handles.measure(live, cx, ending);
         if S::UPSTREAM {
             cx.add_upstream_time(elapsed);
         }
-        let outside = match live.left {
-            Some(left) => live.outside + at.since(left),
-            None => live.outside,
-        };
-        let own = elapsed.saturating_sub(outside);
         let events = &binding.handles.events;
         let seen = Seen { signals: &binding.signals, at, elapsed, own, trace, cx, events };
         self.stage.ended(&End { outcome, note, seen: Some(seen) });
         if let Some(span) = live.span.take() {
-            close(span, cx.sink(), at, outcome.as_str(), error_type);
+            close(span, cx.sink(), at, ending);
         }
-    }
-
-    #[cold]
-    fn duration(&self, cx: &Context, outcome: S::Outcome) -> Histogram {
-        let registry = cx.sink().registry().expect("a live run has a registry");
-        registry.histogram(&DURATION, &[S::PRIMITIVE, self.stage.operation(), outcome.as_str()])
     }
 }
 
@@ -207,7 +208,7 @@ fn exemplar(cx: &Context, span: &SpanContext, elapsed: Duration, failed: bool) -
 }
 
 #[inline(never)]
-fn close(span: Span, sink: &Sink, at: Tick, outcome: &'static str, error_type: Option<&'static str>) {
+fn close(span: Span, sink: &Sink, at: Tick, Ending { outcome, error_type, .. }: Ending) {
     if let (Some(record), Some(tracer)) = (span.close(at, outcome, error_type), sink.tracer()) {
         tracer.ended(record);
     }
@@ -216,12 +217,52 @@ fn close(span: Span, sink: &Sink, at: Tick, outcome: &'static str, error_type: O
 // === impl Handles ===
 
 impl Handles {
-    fn resolve<O: Label, E: Label>(registry: &Registry, primitive: &str, operation: &str) -> Self {
+    fn resolve<O: Label, E: Label>(registry: &Registry, primitive: &'static str, operation: &str) -> Self {
         let event = |event: &E| registry.counter(&EVENTS, &[primitive, operation, event.as_str()]);
         Self {
             in_flight: registry.gauge(&IN_FLIGHT, &[primitive, operation]),
             durations: O::ALL.iter().map(|_| OnceLock::new()).collect(),
             events: E::ALL.iter().map(event).collect(),
+            primitive,
+            operation: operation.into(),
         }
+    }
+
+    /// Begins a run, and opens its span if it is to have one. It and [`Handles::measure`] are one piece of code for stages of
+    /// all types: a request goes through a dozen of them, and finds it in the processor's cache.
+    #[inline(never)]
+    pub(super) fn begin(&self, outline: Option<&Arc<Outline>>, cx: &Context) -> (Live, Option<Box<Context>>) {
+        // The clock first, here and at the end: right after an atomic addition it would wait for that.
+        let started = cx.clock().now();
+        let (span, inner) = match (cx.sink().tracer(), outline) {
+            (Some(tracer), Some(outline)) if recordable(cx) => open_span(tracer, outline, cx, started),
+            _ => (None, None),
+        };
+        self.in_flight.inc();
+        (Live { started, outside: Duration::ZERO, left: None, span }, inner)
+    }
+
+    /// Counts a run that has ended.
+    #[inline(never)]
+    fn measure(&self, live: &Live, cx: &Context, ending: Ending) -> Measured {
+        let at = cx.clock().now();
+        let nanos = at.nanos_since(live.started);
+        let elapsed = Duration::from_nanos(nanos);
+        let span = live.span.as_ref().filter(|_| cx.sink().exemplars()).map(Span::context);
+        let trace = span.and_then(|span| exemplar(cx, span, elapsed, ending.error_type.is_some()));
+        self.in_flight.dec();
+        let duration = self.durations[ending.index].get_or_init(|| self.duration(cx, ending.outcome));
+        duration.observe_nanos(nanos, trace);
+        let outside = match live.left {
+            Some(left) => live.outside + at.since(left),
+            None => live.outside,
+        };
+        Measured { at, elapsed, own: elapsed.saturating_sub(outside), trace }
+    }
+
+    #[cold]
+    fn duration(&self, cx: &Context, outcome: &str) -> Histogram {
+        let registry = cx.sink().registry().expect("a live run has a registry");
+        registry.histogram(&DURATION, &[self.primitive, &self.operation, outcome])
     }
 }

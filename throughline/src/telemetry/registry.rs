@@ -32,15 +32,15 @@ pub(super) static FAMILIES: &[&Family] = &[&OVERFLOW];
 
 /// A counter of whole events.
 #[derive(Clone, Debug)]
-pub struct Counter(Arc<Stripes>);
+pub struct Counter(Stripes);
 
 /// A growing amount, such as US dollars.
 #[derive(Clone, Debug)]
-pub struct Amount(Arc<Stripes>);
+pub struct Amount(Stripes);
 
 /// A whole value that goes up and down, or is set.
 #[derive(Clone, Debug)]
-pub struct Gauge(Arc<Stripes>);
+pub struct Gauge(Stripes);
 
 /// A value with fractions that goes up and down.
 #[derive(Clone, Debug, Default)]
@@ -384,7 +384,7 @@ impl Counter {
 
 impl Default for Counter {
     fn default() -> Self {
-        Self(Arc::new(Stripes::new(1)))
+        Self(Stripes::new(1))
     }
 }
 
@@ -400,7 +400,7 @@ impl Amount {
 
 impl Default for Amount {
     fn default() -> Self {
-        Self(Arc::new(Stripes::new(1)))
+        Self(Stripes::new(1))
     }
 }
 
@@ -433,7 +433,7 @@ impl Gauge {
 
 impl Default for Gauge {
     fn default() -> Self {
-        Self(Arc::new(Stripes::new(1)))
+        Self(Stripes::new(1))
     }
 }
 

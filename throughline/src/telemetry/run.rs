@@ -60,21 +60,14 @@ impl<'a, S: Stage> Run<'a, S> {
     /// Starts a run, and makes the context for what is inside where a span was opened.
     #[inline]
     pub(super) fn start(core: &'a Arc<Core<S>>, cx: &'a Context) -> (Self, Option<Box<Context>>) {
-        let sink = cx.sink();
-        let binding = core.binding(sink);
-        let (mut live, mut inner) = (None, None);
-        if let Some(binding) = binding {
-            // The clock first, here and at the end: right after an atomic addition it would wait for that.
-            let started = cx.clock().now();
-            let mut span = None;
-            if let (Some(tracer), Some(outline)) = (sink.tracer(), &binding.outline)
-                && recordable(cx)
-            {
-                (span, inner) = open_span(tracer, outline, cx, started);
+        let binding = core.binding(cx.sink());
+        let (live, inner) = match binding {
+            Some(binding) => {
+                let (live, inner) = binding.handles.begin(binding.outline.as_ref(), cx);
+                (Some(live), inner)
             }
-            binding.handles.in_flight.inc();
-            live = Some(Live { started, outside: Duration::ZERO, left: None, span });
-        }
+            None => (None, None),
+        };
         let open = Open { settled: false, outcome: None, live };
         (Self { core, cx, binding, open, note: S::Note::default() }, inner)
     }
@@ -205,7 +198,7 @@ fn dropped<S: Stage>() -> (S::Outcome, &'static str) {
 
 /// Whether a span under the one that is open now may be sampled, or held until it is known.
 #[inline]
-fn recordable(cx: &Context) -> bool {
+pub(super) fn recordable(cx: &Context) -> bool {
     let parent = cx.span();
     parent.is_sampled()
         || !parent.is_valid()
@@ -218,7 +211,7 @@ fn recordable(cx: &Context) -> bool {
 /// The span, if it is recorded, and the context for what is inside: the stages inside a root that the sampler
 /// declined must learn of it. Boxed, so that a run without a span does not carry its size.
 #[inline(never)]
-fn open_span(
+pub(super) fn open_span(
     tracer: &Tracer,
     outline: &Arc<Outline>,
     cx: &Context,

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// More than that would cost more memory than it saves time.
 const MOST: usize = 8;
@@ -34,10 +34,10 @@ thread_local! {
 /// The stripe that is this thread's until it ends.
 struct Held(Cell<usize>);
 
-/// A row of numbers, once per stripe.
-#[derive(Debug)]
+/// A row of numbers, once per stripe. A clone is the same row: the handle of a series, which leads straight to its numbers.
+#[derive(Clone, Debug)]
 pub(super) struct Stripes {
-    numbers: Box<[AtomicU64]>,
+    numbers: Arc<[AtomicU64]>,
     /// From one stripe to the next.
     each: usize,
     count: usize,
