@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opentelemetry::TraceId;
 use throughline::Kind;
-use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tally, Tick};
+use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tick};
 
 use super::{
     CACHE_READ_TOKENS, CACHE_WRITE_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK,
@@ -12,6 +12,9 @@ use super::{
     OUTPUT_TOKENS, REASONING_TOKENS, TOKEN_USAGE,
 };
 use crate::openai::Usage;
+
+/// So many chunks of a stream are counted together.
+const CHUNKS_AT_ONCE: usize = 64;
 
 /// Handles to the series of calls to one model of one provider, by the names that the instance follows.
 #[derive(Debug)]
@@ -46,13 +49,15 @@ struct Times {
     per_chunk: Histogram,
 }
 
-/// Follows the chunks of one stream, which count when it is dropped.
+/// Follows the chunks of one stream. Nothing is done for a chunk but to note when it came, for the processor has to fetch
+/// anew what is done between two pieces of other work; many together cost little more than one.
 #[derive(Debug)]
 pub(crate) struct Pace {
     clock: Clock,
     started: Tick,
-    last: Option<Tick>,
-    per_chunk: [Option<Tally>; 2],
+    /// When the last chunks came, from the last one on that was counted.
+    came: Vec<Tick>,
+    per_chunk: [Option<Histogram>; 2],
 }
 
 /// How a call ended, as far as its series want to know.
@@ -81,8 +86,8 @@ impl Client {
 
     /// Follows a stream that has been asked for at `started`.
     pub(crate) fn pace(&self, clock: Clock, started: Tick) -> Pace {
-        let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.tally()));
-        Pace { clock, started, last: None, per_chunk }
+        let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.clone()));
+        Pace { clock, started, came: Vec::with_capacity(CHUNKS_AT_ONCE), per_chunk }
     }
 
     /// Takes down a call that has ended.
@@ -183,12 +188,57 @@ impl Pace {
     /// Takes down a chunk; the time to the first one is for the caller to keep.
     pub(crate) fn chunk(&mut self) -> Option<Duration> {
         let now = self.clock.now();
-        match self.last.replace(now) {
-            None => Some(now.since(self.started)),
-            Some(last) => {
-                self.per_chunk.iter_mut().flatten().for_each(|tally| tally.observe_between(last, now));
-                None
+        let is_first = self.came.is_empty();
+        if self.came.len() == CHUNKS_AT_ONCE {
+            self.count();
+        }
+        self.came.push(now);
+        is_first.then(|| now.since(self.started))
+    }
+
+    /// Counts the pauses between the chunks that have come.
+    #[inline(never)]
+    fn count(&mut self) {
+        for histogram in self.per_chunk.iter().flatten() {
+            for pair in self.came.windows(2) {
+                histogram.observe_time(pair[1].since(pair[0]), None);
             }
+        }
+        self.came.drain(..self.came.len().saturating_sub(1));
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.count();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline::telemetry::Telemetry;
+    use throughline::testing::Recorder;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn every_pause_between_chunks_counts_once_however_many_there_are() {
+        for chunks in [0, 1, 2, 63, 64, 65, 127, 128, 300] {
+            let recorder = Recorder::of(Telemetry::builder().clock(Clock::Tokio));
+            let client = Client::declare(recorder.sink().registry().unwrap(), "p", "m");
+            let mut pace = client.pace(Clock::Tokio, Clock::Tokio.now());
+            let mut firsts = Vec::new();
+            for _ in 0..chunks {
+                tokio::time::advance(Duration::from_millis(20)).await;
+                firsts.extend(pace.chunk());
+            }
+            drop(pace);
+            assert_eq!(firsts, vec![Duration::from_millis(20); usize::from(chunks > 0)], "{chunks}");
+            let family = "gen_ai_client_operation_time_per_output_chunk_seconds";
+            let told = |what| recorder.metric(&format!("{family}_{what}"), &[("gen_ai_request_model", "m")]);
+            let pauses = f64::from(chunks).max(1.0) - 1.0;
+            assert_eq!(told("count"), Some(pauses), "{chunks}");
+            assert!((told("sum").unwrap() - 0.02 * pauses).abs() < 1e-9, "{chunks}");
         }
     }
 }

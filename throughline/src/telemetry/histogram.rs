@@ -5,13 +5,11 @@
 //!
 //! By hand, because the histograms with exemplars that are to be had take a lock per observation.
 
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::TraceId;
 
-use super::clock::Tick;
 use super::stripes::Stripes;
 
 /// A distribution.
@@ -28,18 +26,6 @@ struct Cells {
     figures: Stripes,
     /// One per count. Only runs that are sampled take these locks.
     exemplars: Box<[Mutex<Option<Exemplar>>]>,
-}
-
-/// Observations of one histogram that are kept back as long as they fall into one bucket, and count in it afterwards: when
-/// one falls into another bucket, or this is dropped.
-#[derive(Debug)]
-pub struct Tally {
-    histogram: Histogram,
-    bucket: usize,
-    /// What the bucket takes, in nanoseconds.
-    takes: RangeInclusive<u64>,
-    count: u64,
-    nanos: u64,
 }
 
 /// Where the sum stands among the figures.
@@ -114,13 +100,6 @@ impl Histogram {
         }
     }
 
-    /// Keeps observations back, for what comes so often that each must cost next to nothing.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        let (takes, histogram) = (self.0.takes(0), self.clone());
-        Tally { histogram, bucket: 0, takes, count: 0, nanos: 0 }
-    }
-
     pub(super) fn sum(&self) -> f64 {
         self.0.figures.sum_of_fractions(SUM) + seconds(self.0.figures.sum(NANOS))
     }
@@ -138,45 +117,9 @@ impl Histogram {
     }
 }
 
-// === impl Tally ===
-
-impl Tally {
-    /// Takes down the time from `start` to `end`, in seconds.
-    #[inline]
-    pub fn observe_between(&mut self, start: Tick, end: Tick) {
-        let nanos = end.nanos_since(start);
-        if !self.takes.contains(&nanos) {
-            self.settle();
-            let cells = &self.histogram.0;
-            self.bucket = first(&cells.nanos, |bound| nanos <= *bound);
-            self.takes = cells.takes(self.bucket);
-        }
-        self.count += 1;
-        self.nanos = self.nanos.wrapping_add(nanos);
-    }
-
-    fn settle(&mut self) {
-        let own = self.histogram.0.figures.own();
-        own.add(FIRST + self.bucket, std::mem::take(&mut self.count));
-        own.add(NANOS, std::mem::take(&mut self.nanos));
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
-
 // === impl Cells ===
 
 impl Cells {
-    /// The nanoseconds that fall into a bucket.
-    fn takes(&self, bucket: usize) -> RangeInclusive<u64> {
-        let above = bucket.checked_sub(1).map_or(0, |below| self.nanos[below].saturating_add(1));
-        above..=self.nanos.get(bucket).copied().unwrap_or(u64::MAX)
-    }
-
     /// Keeps `trace` as the exemplar of a bucket.
     fn show(&self, at: usize, value: f64, trace: Option<TraceId>) {
         if let Some(trace) = trace {
@@ -228,7 +171,7 @@ fn lock(exemplar: &Mutex<Option<Exemplar>>) -> MutexGuard<'_, Option<Exemplar>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Clock, Shape, catalogue};
+    use crate::telemetry::{Shape, catalogue};
 
     fn counts(histogram: &Histogram) -> Vec<u64> {
         histogram.counts().iter().map(|bucket| bucket.count).collect()
@@ -266,22 +209,6 @@ mod tests {
         (0..10).for_each(|_| tenths.observe_time(Duration::from_millis(100), Some(TraceId::from(1))));
         assert_eq!(tenths.sum(), 1.0);
         assert_eq!(tenths.counts()[0].exemplar.map(|exemplar| exemplar.value), Some(0.1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_kept_back_counts_when_another_bucket_begins_or_it_is_dropped() {
-        let (kept, told) = (Histogram::new(&[0.5, 1.0]), Histogram::new(&[0.5, 1.0]));
-        let mut tally = kept.tally();
-        let start = Clock::Tokio.now();
-        for millis in [0, 100, 500, 501, 1_000, 3_000, 2_000, 600, 1] {
-            let time = Duration::from_millis(millis);
-            tally.observe_between(start, start.after(time));
-            told.observe_time(time, None);
-        }
-        assert_eq!(counts(&kept), [3, 3, 2], "one is kept back still");
-        drop(tally);
-        drop(kept.tally());
-        assert_eq!((counts(&kept), kept.sum()), (counts(&told), told.sum()));
     }
 
     #[test]

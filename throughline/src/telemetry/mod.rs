@@ -71,7 +71,7 @@ pub use delivery::{Metrics, Traces};
 pub use endpoint::{EndpointSecurity, slots};
 pub use family::{Family, OWN_SECONDS, Shape, Stability, WORK_SECONDS};
 pub use health::Degraded;
-pub use histogram::{Histogram, Tally};
+pub use histogram::Histogram;
 pub use label::{Ended, Label, NoEvents, Outcome};
 pub use lifecycle::{Status, Telemetry, TelemetryBuilder};
 pub use observed::Observed;
