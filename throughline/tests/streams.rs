@@ -250,6 +250,24 @@ async fn a_pause_of_any_length_can_be_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_looks_at_items_sees_as_many_as_are_wanted() {
+    let mut stream = ItemStream::new(items(vec![(0, Some(1)), (0, Some(2)), (0, Some(3)), (0, None)]));
+    let (all, mut saw) = tokio::sync::mpsc::unbounded_channel();
+    let (few, mut saw_few) = tokio::sync::mpsc::unbounded_channel();
+    stream.on_item(move |item| all.send(*item).unwrap());
+    stream.on_item_while(move |item| {
+        few.send(*item).unwrap();
+        *item < 2
+    });
+    assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+    assert_eq!(saw_few.recv().await, Some(1));
+    let (rest, error) = read(stream).await;
+    assert_eq!((rest, error.unwrap().kind()), (vec![2, 3], Kind::Upstream));
+    assert_eq!([saw_few.recv().await, saw_few.recv().await], [Some(2), None]);
+    assert_eq!([saw.recv().await, saw.recv().await, saw.recv().await], [Some(1), Some(2), Some(3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_after_the_end_hears_of_it_at_once() {
     let recorder = Recorder::new();
     let flow = workflow_stream("spent", |_: u64, _: Context| async {
