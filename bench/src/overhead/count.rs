@@ -4,7 +4,6 @@
 //! instruction, ten more for a miss of the first cache, a hundred more for one of the last. What the kernel does, some two
 //! fifths of the processor time, is not in it, and hardly changes with telemetry: of all the processor time it is less.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::process::Command;
 
 use super::load::Load;
 use super::peer::{self, Says};
-use super::{Collector, Overhead, PROCESSOR, spans_arrived, start};
+use super::{NO_SPANS, Overhead, PROCESSOR, start};
 
 /// So many requests fill pools, and make series and memory that are there from then on.
 const FIRST: usize = 200;
@@ -33,13 +32,14 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Reads the sums of what `callgrind` has written.
-    fn read(file: &Path, requests: usize) -> Result<Self, String> {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let line = |name| text.lines().find_map(|line| line.strip_prefix(name));
-        let events = line("events: ").unwrap_or_default().split_whitespace();
-        let sums = line("totals: ").unwrap_or_default().split_whitespace();
-        let sums: Vec<(&str, f64)> =
-            events.zip(sums).filter_map(|(event, sum)| Some((event, sum.parse().ok()?))).collect();
+    fn read(text: &str, requests: usize) -> Result<Self, String> {
+        let line = |name| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        let sums = line("totals: ").split_whitespace();
+        let sums: Vec<(&str, f64)> = line("events: ")
+            .split_whitespace()
+            .zip(sums)
+            .filter_map(|(event, sum)| Some((event, sum.parse().ok()?)))
+            .collect();
         let sum = |wanted: &[&str]| {
             let those = sums.iter().filter(|(event, _)| wanted.contains(event));
             those.map(|(_, sum)| sum).sum::<f64>() / requests as f64
@@ -51,7 +51,7 @@ impl Counts {
         };
         match counts.instructions > 0.0 && counts.misses > 0.0 {
             true => Ok(counts),
-            false => Err(format!("{}: valgrind has counted nothing", file.display())),
+            false => Err("valgrind has counted nothing".to_owned()),
         }
     }
 
@@ -81,31 +81,41 @@ pub(super) async fn count(args: &Overhead) -> Result<Vec<Counts>, String> {
         let launcher = ["valgrind", "--quiet", "--tool=callgrind", "--cache-sim=yes"].map(str::to_owned);
         let file = format!("--callgrind-out-file={}", written.display());
         let launcher: Vec<_> = launcher.into_iter().chain([file]).collect();
-        let receiver = mode.collector.filter(|collector| *collector == Collector::Well);
-        let receiver = receiver.map(|_| collector.address());
+        let receiver = mode.collector.map(|_| collector.address());
         let gateway = start(mode, args.size, provider.address(), receiver, &launcher).await?;
-        let tell = async |what| {
+        let dump = async || {
             tokio::time::sleep(SPANS_LEAVE).await;
-            control(what, gateway.pid()?).await
+            dump(gateway.pid()?).await
         };
         Load { requests: FIRST, ..load }.run(gateway.address()).await?;
-        tell("--zero").await?;
+        dump().await?;
+        let before = collector.served();
         load.run(gateway.address()).await?;
-        tell("--dump").await?;
-        all.push(Counts::read(&written.with_extension("1"), load.requests)?);
+        dump().await?;
+        if receiver.is_some() && collector.served() == before {
+            return Err(NO_SPANS.to_owned());
+        }
+        // The second one: with the first the counts began anew.
+        let written = written.with_extension("2");
+        let text = std::fs::read_to_string(&written);
+        let text = text
+            .map_err(|error| format!("valgrind has written no counts to {}: {error}", written.display()))?;
+        all.push(Counts::read(&text, load.requests)?);
     }
-    spans_arrived(&collector)?;
     Ok(all)
 }
 
-/// Tells the valgrind of the process `pid` what to do with its counts.
-async fn control(what: &str, pid: u32) -> Result<(), String> {
-    let done = Command::new("callgrind_control").args([what, &pid.to_string()]).output().await;
-    let done = done.map_err(|error| format!("callgrind_control, which comes with valgrind: {error}"))?;
-    match done.status.success() {
-        true => Ok(()),
-        false => Err(format!("callgrind_control {what}: {}", String::from_utf8_lossy(&done.stderr).trim())),
+/// Has the valgrind of the process `pid` write its counts, and count anew. They find each other by a name that is made of these
+/// variables, of which the gateway has none.
+async fn dump(pid: u32) -> Result<(), String> {
+    let mut command = Command::new("callgrind_control");
+    for name in ["LOGNAME", "USER", "HOST", "HOSTNAME", "TMPDIR"] {
+        command.env_remove(name);
     }
+    // How it ends says nothing: whether there are counts, the file does.
+    let done = command.args(["--dump", &pid.to_string()]).output().await;
+    done.map_err(|error| format!("callgrind_control, which comes with valgrind: {error}"))?;
+    Ok(())
 }
 
 /// Prints a table; fails when telemetry costs more than it may.
@@ -115,7 +125,7 @@ pub(super) fn report(args: &Overhead, all: &[Counts]) -> ExitCode {
         "{} requests over {} connections, {:?}, counted in the gateway's own code; cycles are estimated from the columns before\n\n\
          | telemetry | instructions a request | misses of the first cache | of the last | cycles | |\n|---|--:|--:|--:|--:|--:|",
         args.requests(),
-        args.connections,
+        args.connections.max(1),
         args.size
     );
     let mut kept = true;
@@ -134,4 +144,28 @@ pub(super) fn report(args: &Overhead, all: &[Counts]) -> ExitCode {
     let said = if kept { "ok" } else { "MISSED" };
     println!("\nallowed beside `{}`: cycles {PROCESSOR}: {said}", args.modes()[0].name);
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As valgrind 3.19 writes it.
+    const WRITTEN: &str = "desc: Trigger: dump\n\nevents: Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw\n\
+        fn=(1) f\n1 9 9 9 9 9 9 9 9 9\ntotals: 2000 300 200 10 6 4 2 1 1\n";
+
+    #[test]
+    fn what_was_counted_is_of_one_request() {
+        let counts = Counts::read(WRITTEN, 2).unwrap();
+        assert_eq!((counts.instructions, counts.misses, counts.far_misses), (1000.0, 10.0, 2.0));
+        assert_eq!(counts.cycles(), 1300.0);
+    }
+
+    #[test]
+    fn no_counts_are_none() {
+        let nothing = WRITTEN.replace("totals: 2000", "totals: 0");
+        for text in ["", &nothing] {
+            assert!(Counts::read(text, 2).is_err_and(|said| said.contains("nothing")));
+        }
+    }
 }

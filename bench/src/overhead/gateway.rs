@@ -43,6 +43,8 @@ impl Gateway {
         };
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--config"]);
         command.arg(&file).env_clear().env("THROUGHLINE_LOG", "warn").envs(environment.iter().cloned());
+        // A launcher is looked for where this program would.
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().map_err(said)?;
         let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::openai::Usage;
 
-/// So many chunks of a stream are counted together.
+/// So many chunks of a stream wait to be counted together, and so long.
 const CHUNKS_AT_ONCE: usize = 64;
+const FOR_SO_LONG: Duration = Duration::from_secs(5);
 
 /// Handles to the series of calls to one model of one provider, by the names that the instance follows.
 #[derive(Debug)]
@@ -188,12 +189,15 @@ impl Pace {
     /// Takes down a chunk; the time to the first one is for the caller to keep.
     pub(crate) fn chunk(&mut self) -> Option<Duration> {
         let now = self.clock.now();
-        let is_first = self.came.is_empty();
-        if self.came.len() == CHUNKS_AT_ONCE {
+        let Some(waits) = self.came.first().copied() else {
+            self.came.push(now);
+            return Some(now.since(self.started));
+        };
+        self.came.push(now);
+        if self.came.len() == CHUNKS_AT_ONCE || now.since(waits) >= FOR_SO_LONG {
             self.count();
         }
-        self.came.push(now);
-        is_first.then(|| now.since(self.started))
+        None
     }
 
     /// Counts the pauses between the chunks that have come.
@@ -221,6 +225,23 @@ mod tests {
 
     use super::*;
 
+    fn told(recorder: &Recorder, what: &str) -> Option<f64> {
+        let family = "gen_ai_client_operation_time_per_output_chunk_seconds";
+        recorder.metric(&format!("{family}_{what}"), &[("gen_ai_request_model", "m")])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_of_a_slow_stream_do_not_wait_for_its_end() {
+        let recorder = Recorder::of(Telemetry::builder().clock(Clock::Tokio));
+        let client = Client::declare(recorder.sink().registry().unwrap(), "p", "m");
+        let mut pace = client.pace(Clock::Tokio, Clock::Tokio.now());
+        for expected in [0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 6.0] {
+            pace.chunk();
+            assert_eq!(told(&recorder, "count"), Some(expected));
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn every_pause_between_chunks_counts_once_however_many_there_are() {
         for chunks in [0, 1, 2, 63, 64, 65, 127, 128, 300] {
@@ -234,8 +255,7 @@ mod tests {
             }
             drop(pace);
             assert_eq!(firsts, vec![Duration::from_millis(20); usize::from(chunks > 0)], "{chunks}");
-            let family = "gen_ai_client_operation_time_per_output_chunk_seconds";
-            let told = |what| recorder.metric(&format!("{family}_{what}"), &[("gen_ai_request_model", "m")]);
+            let told = |what| told(&recorder, what);
             let pauses = f64::from(chunks).max(1.0) - 1.0;
             assert_eq!(told("count"), Some(pauses), "{chunks}");
             assert!((told("sum").unwrap() - 0.02 * pauses).abs() < 1e-9, "{chunks}");
