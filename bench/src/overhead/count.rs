@@ -2,7 +2,7 @@
 //!
 //! It counts instructions and simulates the processor's caches. The sum of both is KCachegrind's estimate of cycles: one for an
 //! instruction, ten more for a miss of the first cache, a hundred more for one of the last. What the kernel does, some two
-//! fifths of the processor time, is not in it, and hardly changes with telemetry: of all the processor time it is less.
+//! fifths of the processor time, is not in it.
 
 use std::process::ExitCode;
 use std::time::Duration;
