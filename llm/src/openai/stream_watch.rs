@@ -59,8 +59,16 @@ pub struct StreamWatch {
     content: bool,
     done: bool,
     failed: bool,
-    /// Where what the answer says of itself is taken down, if anybody wants to know.
-    response: Option<Shared>,
+    /// Takes down what the answer says of itself, if anybody wants to know.
+    telling: Option<Telling>,
+}
+
+#[derive(Clone, Debug)]
+struct Telling {
+    response: Shared,
+    has_head: bool,
+    /// Which of the first ten choices have been told of, a bit for each.
+    choices: u16,
 }
 
 #[derive(Deserialize)]
@@ -123,13 +131,14 @@ impl StreamWatch {
             content: false,
             done: false,
             failed: false,
-            response: None,
+            telling: None,
         }
     }
 
     /// Takes down in `response` what the answer says of itself.
     pub(crate) fn telling(self, response: Option<Shared>) -> Self {
-        Self { response, ..self }
+        let telling = response.map(|response| Telling { response, has_head: false, choices: 0 });
+        Self { telling, ..self }
     }
 
     /// Takes note of the next event and says what it is.
@@ -186,8 +195,8 @@ impl StreamWatch {
         if chunk.error.is_some() {
             return Chunk::Error;
         }
-        if let Some(response) = &self.response {
-            chunk.tell(response);
+        if let Some(telling) = &mut self.telling {
+            telling.take_down(&chunk);
         }
         let mut counts_it = false;
         if let Some(usage) = chunk.usage {
@@ -208,17 +217,28 @@ impl StreamWatch {
     }
 }
 
-// === impl RawChunk ===
+// === impl Telling ===
 
-impl RawChunk<'_> {
-    fn tell(&self, response: &Shared) {
-        let mut response = response.lock().unwrap_or_else(PoisonError::into_inner);
-        if !response.has_head() {
-            response.head(text(self.id).as_deref(), text(self.model).as_deref());
+impl Telling {
+    fn take_down(&mut self, chunk: &RawChunk<'_>) {
+        let choices = || chunk.choices.iter().flatten();
+        // Which is so for nearly all of them.
+        if self.has_head && choices().all(|choice| self.knows(choice)) {
+            return;
         }
-        for choice in self.choices.iter().flatten() {
+        let mut response = self.response.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_head {
+            response.head(text(chunk.id).as_deref(), text(chunk.model).as_deref());
+            self.has_head = response.has_head();
+        }
+        for choice in choices() {
             response.choice(number(choice.index).unwrap_or(0), text(choice.finish_reason).as_deref());
+            self.choices |= choice.bit();
         }
+    }
+
+    fn knows(&self, choice: &RawChoice<'_>) -> bool {
+        choice.finish_reason.is_none() && self.choices & choice.bit() != 0
     }
 }
 
@@ -227,6 +247,14 @@ impl RawChunk<'_> {
 impl RawChoice<'_> {
     fn says_something(&self) -> bool {
         filled(self.text) || self.delta.as_ref().is_some_and(RawDelta::says_something)
+    }
+
+    /// A bit of its own for each of the first ten.
+    fn bit(&self) -> u16 {
+        match self.index.map_or("0", RawValue::get).as_bytes() {
+            [digit @ b'0'..=b'9'] => 1 << (digit - b'0'),
+            _ => 0,
+        }
     }
 }
 
@@ -255,6 +283,7 @@ fn filled(value: Option<&RawValue>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::genai::Response;
     use crate::openai::{DONE, Delta, chunk, usage_chunk};
     use bytes::Bytes;
 
@@ -385,6 +414,28 @@ mod tests {
         let beside =
             r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":[]}}"#;
         assert_eq!(used(&[HI, beside], true), Some(Usage::new(10, 2)));
+    }
+
+    #[test]
+    fn tells_who_answers_and_how_every_choice_ends_whenever_it_is_said() {
+        let response = Shared::default();
+        let mut watch = StreamWatch::new(true).telling(Some(Shared::clone(&response)));
+        for data in [
+            r#"{"choices":[{"delta":{"content":"a"}}]}"#,
+            r#"{"id":"i","choices":[{"index":0,"delta":{"content":"b"},"finish_reason":null}]}"#,
+            r#"{"id":"j","model":"m","choices":[{"index":0,"delta":{"content":"c"}},{"index":11}]}"#,
+            r#"{"model":"n","choices":[{"index":3},{"index":0,"finish_reason":"stop"}]}"#,
+            r#"{"choices":[{"index":11,"finish_reason":"length"}]}"#,
+            r#"{"choices":[{"index":3,"finish_reason":null},{"index":0}]}"#,
+        ] {
+            watch.observe(&event(data));
+        }
+        let mut expected = Response::default();
+        expected.head(Some("i"), Some("m"));
+        expected.choice(0, Some("stop"));
+        expected.choice(11, Some("length"));
+        expected.choice(3, None);
+        assert_eq!(*response.lock().unwrap(), expected);
     }
 
     #[test]
