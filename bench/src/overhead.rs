@@ -3,14 +3,13 @@
 //! One without telemetry, one with it, one that also samples a tenth of the traces and sends them by OTLP; or, with
 //! `--sick`, one whose collector takes the spans, and others whose collectors refuse, are silent or fail.
 //!
-//! All run at the same time and get the load in turn, so that a slow moment of the machine hits all of them alike; who comes
-//! after whom is changed from set to set.
-//! The processor time is that of the gateway's process, from `/proc`; latency is what the client sees. On a machine that is shared
-//! neighbours take what they like, so telling 1 % from 2 % takes a hundred sets and more; `--count` counts the work instead (see
-//! [`count`]).
+//! All run at the same time and get the load in turn, in turns of less than a tenth of a second: on a machine that is shared,
+//! neighbours take what they like for seconds, and what they take shall hit all of them alike. Who comes after whom is changed
+//! from set to set. The processor time is that of the gateway's process, from `/proc`; latency is what the client sees.
+//! `--count` counts the work instead (see [`count`]).
 //!
 //! A process keeps for its life where its memory lies and what shares the processor's caches, which by itself makes two of
-//! the same program differ by a few percent. So sets of gateways are started one after the other, and a set is what counts: each
+//! the same program differ. So sets of gateways are started one after the other, and a set is what counts: each
 //! figure is compared with the first gateway's of the same set.
 
 mod count;
@@ -35,6 +34,9 @@ use talk::Size;
 /// What must hold beside the first gateway.
 const PROCESSOR: f64 = 1.02;
 const LATENCY: f64 = 1.05;
+
+/// So many requests fill pools, and make series and memory that are there from then on.
+const FIRST: usize = 200;
 
 const NO_SPANS: &str = "no spans arrived at the collector: what was measured is not what was meant";
 
@@ -70,10 +72,10 @@ const SICK: [Mode; 4] = [
 #[derive(Args, Debug)]
 pub(crate) struct Overhead {
     /// Sets of gateways, each started anew
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 60)]
     sets: usize,
     /// Rounds per set; each gives every gateway the load once
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 24)]
     rounds: usize,
     /// Requests per gateway and round; by itself as many as take about as long for each size
     #[arg(long)]
@@ -95,12 +97,19 @@ pub(crate) struct Overhead {
     count: bool,
 }
 
-/// What one gateway took in every round of a set, or in every set.
+/// What one gateway took for a request in every set.
 #[derive(Default)]
 struct Samples {
     processor: Vec<f64>,
     middle: Vec<f64>,
     slowest: Vec<f64>,
+}
+
+/// What one gateway took in one set.
+#[derive(Default)]
+struct Taken {
+    processor_seconds: f64,
+    latencies: Vec<Duration>,
 }
 
 // === impl Overhead ===
@@ -112,8 +121,8 @@ impl Overhead {
 
     fn requests(&self) -> usize {
         let usual = match (self.size, self.count) {
-            (Size::Small, false) => 4_000,
-            (Size::Usual, false) => 500,
+            (Size::Small, false) => 768,
+            (Size::Usual, false) => 96,
             (Size::Small, true) => 2_000,
             (Size::Usual, true) => 400,
         };
@@ -147,7 +156,7 @@ async fn measure(args: &Overhead) -> Result<Vec<Samples>, String> {
     let connections = args.connections.max(1);
     let interval = args.rate.map_or(0.0, |rate| connections as f64 / rate);
     let interval = Duration::try_from_secs_f64(interval).map_err(|_| "--rate must be above 0".to_owned())?;
-    let load = Load { requests: args.requests(), connections, interval, size: args.size };
+    let load = Load { connections, interval, size: args.size };
     let mut samples: Vec<Samples> = args.modes().iter().map(|_| Samples::default()).collect();
     for set in 0..args.sets.max(1) {
         let order = order(set, args.modes().len());
@@ -162,12 +171,9 @@ async fn measure(args: &Overhead) -> Result<Vec<Samples>, String> {
             };
             gateways.push(start(mode, args.size, provider.address(), receiver, &[]).await?);
         }
-        let rounds = one_set(&gateways, &load, args.rounds.max(1)).await?;
-        for (at, mut rounds) in order.into_iter().zip(rounds) {
-            let samples = &mut samples[at];
-            samples.processor.push(rounds.processor.iter().sum::<f64>() / rounds.processor.len() as f64);
-            samples.middle.extend(median(&mut rounds.middle));
-            samples.slowest.extend(median(&mut rounds.slowest));
+        let taken = one_set(&gateways, load, args.rounds.max(1), args.requests()).await?;
+        for (at, taken) in order.into_iter().zip(taken) {
+            samples[at].add(taken);
         }
     }
     match collector.served() {
@@ -183,24 +189,27 @@ fn order(set: usize, gateways: usize) -> Vec<usize> {
     (0..gateways).map(|at| (set / 2 + turn(at)) % gateways).collect()
 }
 
-async fn one_set(gateways: &[Gateway], load: &Load, rounds: usize) -> Result<Vec<Samples>, String> {
-    let mut samples: Vec<Samples> = gateways.iter().map(|_| Samples::default()).collect();
-    for round in 0..=rounds {
-        for (gateway, samples) in gateways.iter().zip(&mut samples) {
+async fn one_set(
+    gateways: &[Gateway],
+    load: Load,
+    rounds: usize,
+    requests: usize,
+) -> Result<Vec<Taken>, String> {
+    let mut clients = Vec::new();
+    for gateway in gateways {
+        let mut connected = load.connect(gateway.address()).await?;
+        // Fills pools, and makes what is there from then on.
+        connected.send(requests.max(FIRST)).await?;
+        clients.push((gateway, connected, Taken::default()));
+    }
+    for _ in 0..rounds {
+        for (gateway, clients, taken) in &mut clients {
             let before = gateway.processor_seconds()?;
-            let mut latencies = load.run(gateway.address()).await?;
-            let used = gateway.processor_seconds()? - before;
-            // The first round fills pools and learns.
-            if round > 0 {
-                latencies.sort_unstable();
-                let hundredth = |of: usize| latencies[(latencies.len() - 1) * of / 100].as_secs_f64();
-                samples.processor.push(used / latencies.len() as f64);
-                samples.middle.push(hundredth(50));
-                samples.slowest.push(hundredth(99));
-            }
+            taken.latencies.extend(clients.send(requests).await?);
+            taken.processor_seconds += gateway.processor_seconds()? - before;
         }
     }
-    Ok(samples)
+    Ok(clients.into_iter().map(|(_, _, taken)| taken).collect())
 }
 
 async fn start(
@@ -306,6 +315,18 @@ struct Ratio {
     median: f64,
     low: f64,
     high: f64,
+}
+
+// === impl Samples ===
+
+impl Samples {
+    fn add(&mut self, mut taken: Taken) {
+        taken.latencies.sort_unstable();
+        let hundredth = |of: usize| taken.latencies[(taken.latencies.len() - 1) * of / 100].as_secs_f64();
+        self.processor.push(taken.processor_seconds / taken.latencies.len() as f64);
+        self.middle.push(hundredth(50));
+        self.slowest.push(hundredth(99));
+    }
 }
 
 // === impl Ratio ===

@@ -11,10 +11,8 @@ use tokio::process::Command;
 
 use super::load::Load;
 use super::peer::{self, Says};
-use super::{NO_SPANS, Overhead, PROCESSOR, start};
+use super::{FIRST, NO_SPANS, Overhead, PROCESSOR, start};
 
-/// So many requests fill pools, and make series and memory that are there from then on.
-const FIRST: usize = 200;
 /// Spans wait for no longer than five seconds before they leave.
 const SPANS_LEAVE: Duration = Duration::from_secs(7);
 
@@ -68,15 +66,11 @@ pub(super) async fn count(args: &Overhead) -> Result<Vec<Counts>, String> {
     let provider = peer::start(Says::Chat(args.size.answers().into())).await?;
     let collector = peer::start(Says::Ok).await?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let load = Load {
-        requests: args.requests(),
-        connections: args.connections.max(1),
-        interval: Duration::ZERO,
-        size: args.size,
-    };
+    let requests = args.requests();
+    let load = Load { connections: args.connections.max(1), interval: Duration::ZERO, size: args.size };
     let mut all = Vec::new();
     for (at, mode) in args.modes().iter().enumerate() {
-        eprintln!("{}: {FIRST} requests to begin with, then {} that are counted", mode.name, load.requests);
+        eprintln!("{}: {FIRST} requests to begin with, then {requests} that are counted", mode.name);
         let written = folder.path().join(at.to_string());
         let launcher = ["valgrind", "--quiet", "--tool=callgrind", "--cache-sim=yes"].map(str::to_owned);
         let file = format!("--callgrind-out-file={}", written.display());
@@ -87,10 +81,11 @@ pub(super) async fn count(args: &Overhead) -> Result<Vec<Counts>, String> {
             tokio::time::sleep(SPANS_LEAVE).await;
             dump(gateway.pid()?).await
         };
-        Load { requests: FIRST, ..load }.run(gateway.address()).await?;
+        let mut clients = load.connect(gateway.address()).await?;
+        clients.send(FIRST).await?;
         dump().await?;
         let before = collector.served();
-        load.run(gateway.address()).await?;
+        clients.send(requests).await?;
         dump().await?;
         if receiver.is_some() && collector.served() == before {
             return Err(NO_SPANS.to_owned());
@@ -100,7 +95,7 @@ pub(super) async fn count(args: &Overhead) -> Result<Vec<Counts>, String> {
         let text = std::fs::read_to_string(&written);
         let text = text
             .map_err(|error| format!("valgrind has written no counts to {}: {error}", written.display()))?;
-        all.push(Counts::read(&text, load.requests)?);
+        all.push(Counts::read(&text, requests)?);
     }
     Ok(all)
 }
