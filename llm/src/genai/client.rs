@@ -55,9 +55,10 @@ struct Times {
 #[derive(Debug)]
 pub(crate) struct Pace {
     clock: Clock,
-    started: Tick,
     /// When the last chunks came, from the last one on that was counted.
     came: Vec<Tick>,
+    /// From then on a chunk is more than noted. Before the first one, when the stream was asked for.
+    due: Tick,
     per_chunk: [Option<Histogram>; 2],
 }
 
@@ -88,7 +89,7 @@ impl Client {
     /// Follows a stream that has been asked for at `started`.
     pub(crate) fn pace(&self, clock: Clock, started: Tick) -> Pace {
         let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.clone()));
-        Pace { clock, started, came: Vec::with_capacity(CHUNKS_AT_ONCE), per_chunk }
+        Pace { clock, came: Vec::with_capacity(CHUNKS_AT_ONCE), due: started, per_chunk }
     }
 
     /// Takes down a call that has ended.
@@ -187,21 +188,26 @@ impl Times {
 
 impl Pace {
     /// Takes down a chunk; the time to the first one is for the caller to keep.
+    #[inline]
     pub(crate) fn chunk(&mut self) -> Option<Duration> {
         let now = self.clock.now();
-        let Some(waits) = self.came.first().copied() else {
+        if now < self.due && (1..CHUNKS_AT_ONCE - 1).contains(&self.came.len()) {
             self.came.push(now);
-            return Some(now.since(self.started));
-        };
-        self.came.push(now);
-        if self.came.len() == CHUNKS_AT_ONCE || now.since(waits) >= FOR_SO_LONG {
-            self.count();
+            return None;
         }
-        None
+        self.more(now)
+    }
+
+    #[inline(never)]
+    fn more(&mut self, now: Tick) -> Option<Duration> {
+        let first = self.came.is_empty().then(|| now.since(self.due));
+        self.came.push(now);
+        self.count();
+        self.due = now.after(FOR_SO_LONG);
+        first
     }
 
     /// Counts the pauses between the chunks that have come.
-    #[inline(never)]
     fn count(&mut self) {
         for histogram in self.per_chunk.iter().flatten() {
             for pair in self.came.windows(2) {

@@ -21,8 +21,8 @@ pub enum Clock {
     Tokio,
 }
 
-/// A point in time of one [`Clock`].
-#[derive(Clone, Copy, Debug)]
+/// A point in time of one [`Clock`]. A later one is greater; those of different clocks say nothing of each other.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Tick(At);
 
 /// What time of day it was at one point of the counter: read once for a trace, so that none of its spans seems to begin
@@ -34,7 +34,7 @@ pub(crate) struct Anchor {
     time: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 enum At {
     /// A reading of [`COUNTER`].
     Monotonic(u64),
