@@ -191,7 +191,7 @@ impl Pace {
     #[inline]
     pub(crate) fn chunk(&mut self) -> Option<Duration> {
         let now = self.clock.now();
-        if now < self.due && (1..CHUNKS_AT_ONCE - 1).contains(&self.came.len()) {
+        if now.is_before(self.due) && (1..CHUNKS_AT_ONCE - 1).contains(&self.came.len()) {
             self.came.push(now);
             return None;
         }
@@ -211,7 +211,7 @@ impl Pace {
     fn count(&mut self) {
         for histogram in self.per_chunk.iter().flatten() {
             for pair in self.came.windows(2) {
-                histogram.observe_time(pair[1].since(pair[0]), None);
+                histogram.observe_between(pair[0], pair[1]);
             }
         }
         self.came.drain(..self.came.len().saturating_sub(1));

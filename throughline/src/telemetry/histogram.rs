@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use opentelemetry::TraceId;
 
+use super::clock::Tick;
 use super::stripes::Stripes;
 
 /// A distribution.
@@ -85,6 +86,12 @@ impl Histogram {
     #[inline]
     pub fn observe_time(&self, time: Duration, trace: Option<TraceId>) {
         self.observe_nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), trace);
+    }
+
+    /// Records how long `later` is after `earlier`, in seconds.
+    #[inline]
+    pub fn observe_between(&self, earlier: Tick, later: Tick) {
+        self.observe_nanos(later.nanos_since(earlier), None);
     }
 
     /// Records so many nanoseconds, in seconds: whole numbers are added up faster, and without rounding.
