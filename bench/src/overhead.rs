@@ -236,6 +236,9 @@ async fn start(
 fn config(size: Size, provider: SocketAddr) -> String {
     format!(
         r#"
+[server]
+header_timeout = "10m"
+
 [providers.upstream.openai]
 base_url = "http://{provider}/v1"
 

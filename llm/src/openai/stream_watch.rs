@@ -222,7 +222,7 @@ impl StreamWatch {
 impl Telling {
     fn take_down(&mut self, chunk: &RawChunk<'_>) {
         let choices = || chunk.choices.iter().flatten();
-        // Which is so for nearly all of them.
+        // So are nearly all chunks, but those of a provider that names no id or no model.
         if self.has_head && choices().all(|choice| self.knows(choice)) {
             return;
         }

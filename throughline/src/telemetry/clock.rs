@@ -114,7 +114,7 @@ impl Tick {
         }
     }
 
-    /// Whether `other`, of the same clock, is later.
+    /// Whether `other` is later; not if it comes from another clock.
     #[must_use]
     #[inline]
     pub fn is_before(self, other: Tick) -> bool {
@@ -139,7 +139,7 @@ impl Tick {
         }
     }
 
-    /// The time `wait` after this one, on the same clock: for simulations, which let no time pass. On the processor's counter
+    /// The time `wait` after this one, on the same clock. On the processor's counter
     /// it is exact to a millionth.
     #[must_use]
     pub fn after(self, wait: Duration) -> Tick {
@@ -176,6 +176,16 @@ mod tests {
             let later = start.after(hour).since(start);
             assert!(later.abs_diff(hour) <= hour / 1_000_000, "{clock:?}: {later:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tick_is_before_a_later_one_of_its_clock_only() {
+        for clock in [Clock::Monotonic, Clock::Tokio] {
+            let now = clock.now();
+            let later = now.after(Duration::from_secs(5));
+            assert!(now.is_before(later) && !later.is_before(now) && !now.is_before(now), "{clock:?}");
+        }
+        assert!(!Clock::Monotonic.now().is_before(Clock::Tokio.now().after(Duration::from_secs(5))));
     }
 
     #[test]
