@@ -198,7 +198,6 @@ async fn one_set(
     let mut clients = Vec::new();
     for gateway in gateways {
         let mut connected = load.connect(gateway.address()).await?;
-        // Fills pools, and makes what is there from then on.
         connected.send(requests.max(FIRST)).await?;
         clients.push((gateway, connected, Taken::default()));
     }
