@@ -5,7 +5,8 @@
 //!
 //! All run at the same time and get the load in turn, in turns of less than a tenth of a second: on a machine that is shared,
 //! neighbours take what they like for seconds, and what they take shall hit all of them alike. Who comes after whom is changed
-//! from set to set. The processor time is that of the gateway's process, from `/proc`; latency is what the client sees.
+//! from set to set. The processor time is that of the gateway's process in the whole set, from `/proc`: what telemetry does beside
+//! requests is in it, up to the last span that is sent. Latency is what the client sees.
 //! `--count` counts the work instead (see [`count`]).
 //!
 //! A process keeps for its life where its memory lies and what shares the processor's caches, which by itself makes two of
@@ -27,7 +28,7 @@ use clap::Args;
 
 use crate::cpu::median;
 use gateway::Gateway;
-use load::Load;
+use load::{Clients, Load};
 use peer::Says;
 use talk::Size;
 
@@ -37,6 +38,11 @@ const LATENCY: f64 = 1.05;
 
 /// So many requests fill pools, and make series and memory that are there from then on.
 const FIRST: usize = 200;
+
+/// How long spans wait at most before they are sent. The default would have every set wait for five seconds, twice.
+const SPANS_WAIT: Duration = Duration::from_secs(1);
+/// After this they have been.
+const SPANS_SENT: Duration = Duration::from_millis(1_500);
 
 const NO_SPANS: &str = "no spans arrived at the collector: what was measured is not what was meant";
 
@@ -105,10 +111,11 @@ struct Samples {
     slowest: Vec<f64>,
 }
 
-/// What one gateway took in one set.
-#[derive(Default)]
-struct Taken {
-    processor_seconds: f64,
+/// One gateway of a set.
+struct Measured {
+    gateway: Gateway,
+    clients: Clients,
+    processor_before: f64,
     latencies: Vec<Duration>,
 }
 
@@ -127,6 +134,21 @@ impl Overhead {
             (Size::Usual, true) => 400,
         };
         self.requests.unwrap_or(usual).max(1)
+    }
+}
+
+// === impl Samples ===
+
+impl Samples {
+    fn add(&mut self, measured: Measured) -> Result<(), String> {
+        let Measured { gateway, processor_before, mut latencies, .. } = measured;
+        latencies.sort_unstable();
+        let hundredth = |of: usize| latencies[(latencies.len() - 1) * of / 100].as_secs_f64();
+        let processor = gateway.processor_seconds()? - processor_before;
+        self.processor.push(processor / latencies.len() as f64);
+        self.middle.push(hundredth(50));
+        self.slowest.push(hundredth(99));
+        Ok(())
     }
 }
 
@@ -169,11 +191,14 @@ async fn measure(args: &Overhead) -> Result<Vec<Samples>, String> {
                 Some(Collector::Failing) => Some(peer::start(Says::Failed).await?.address()),
                 None => None,
             };
-            gateways.push(start(mode, args.size, provider.address(), receiver, &[]).await?);
+            let gateway = start(mode, args.size, provider.address(), receiver, &[]).await?;
+            let mut clients = load.connect(gateway.address()).await?;
+            clients.send(args.requests().max(FIRST)).await?;
+            gateways.push(Measured { gateway, clients, processor_before: 0.0, latencies: Vec::new() });
         }
-        let taken = one_set(&gateways, load, args.rounds.max(1), args.requests()).await?;
-        for (at, taken) in order.into_iter().zip(taken) {
-            samples[at].add(taken);
+        one_set(&mut gateways, args.rounds.max(1), args.requests()).await?;
+        for (at, measured) in order.into_iter().zip(gateways) {
+            samples[at].add(measured)?;
         }
     }
     match collector.served() {
@@ -189,26 +214,19 @@ fn order(set: usize, gateways: usize) -> Vec<usize> {
     (0..gateways).map(|at| (set / 2 + turn(at)) % gateways).collect()
 }
 
-async fn one_set(
-    gateways: &[Gateway],
-    load: Load,
-    rounds: usize,
-    requests: usize,
-) -> Result<Vec<Taken>, String> {
-    let mut clients = Vec::new();
-    for gateway in gateways {
-        let mut connected = load.connect(gateway.address()).await?;
-        connected.send(requests.max(FIRST)).await?;
-        clients.push((gateway, connected, Taken::default()));
+/// Begins and ends with nothing left to be sent.
+async fn one_set(gateways: &mut [Measured], rounds: usize, requests: usize) -> Result<(), String> {
+    tokio::time::sleep(SPANS_SENT).await;
+    for measured in &mut *gateways {
+        measured.processor_before = measured.gateway.processor_seconds()?;
     }
     for _ in 0..rounds {
-        for (gateway, clients, taken) in &mut clients {
-            let before = gateway.processor_seconds()?;
-            taken.latencies.extend(clients.send(requests).await?);
-            taken.processor_seconds += gateway.processor_seconds()? - before;
+        for measured in &mut *gateways {
+            measured.latencies.extend(measured.clients.send(requests).await?);
         }
     }
-    Ok(clients.into_iter().map(|(_, _, taken)| taken).collect())
+    tokio::time::sleep(SPANS_SENT).await;
+    Ok(())
 }
 
 async fn start(
@@ -227,6 +245,7 @@ async fn start(
         environment.push(("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()));
         environment.push(("OTEL_TRACES_SAMPLER_ARG", "0.1".to_owned()));
         environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{receiver}")));
+        environment.push(("OTEL_BSP_SCHEDULE_DELAY", SPANS_WAIT.as_millis().to_string()));
     }
     Gateway::start(mode.name, &config(size, provider), &environment, launcher).await
 }
@@ -319,18 +338,6 @@ struct Ratio {
     high: f64,
 }
 
-// === impl Samples ===
-
-impl Samples {
-    fn add(&mut self, mut taken: Taken) {
-        taken.latencies.sort_unstable();
-        let hundredth = |of: usize| taken.latencies[(taken.latencies.len() - 1) * of / 100].as_secs_f64();
-        self.processor.push(taken.processor_seconds / taken.latencies.len() as f64);
-        self.middle.push(hundredth(50));
-        self.slowest.push(hundredth(99));
-    }
-}
-
 // === impl Ratio ===
 
 impl Ratio {
@@ -338,12 +345,8 @@ impl Ratio {
         let mut ratios: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
         let middle = median(&mut ratios).unwrap_or(f64::NAN);
         // How many lie below the median of all is binomial: half of them, give or take the root of their number.
-        let (half, reach, last) = (ratios.len() / 2, ratios.len().isqrt(), ratios.len() - 1);
-        Self {
-            median: middle,
-            low: ratios[half.saturating_sub(reach)],
-            high: ratios[(half + reach).min(last)],
-        }
+        let outside = (ratios.len() / 2).saturating_sub(ratios.len().isqrt() + 1);
+        Self { median: middle, low: ratios[outside], high: ratios[ratios.len() - 1 - outside] }
     }
 
     fn beside(&self, allowed: f64) -> Verdict {
@@ -357,7 +360,7 @@ impl Ratio {
 
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} ({:.2} to {:.2})", self.median, self.low, self.high)
+        write!(f, "{:.3} ({:.3} to {:.3})", self.median, self.low, self.high)
     }
 }
 

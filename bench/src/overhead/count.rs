@@ -11,10 +11,7 @@ use tokio::process::Command;
 
 use super::load::Load;
 use super::peer::{self, Says};
-use super::{FIRST, NO_SPANS, Overhead, PROCESSOR, start};
-
-/// Spans wait for no longer than five seconds before they leave.
-const SPANS_LEAVE: Duration = Duration::from_secs(7);
+use super::{FIRST, NO_SPANS, Overhead, PROCESSOR, SPANS_SENT, start};
 
 /// What was counted, of one request.
 #[derive(Clone, Copy)]
@@ -78,7 +75,8 @@ pub(super) async fn count(args: &Overhead) -> Result<Vec<Counts>, String> {
         let receiver = mode.collector.map(|_| collector.address());
         let gateway = start(mode, args.size, provider.address(), receiver, &launcher).await?;
         let dump = async || {
-            tokio::time::sleep(SPANS_LEAVE).await;
+            // Valgrind is slow.
+            tokio::time::sleep(4 * SPANS_SENT).await;
             dump(gateway.pid()?).await
         };
         let mut clients = load.connect(gateway.address()).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opentelemetry::TraceId;
 use throughline::Kind;
-use throughline::telemetry::{Clock, Counter, Family, Histogram, Registry, Tick};
+use throughline::telemetry::{Clock, Counter, Family, Histogram, Intervals, Registry, Tick};
 
 use super::{
     CACHE_READ_TOKENS, CACHE_WRITE_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK,
@@ -12,10 +12,6 @@ use super::{
     OUTPUT_TOKENS, REASONING_TOKENS, TOKEN_USAGE,
 };
 use crate::openai::Usage;
-
-/// So many chunks of a stream wait to be counted together, and so long.
-const CHUNKS_AT_ONCE: usize = 64;
-const FOR_SO_LONG: Duration = Duration::from_secs(5);
 
 /// Handles to the series of calls to one model of one provider, by the names that the instance follows.
 #[derive(Debug)]
@@ -50,16 +46,16 @@ struct Times {
     per_chunk: Histogram,
 }
 
-/// Follows the chunks of one stream. Nothing is done for a chunk but to note when it came, for the processor has to fetch
-/// anew what is done between two pieces of other work; many together cost little more than one.
+/// Follows the chunks of one stream.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    clock: Clock,
-    /// When the last chunks came, from the last one on that was counted.
-    came: Vec<Tick>,
-    /// From then on a chunk is more than noted. Before the first one, when the stream was asked for.
-    due: Tick,
-    per_chunk: [Option<Histogram>; 2],
+pub(crate) enum Pace {
+    /// None has come since the stream was asked for.
+    Asked {
+        clock: Clock,
+        at: Tick,
+        per_chunk: Box<[Histogram]>,
+    },
+    Coming(Intervals),
 }
 
 /// How a call ended, as far as its series want to know.
@@ -88,8 +84,8 @@ impl Client {
 
     /// Follows a stream that has been asked for at `started`.
     pub(crate) fn pace(&self, clock: Clock, started: Tick) -> Pace {
-        let per_chunk = self.times().map(|times| times.map(|times| times.per_chunk.clone()));
-        Pace { clock, came: Vec::with_capacity(CHUNKS_AT_ONCE), due: started, per_chunk }
+        let per_chunk = self.times().into_iter().flatten().map(|times| times.per_chunk.clone()).collect();
+        Pace::Asked { clock, at: started, per_chunk }
     }
 
     /// Takes down a call that has ended.
@@ -190,37 +186,22 @@ impl Pace {
     /// Takes down a chunk; the time to the first one is for the caller to keep.
     #[inline]
     pub(crate) fn chunk(&mut self) -> Option<Duration> {
-        let now = self.clock.now();
-        if now.is_before(self.due) && (1..CHUNKS_AT_ONCE - 1).contains(&self.came.len()) {
-            self.came.push(now);
-            return None;
-        }
-        self.more(now)
-    }
-
-    #[inline(never)]
-    fn more(&mut self, now: Tick) -> Option<Duration> {
-        let first = self.came.is_empty().then(|| now.since(self.due));
-        self.came.push(now);
-        self.count();
-        self.due = now.after(FOR_SO_LONG);
-        first
-    }
-
-    /// Counts the pauses between the chunks that have come.
-    fn count(&mut self) {
-        for histogram in self.per_chunk.iter().flatten() {
-            for pair in self.came.windows(2) {
-                histogram.observe_between(pair[0], pair[1]);
+        match self {
+            Self::Coming(intervals) => {
+                intervals.mark();
+                None
             }
+            Self::Asked { .. } => self.first(),
         }
-        self.came.drain(..self.came.len().saturating_sub(1));
     }
-}
 
-impl Drop for Pace {
-    fn drop(&mut self) {
-        self.count();
+    #[cold]
+    fn first(&mut self) -> Option<Duration> {
+        let Self::Asked { clock, at, per_chunk } = self else { return None };
+        let now = clock.now();
+        let elapsed = now.since(*at);
+        *self = Self::Coming(Intervals::from(now, *clock, std::mem::take(per_chunk)));
+        Some(elapsed)
     }
 }
 
@@ -234,18 +215,6 @@ mod tests {
     fn told(recorder: &Recorder, what: &str) -> Option<f64> {
         let family = "gen_ai_client_operation_time_per_output_chunk_seconds";
         recorder.metric(&format!("{family}_{what}"), &[("gen_ai_request_model", "m")])
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pauses_of_a_slow_stream_do_not_wait_for_its_end() {
-        let recorder = Recorder::of(Telemetry::builder().clock(Clock::Tokio));
-        let client = Client::declare(recorder.sink().registry().unwrap(), "p", "m");
-        let mut pace = client.pace(Clock::Tokio, Clock::Tokio.now());
-        for expected in [0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 6.0] {
-            pace.chunk();
-            assert_eq!(told(&recorder, "count"), Some(expected));
-            tokio::time::advance(Duration::from_secs(2)).await;
-        }
     }
 
     #[tokio::test(start_paused = true)]

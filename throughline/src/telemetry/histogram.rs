@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use opentelemetry::TraceId;
 
-use super::clock::Tick;
 use super::stripes::Stripes;
 
 /// A distribution.
@@ -88,12 +87,6 @@ impl Histogram {
         self.observe_nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), trace);
     }
 
-    /// Records how long `later` is after `earlier`, in seconds.
-    #[inline]
-    pub fn observe_between(&self, earlier: Tick, later: Tick) {
-        self.observe_nanos(later.nanos_since(earlier), None);
-    }
-
     /// Records so many nanoseconds, in seconds: whole numbers are added up faster, and without rounding.
     #[inline]
     pub(super) fn observe_nanos(&self, nanos: u64, trace: Option<TraceId>) {
@@ -105,6 +98,18 @@ impl Histogram {
         if trace.is_some() {
             cells.show(at, seconds(nanos), trace);
         }
+    }
+
+    /// Records so many times at once, in seconds, which took `nanos` nanoseconds together and each belong into the first bucket.
+    pub(super) fn observe_first(&self, times: u64, nanos: u64) {
+        let own = self.0.figures.own();
+        own.add(FIRST, times);
+        own.add(NANOS, nanos);
+    }
+
+    /// The bound of the first bucket, if there is one.
+    pub(super) fn first_bound(&self) -> Option<Duration> {
+        self.0.nanos.first().map(|nanos| Duration::from_nanos(*nanos))
     }
 
     pub(super) fn sum(&self) -> f64 {
