@@ -114,12 +114,19 @@ impl Tick {
         }
     }
 
-    /// As [`Tick::since`], in counts of the processor's counter; `None` by other clocks.
-    #[inline]
-    pub(super) fn counts_since(self, earlier: Tick) -> Option<u64> {
-        match (self.0, earlier.0) {
-            (At::Monotonic(now), At::Monotonic(then)) => Some(now.saturating_sub(then)),
-            _ => None,
+    /// What the processor's counter said; `None` by other clocks.
+    pub(super) fn counter(self) -> Option<u64> {
+        match self.0 {
+            At::Monotonic(counter) => Some(counter),
+            At::Tokio(_) => None,
+        }
+    }
+
+    /// When the counter said `counter`; by other clocks the same as before.
+    pub(super) fn at_counter(self, counter: u64) -> Self {
+        match self.0 {
+            At::Monotonic(_) => Self(At::Monotonic(counter)),
+            At::Tokio(_) => self,
         }
     }
 
@@ -141,6 +148,12 @@ impl Tick {
             At::Tokio(now) => At::Tokio(now + wait),
         })
     }
+}
+
+/// What [`COUNTER`] says.
+#[inline]
+pub(super) fn counter() -> u64 {
+    COUNTER.raw()
 }
 
 /// How long [`COUNTER`] takes for so many counts, in nanoseconds.

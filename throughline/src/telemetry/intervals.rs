@@ -6,21 +6,20 @@
 use super::clock::{self, Clock, Tick};
 use super::histogram::Histogram;
 
-/// So many brief intervals wait to be counted together.
-const AT_ONCE: u64 = 256;
-
 /// Measures from one event to the next, into histograms with the same bounds.
 ///
-/// Brief intervals, which fall into the first bucket, are counted when a longer one or 256 of them have come, and when this
-/// is dropped.
+/// Brief intervals, which fall into the first bucket, are counted when a longer one has come, and when this is dropped.
 #[derive(Debug)]
 pub struct Intervals {
-    clock: Clock,
-    last: Tick,
-    /// In counts of the clock, and so is their sum.
+    /// What the processor's counter said at the last event, if it is the clock.
+    counter: u64,
+    /// In counts of it, and so is their sum. By other clocks none is brief.
     briefer_than: u64,
     brief: u64,
     sum: u64,
+    clock: Clock,
+    /// The end of the last interval that was not brief.
+    last: Tick,
     into: Box<[Histogram]>,
 }
 
@@ -30,41 +29,54 @@ impl Intervals {
     /// Begins at `first`, the time of the first event.
     #[must_use]
     pub fn from(first: Tick, clock: Clock, into: Box<[Histogram]>) -> Self {
-        let briefer_than = into.first().and_then(Histogram::first_bound).map_or(0, clock::counts);
-        Self { clock, last: first, briefer_than, brief: 0, sum: 0, into }
+        let bound = into.first().and_then(Histogram::first_bound);
+        let briefer_than = first.counter().and(bound).map_or(0, clock::counts);
+        let counter = first.counter().unwrap_or_default();
+        Self { counter, briefer_than, brief: 0, sum: 0, clock, last: first, into }
     }
 
     /// An event has happened now.
     #[inline]
     pub fn mark(&mut self) {
-        self.mark_at(self.clock.now());
-    }
-
-    #[inline]
-    fn mark_at(&mut self, now: Tick) {
-        match now.counts_since(self.last) {
-            Some(counts) if counts < self.briefer_than && self.brief < AT_ONCE => {
-                self.brief += 1;
-                self.sum += counts;
-            }
-            _ => self.count(now),
+        if !self.is_brief(clock::counter()) {
+            self.count(self.clock.now());
         }
-        self.last = now;
     }
 
+    /// Takes down a brief interval.
+    #[inline]
+    fn is_brief(&mut self, counter: u64) -> bool {
+        // After a step back, between two processors, it is none.
+        let counts = counter.wrapping_sub(self.counter);
+        let is_brief = counts < self.briefer_than;
+        if is_brief {
+            self.counter = counter;
+            self.brief += 1;
+            self.sum += counts;
+        }
+        is_brief
+    }
+
+    #[cold]
     #[inline(never)]
     fn count(&mut self, now: Tick) {
         self.count_brief();
+        let nanos = now.nanos_since(self.last.at_counter(self.counter));
         for histogram in &self.into {
-            histogram.observe_nanos(now.nanos_since(self.last), None);
+            histogram.observe_nanos(nanos, None);
         }
+        self.last = now;
+        self.counter = now.counter().unwrap_or_default();
     }
 
     fn count_brief(&mut self) {
-        for histogram in &self.into {
-            histogram.observe_first(self.brief, clock::nanos_of(self.sum));
+        if self.brief > 0 {
+            let nanos = clock::nanos_of(self.sum);
+            for histogram in &self.into {
+                histogram.observe_first(self.brief, nanos);
+            }
+            (self.brief, self.sum) = (0, 0);
         }
-        (self.brief, self.sum) = (0, 0);
     }
 }
 
@@ -83,6 +95,12 @@ mod tests {
     const BOUNDS: &[f64] = &[0.01, 0.1];
     const MS: Duration = Duration::from_millis(1);
 
+    fn mark_at(intervals: &mut Intervals, now: Tick) {
+        if !now.counter().is_some_and(|counter| intervals.is_brief(counter)) {
+            intervals.count(now);
+        }
+    }
+
     fn counted(histogram: &Histogram) -> [u64; 3] {
         let buckets: Vec<_> = histogram.counts().iter().map(|bucket| bucket.count).collect();
         buckets.try_into().expect("two bounds make three buckets")
@@ -96,7 +114,7 @@ mod tests {
             let mut intervals = Intervals::from(now, clock, both.clone().into());
             for milliseconds in [1, 9, 11, 2, 2, 200, 50] {
                 now = now.after(milliseconds * MS);
-                intervals.mark_at(now);
+                mark_at(&mut intervals, now);
             }
             drop(intervals);
             for histogram in both {
@@ -107,24 +125,33 @@ mod tests {
     }
 
     #[test]
-    fn brief_ones_wait_for_a_longer_one_or_for_many() {
+    fn brief_ones_wait_for_a_longer_one_or_for_the_end() {
         let histogram = Histogram::new(BOUNDS);
         let mut now = Clock::Monotonic.now();
         let mut intervals = Intervals::from(now, Clock::Monotonic, [histogram.clone()].into());
         let mut mark = |milliseconds: u32| {
             now = now.after(milliseconds * MS);
-            intervals.mark_at(now);
+            mark_at(&mut intervals, now);
             counted(&histogram)
         };
         assert_eq!([mark(1), mark(1), mark(20), mark(1)], [[0; 3], [0; 3], [2, 1, 0], [2, 1, 0]]);
-        (1..AT_ONCE).for_each(|_| assert_eq!(mark(1), [2, 1, 0]));
-        assert_eq!(mark(1), [2 + AT_ONCE + 1, 1, 0]);
+        drop(intervals);
+        assert_eq!(counted(&histogram), [3, 1, 0]);
+    }
+
+    #[test]
+    fn an_event_that_seems_to_come_before_the_last_one_came_at_once() {
+        let histogram = Histogram::new(BOUNDS);
+        let now = Clock::Monotonic.now().after(MS);
+        let mut intervals = Intervals::from(now.after(MS), Clock::Monotonic, [histogram.clone()].into());
+        mark_at(&mut intervals, now);
+        assert_eq!((counted(&histogram), histogram.sum()), ([1, 0, 0], 0.0));
     }
 
     #[test]
     fn where_nobody_counts_nothing_happens() {
         let now = Clock::Monotonic.now();
         let mut intervals = Intervals::from(now, Clock::Monotonic, [].into());
-        intervals.mark_at(now.after(MS));
+        mark_at(&mut intervals, now.after(MS));
     }
 }
