@@ -239,7 +239,7 @@ impl ChatStream {
 
     /// Calls `keep` with every event of the stream once it has been read to its proper end, or with `None` when
     /// they are more than `most` bytes.
-    pub fn record(&mut self, most: usize, keep: impl FnOnce(Option<&[u8]>, Option<Usage>) + Send + 'static) {
+    pub fn record(&mut self, most: usize, keep: impl FnOnce(Option<Bytes>, Option<Usage>) + Send + 'static) {
         let tape = Arc::new(Mutex::new(Some(Vec::new())));
         let (write, told) = (Arc::clone(&tape), Arc::clone(&self.told));
         self.frames.on_item(move |frame| {
@@ -252,7 +252,7 @@ impl ChatStream {
         });
         self.frames.on_end(Box::new(move |how| {
             if matches!(how, StreamEnding::Complete) {
-                keep(lock(&tape).take().as_deref(), lock(&told).usage);
+                keep(lock(&tape).take().map(Bytes::from), lock(&told).usage);
             }
         }));
     }

@@ -63,6 +63,8 @@ struct Head<'a> {
 }
 
 const CHECKSUM_BYTES: usize = 16;
+/// Most heads are no longer.
+const MOST_HEADS: usize = 512;
 
 /// A longer stream is not kept: it would be held in memory until its end.
 const MAX_STREAM_BYTES: usize = 4 << 20;
@@ -173,8 +175,8 @@ impl Caching<ChatRequest, Answer> for ChatCaching {
         let model = Arc::clone(stream.model());
         stream.record(MAX_STREAM_BYTES.min(keep.most()), move |events, usage| {
             let Some(events) = events else { return keep.too_large() };
-            let Some(tells) = survey(events) else { return keep.refuse() };
-            if let Some(value) = Head::new(&model, usage, Some(tells)).with(events) {
+            let Some(tells) = survey(&events) else { return keep.refuse() };
+            if let Some(value) = Head::new(&model, usage, Some(tells)).with(&events) {
                 keep.value(value);
             }
         });
@@ -237,7 +239,8 @@ impl<'a> Head<'a> {
     }
 
     fn with(&self, content: &[u8]) -> Option<Bytes> {
-        let mut value = vec![0; CHECKSUM_BYTES];
+        let mut value = Vec::with_capacity(CHECKSUM_BYTES + MOST_HEADS + content.len());
+        value.resize(CHECKSUM_BYTES, 0);
         serde_json::to_writer(&mut value, self).ok()?;
         value.push(b'\n');
         value.extend_from_slice(content);

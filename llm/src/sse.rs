@@ -20,6 +20,7 @@
 //! # Ok::<(), throughline_llm::sse::SseError>(())
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -54,6 +55,12 @@ pub enum SseError {
 pub struct SseParser {
     max_event: usize,
     buffer: BytesMut,
+    place: Place,
+}
+
+/// Where in a stream a reader of it is, who has all from the beginning of an event on.
+#[derive(Debug)]
+struct Place {
     /// Where the line that is being read begins. Nothing before it has to be looked at again.
     line_start: usize,
     /// How far that line is known to hold no line end.
@@ -94,14 +101,7 @@ impl SseParser {
     /// cannot fill the memory.
     #[must_use]
     pub fn new(max_event: usize) -> Self {
-        Self {
-            max_event,
-            buffer: BytesMut::new(),
-            line_start: 0,
-            scanned: 0,
-            last_end: LineEnd::Lf,
-            at_stream_start: true,
-        }
+        Self { max_event, buffer: BytesMut::new(), place: Place::start() }
     }
 
     /// Takes the next bytes of the stream.
@@ -114,7 +114,7 @@ impl SseParser {
     /// # Errors
     /// [`SseError::EventTooLarge`], now and on every later call.
     pub fn next_event(&mut self) -> Result<Option<Event>, SseError> {
-        let end = self.find_blank_line(false);
+        let end = self.place.find_blank_line(&self.buffer, false);
         if end.unwrap_or(self.buffer.len()) > self.max_event {
             return Err(SseError::EventTooLarge { max: self.max_event });
         }
@@ -126,22 +126,33 @@ impl SseParser {
     ///
     /// Call it after [`next_event`](Self::next_event) has returned `None`.
     pub fn finish(&mut self) -> Option<Event> {
-        let end = self.find_blank_line(true).unwrap_or(self.buffer.len());
+        let end = self.place.find_blank_line(&self.buffer, true).unwrap_or(self.buffer.len());
         (end > 0).then(|| self.take(end))
     }
 
+    fn take(&mut self, end: usize) -> Event {
+        self.place.take(self.buffer.split_to(end).freeze())
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    const fn start() -> Self {
+        Self { line_start: 0, scanned: 0, last_end: LineEnd::Lf, at_stream_start: true }
+    }
+
     /// Where the first event ends, its blank line included.
-    fn find_blank_line(&mut self, at_end: bool) -> Option<usize> {
+    fn find_blank_line(&mut self, text: &[u8], at_end: bool) -> Option<usize> {
         loop {
-            let rest = &self.buffer[self.scanned..];
-            let Some(length) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
-                self.scanned = self.buffer.len();
+            let Some(length) = line_end(&text[self.scanned..]) else {
+                self.scanned = text.len();
                 return None;
             };
             let at = self.scanned + length;
             self.scanned = at;
             let is_blank = at == self.line_start;
-            let end = match (self.buffer[at], self.buffer.get(at + 1)) {
+            let end = match (text[at], text.get(at + 1)) {
                 (b'\n', _) => LineEnd::Lf,
                 (_, Some(b'\n')) if !is_blank || self.last_end == LineEnd::CrLf => LineEnd::CrLf,
                 // A CR that a LF may follow. After lines that ended with CR alone, the blank line does too:
@@ -157,8 +168,8 @@ impl SseParser {
         }
     }
 
-    fn take(&mut self, end: usize) -> Event {
-        let raw = self.buffer.split_to(end).freeze();
+    /// The event whose bytes are `raw`; the next one follows.
+    fn take(&mut self, raw: Bytes) -> Event {
         (self.line_start, self.scanned) = (0, 0);
         let starts_stream = std::mem::take(&mut self.at_stream_start);
         let mark = if starts_stream && raw.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
@@ -168,7 +179,7 @@ impl SseParser {
 
 /// Joins the `data` lines of a block; one line, the usual case, is shared and not copied.
 fn data_of(block: &Bytes) -> Bytes {
-    let mut lines = block.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(data_line);
+    let mut lines = lines(block).filter_map(data_line);
     let Some(first) = lines.next() else { return Bytes::new() };
     let Some(second) = lines.next() else { return block.slice_ref(first) };
     let mut joined = BytesMut::from(first);
@@ -179,6 +190,21 @@ fn data_of(block: &Bytes) -> Bytes {
     joined.freeze()
 }
 
+/// What stands between the line ends of a block; something empty in the middle of each CRLF.
+pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(block);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = line_end(text);
+        rest = end.map(|end| &text[end + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
+}
+
+fn line_end(text: &[u8]) -> Option<usize> {
+    memchr::memchr2(b'\n', b'\r', text)
+}
+
 fn data_line(line: &[u8]) -> Option<&[u8]> {
     match line.strip_prefix(b"data")? {
         [] => Some(&[]),
@@ -187,17 +213,25 @@ fn data_line(line: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Every event of a stream that is there as a whole.
+/// What an event says, as a reader of the format has it: what is no UTF-8 is replaced.
+pub(crate) fn text(data: &[u8]) -> Cow<'_, str> {
+    // The lossy way looks at every byte by itself.
+    std::str::from_utf8(data).map_or_else(|_| String::from_utf8_lossy(data), Cow::Borrowed)
+}
+
+/// Every event of a stream that is there as a whole. They share its bytes.
 ///
 /// # Errors
 /// [`SseError::EventTooLarge`], for one of more than [`MAX_EVENT_BYTES`].
-pub fn events(stream: &[u8]) -> Result<Vec<Event>, SseError> {
-    let (mut parser, mut events) = (SseParser::default(), Vec::new());
-    parser.push(stream);
-    while let Some(event) = parser.next_event()? {
-        events.push(event);
+pub fn events(stream: &Bytes) -> Result<Vec<Event>, SseError> {
+    let (mut place, mut rest, mut events) = (Place::start(), stream.clone(), Vec::new());
+    while !rest.is_empty() {
+        let end = place.find_blank_line(&rest, true).unwrap_or(rest.len());
+        if end > MAX_EVENT_BYTES {
+            return Err(SseError::EventTooLarge { max: MAX_EVENT_BYTES });
+        }
+        events.push(place.take(rest.split_to(end)));
     }
-    events.extend(parser.finish());
     Ok(events)
 }
 
@@ -267,10 +301,10 @@ mod tests {
     #[test]
     fn a_whole_stream_is_read_as_its_pieces_are() {
         for stream in STREAMS {
-            assert_eq!(events(stream).unwrap(), parse(&[stream]));
+            assert_eq!(events(&Bytes::from_static(stream)).unwrap(), parse(&[stream]));
         }
         let too_large = [b"data: ", vec![b'x'; MAX_EVENT_BYTES].as_slice(), b"\n\n"].concat();
-        assert_eq!(events(&too_large), Err(SseError::EventTooLarge { max: MAX_EVENT_BYTES }));
+        assert_eq!(events(&too_large.into()), Err(SseError::EventTooLarge { max: MAX_EVENT_BYTES }));
     }
 
     #[test]

@@ -31,7 +31,7 @@ const AGAIN: [&str; 3] = ["role", "id", "type"];
 const HEAD: [&str; 6] = ["id", "created", "model", "usage", "system_fingerprint", "service_tier"];
 
 /// Joins the events of a stream into a plain answer, with what was used where that is known.
-pub(crate) fn joined(events: &[u8], usage: Option<&Usage>) -> Option<Bytes> {
+pub(crate) fn joined(events: &Bytes, usage: Option<&Usage>) -> Option<Bytes> {
     let mut head = Map::new();
     let mut choices = BTreeMap::<u64, Choice>::new();
     let mut all_numbered = true;
@@ -79,7 +79,7 @@ pub(crate) fn joined(events: &[u8], usage: Option<&Usage>) -> Option<Bytes> {
 }
 
 /// The data of every event but the last, `[DONE]`, which must be there.
-fn chunks(events: &[u8]) -> Option<Vec<Value>> {
+fn chunks(events: &Bytes) -> Option<Vec<Value>> {
     let (mut chunks, mut done) = (Vec::new(), false);
     for event in sse::events(events).ok()? {
         match AsRef::<[u8]>::as_ref(&event.data).trim_ascii() {
@@ -335,8 +335,8 @@ mod tests {
     #[test]
     fn the_last_event_needs_no_blank_line() {
         let events = stream(&[delta(&json!({"content": "x"}))]);
-        assert!(joined(&events[..events.len() - 2], None).is_some());
-        assert!(joined(&events[..events.len() - DONE.len()], None).is_none(), "there was no [DONE]");
+        assert!(joined(&events.slice(..events.len() - 2), None).is_some());
+        assert!(joined(&events.slice(..events.len() - DONE.len()), None).is_none(), "there was no [DONE]");
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
             assert_eq!(plain(&[role, whole.clone(), odd.clone()]), None, "{odd}");
         }
         assert_eq!(plain(&[]), None);
-        assert_eq!(joined(b"data: {\n\ndata: [DONE]\n\n", None), None);
+        assert_eq!(joined(&Bytes::from_static(b"data: {\n\ndata: [DONE]\n\n"), None), None);
     }
 
     #[test]
@@ -452,7 +452,7 @@ mod tests {
     fn a_number_that_cannot_be_held_has_no_other_form() {
         let with = |number: &str| {
             let chunk = format!(r#"{{"n":{number},"choices":[{{"index":0,"delta":{{"content":"x"}}}}]}}"#);
-            let body = joined(&[&sse::event(chunk.as_bytes())[..], DONE].concat(), None);
+            let body = joined(&[&sse::event(chunk.as_bytes())[..], DONE].concat().into(), None);
             body.map(|body| String::from_utf8(body.to_vec()).unwrap())
         };
         for held in ["18446744073709551615", "-0.13436424411240122"] {
@@ -526,10 +526,10 @@ mod tests {
                 let pieces = if by_word { Pieces::Words } else { Pieces::Whole };
                 let body = answer.to_string();
                 let events = split(body.as_bytes(), true, pieces).unwrap().concat();
-                let back: Value = serde_json::from_slice(&joined(&events, None).unwrap()).unwrap();
+                let back: Value = serde_json::from_slice(&joined(&events.into(), None).unwrap()).unwrap();
                 prop_assert_eq!(&back, &answer);
                 let silent = split(body.as_bytes(), false, pieces).unwrap().concat();
-                let back: Value = serde_json::from_slice(&joined(&silent, None).unwrap()).unwrap();
+                let back: Value = serde_json::from_slice(&joined(&silent.into(), None).unwrap()).unwrap();
                 prop_assert_eq!(back.get("usage"), None);
                 prop_assert_eq!(&back["choices"], &answer["choices"]);
             }
@@ -538,7 +538,7 @@ mod tests {
             fn whatever_the_events_hold_there_is_no_panic(data in proptest::collection::vec(any::<String>(), 0..4)) {
                 let events: Vec<u8> =
                     data.iter().flat_map(|data| sse::event(data.as_bytes()).to_vec()).chain(DONE.to_vec()).collect();
-                let _ = joined(&events, None);
+                let _ = joined(&events.into(), None);
             }
         }
     }

@@ -45,7 +45,7 @@ pub(crate) fn is_answer(body: &[u8]) -> bool {
 
 /// As [`is_answer`], of the events of a complete stream. `None` for one that is not worth it: every event is a chunk or
 /// `[DONE]`, and what is neither may be an error in a form that nobody here knows.
-pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
+pub(crate) fn survey(events: &Bytes) -> Option<Tells> {
     let (mut any, mut tells) = (false, Tells::default());
     for event in sse::events(events).ok()? {
         if is_named_error(&event.raw) {
@@ -69,20 +69,26 @@ pub(crate) fn survey(events: &[u8]) -> Option<Tells> {
 fn sound(data: &[u8]) -> Option<Shape<'_>> {
     // A list would be taken for the fields in their order.
     let is_object = data.trim_ascii_start().starts_with(b"{");
-    let shape = serde_json::from_slice::<Shape<'_>>(data).ok().filter(|_| is_object)?;
+    // Checked as a whole, and not each of its parts by itself.
+    let text = std::str::from_utf8(data).ok()?;
+    let shape = serde_json::from_str::<Shape<'_>>(text).ok().filter(|_| is_object)?;
     (shape.choices.is_some() && !shape.is_spoilt()).then_some(shape)
 }
 
 fn is_named_error(raw: &[u8]) -> bool {
     let raw = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw);
-    let mut names =
-        raw.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| line.strip_prefix(b"event:"));
+    let mut names = sse::lines(raw).filter_map(|line| line.strip_prefix(b"event:"));
     names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"error"))
 }
 
 /// The events of a complete stream one by one, with what was used told in a chunk of its own if that is wanted and known,
 /// and not told so if it is not wanted.
-pub(crate) fn retold(events: &[u8], tells: Tells, wanted: bool, usage: Option<&Usage>) -> Option<Vec<Bytes>> {
+pub(crate) fn retold(
+    events: &Bytes,
+    tells: Tells,
+    wanted: bool,
+    usage: Option<&Usage>,
+) -> Option<Vec<Bytes>> {
     let usage = match usage.filter(|_| wanted && !tells.usage) {
         Some(usage) => Some(serde_json::to_value(usage).ok()?),
         None => None,
@@ -206,7 +212,7 @@ mod tests {
     #[test]
     fn a_stream_with_an_event_that_is_named_error_or_is_no_json_is_not_kept() {
         let hi = says("Hi", &json!("stop")).to_string();
-        let with = |block: &str| survey(format!("{block}data: {hi}\n\n{block}data: [DONE]\n\n").as_bytes());
+        let with = |block: &str| survey(&format!("{block}data: {hi}\n\n{block}data: [DONE]\n\n").into());
         for kept in
             ["", ": waiting\n\n", "data:\n\n", "event: message\n", "event: errors\n", "id: event: error\n"]
         {
@@ -245,9 +251,11 @@ mod tests {
         assert_eq!(told(&beside, false, Some(&usage)), beside, "nor is a chunk with an answer left out");
         assert_eq!(told(&without, true, None), without, "what nobody knows is not told");
         let added = told(&without, true, Some(&usage));
-        let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[1].data).unwrap();
+        assert!(added.ends_with(DONE));
+        let chunk: Value =
+            serde_json::from_slice(&sse::events(&Bytes::from(added)).unwrap()[1].data).unwrap();
         assert_eq!((&chunk["usage"]["total_tokens"], &chunk["id"]), (&json!(12), &json!("i")));
-        assert_eq!((&chunk["choices"], added.ends_with(DONE)), (&json!([]), true));
+        assert_eq!(&chunk["choices"], &json!([]));
     }
 
     #[test]
@@ -261,7 +269,8 @@ mod tests {
         let told = |usage| retold(&events, tells, true, usage).unwrap().concat();
         assert_eq!(told(None), events);
         let added = told(Some(&Usage::new(9, 3)));
-        let chunk: Value = serde_json::from_slice(&sse::events(&added).unwrap()[2].data).unwrap();
+        let chunk: Value =
+            serde_json::from_slice(&sse::events(&Bytes::from(added)).unwrap()[2].data).unwrap();
         assert_eq!(chunk["usage"]["total_tokens"], 12);
     }
 
@@ -270,6 +279,6 @@ mod tests {
         let escaped = r#"data: {"choices":[{"delta":{},"finish\u005freason":"content\u005ffilter"}]}"#;
         let first = sse::event(says("a", &Value::Null).to_string().as_bytes());
         let events = [&first[..], escaped.as_bytes(), b"\n\n", DONE].concat();
-        assert_eq!(survey(&events), None);
+        assert_eq!(survey(&events.into()), None);
     }
 }

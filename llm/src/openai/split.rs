@@ -166,7 +166,7 @@ mod tests {
 
     fn said(body: &Value, pieces: Pieces) -> Vec<Value> {
         let events = split(body.to_string().as_bytes(), true, pieces).unwrap().concat();
-        let events = sse::events(&events).unwrap();
+        let events = sse::events(&events.into()).unwrap();
         assert_eq!(events.last().unwrap().data, "[DONE]");
         events[..events.len() - 1].iter().map(|event| serde_json::from_slice(&event.data).unwrap()).collect()
     }

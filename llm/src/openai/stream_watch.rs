@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::usage::{Counts, RawUsage, Usage};
 use super::whole::{number, text};
 use crate::genai::Shared;
-use crate::sse::Event;
+use crate::sse::{self, Event};
 
 /// What one event of a streamed answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,7 +191,8 @@ impl StreamWatch {
         if data.trim_ascii() == b"[DONE]" {
             return Chunk::Done;
         }
-        let Ok(chunk) = serde_json::from_slice::<RawChunk<'_>>(data) else { return Chunk::Other };
+        let text = sse::text(data);
+        let Ok(chunk) = serde_json::from_str::<RawChunk<'_>>(&text) else { return Chunk::Other };
         if chunk.error.is_some() {
             return Chunk::Error;
         }
@@ -436,6 +437,17 @@ mod tests {
         expected.choice(11, Some("length"));
         expected.choice(3, None);
         assert_eq!(*response.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_no_utf8_hides_neither_an_error_nor_the_answer() {
+        let broken = |text: &str| {
+            let data = text.bytes().map(|byte| if byte == b'?' { 0xff } else { byte }).collect();
+            StreamWatch::new(true).observe(&Event { data, raw: Bytes::new() })
+        };
+        assert_eq!(broken(r#"{"error":{"message":"?"}}"#), Chunk::Error);
+        assert_eq!(broken(r#"{"choices":[{"delta":{"content":"?"}}]}"#), Chunk::Content);
+        assert_eq!(broken("?"), Chunk::Other);
     }
 
     #[test]

@@ -18,7 +18,9 @@ pub(super) fn once_said(answer: &mut Answer, tell: impl FnOnce(Option<String>) +
             let short = answer.body.len() <= LONGEST;
             tell(short.then(|| of_body(&answer.body)).flatten());
         }
-        Answer::Stream(stream) => stream.record(LONGEST, move |events, _| tell(events.and_then(of_events))),
+        Answer::Stream(stream) => {
+            stream.record(LONGEST, move |events, _| tell(events.and_then(|events| of_events(&events))))
+        }
     }
 }
 

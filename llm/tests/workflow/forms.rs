@@ -69,7 +69,7 @@ async fn had(answer: Result<Answer>) -> Had {
             let mut had =
                 Had { text: String::new(), finish: Value::Null, told: None, used: *used.lock().unwrap() };
             assert!(events.ends_with("data: [DONE]\n\n"), "{events}");
-            for event in sse::events(events.as_bytes()).unwrap() {
+            for event in sse::events(&Bytes::copy_from_slice(events.as_bytes())).unwrap() {
                 let Ok(chunk) = serde_json::from_slice::<Value>(&event.data) else { continue };
                 assert_eq!(chunk["object"], "chat.completion.chunk");
                 had.text.push_str(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
