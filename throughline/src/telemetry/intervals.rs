@@ -11,12 +11,14 @@ use super::histogram::Histogram;
 /// Brief intervals, which fall into the first bucket, are counted when a longer one has come, and when this is dropped.
 #[derive(Debug)]
 pub struct Intervals {
+    /// Beside what is read and written for every event, and not where all share it.
+    counter: quanta::Clock,
     /// What the processor's counter said at the last event, if it is the clock.
-    counter: u64,
+    before: u64,
     /// In counts of it, and so is their sum. By other clocks none is brief.
     briefer_than: u64,
-    brief: u64,
     sum: u64,
+    brief: u32,
     clock: Clock,
     /// The end of the last interval that was not brief.
     last: Tick,
@@ -31,14 +33,14 @@ impl Intervals {
     pub fn from(first: Tick, clock: Clock, into: Box<[Histogram]>) -> Self {
         let bound = into.first().and_then(Histogram::first_bound);
         let briefer_than = first.counter().and(bound).map_or(0, clock::counts);
-        let counter = first.counter().unwrap_or_default();
-        Self { counter, briefer_than, brief: 0, sum: 0, clock, last: first, into }
+        let before = first.counter().unwrap_or_default();
+        Self { counter: clock::counter(), before, briefer_than, sum: 0, brief: 0, clock, last: first, into }
     }
 
     /// An event has happened now.
     #[inline]
     pub fn mark(&mut self) {
-        if !self.is_brief(clock::counter()) {
+        if !self.is_brief(self.counter.raw()) {
             self.count(self.clock.now());
         }
     }
@@ -47,10 +49,10 @@ impl Intervals {
     #[inline]
     fn is_brief(&mut self, counter: u64) -> bool {
         // After a step back, between two processors, it is none.
-        let counts = counter.wrapping_sub(self.counter);
+        let counts = counter.wrapping_sub(self.before);
         let is_brief = counts < self.briefer_than;
         if is_brief {
-            self.counter = counter;
+            self.before = counter;
             self.brief += 1;
             self.sum += counts;
         }
@@ -61,19 +63,19 @@ impl Intervals {
     #[inline(never)]
     fn count(&mut self, now: Tick) {
         self.count_brief();
-        let nanos = now.nanos_since(self.last.at_counter(self.counter));
+        let nanos = now.nanos_since(self.last.at_counter(self.before));
         for histogram in &self.into {
             histogram.observe_nanos(nanos, None);
         }
         self.last = now;
-        self.counter = now.counter().unwrap_or_default();
+        self.before = now.counter().unwrap_or_default();
     }
 
     fn count_brief(&mut self) {
         if self.brief > 0 {
             let nanos = clock::nanos_of(self.sum);
             for histogram in &self.into {
-                histogram.observe_first(self.brief, nanos);
+                histogram.observe_first(u64::from(self.brief), nanos);
             }
             (self.brief, self.sum) = (0, 0);
         }
