@@ -303,8 +303,16 @@ mod tests {
         for stream in STREAMS {
             assert_eq!(events(&Bytes::from_static(stream)).unwrap(), parse(&[stream]));
         }
-        let too_large = [b"data: ", vec![b'x'; MAX_EVENT_BYTES].as_slice(), b"\n\n"].concat();
-        assert_eq!(events(&too_large.into()), Err(SseError::EventTooLarge { max: MAX_EVENT_BYTES }));
+        let of = |bytes: usize, end: &[u8]| {
+            let text = vec![b'x'; bytes - end.len() - 6];
+            events(&[b"data: ", text.as_slice(), end].concat().into()).map(|events| events.len())
+        };
+        for end in ["\n\n", ""] {
+            let end = end.as_bytes();
+            assert_eq!(of(MAX_EVENT_BYTES, end), Ok(1));
+            let too_large = SseError::EventTooLarge { max: MAX_EVENT_BYTES };
+            assert_eq!(of(MAX_EVENT_BYTES + 1, end), Err(too_large));
+        }
     }
 
     #[test]
@@ -321,6 +329,7 @@ mod tests {
             let events = parse(&[one, two]);
             assert_eq!(events.iter().flat_map(|event| event.raw.to_vec()).collect::<Vec<u8>>(), stream);
             assert_eq!(events, parse(&[&stream]));
+            assert_eq!(events, super::events(&stream.into()).unwrap());
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use throughline::redact::Redactor;
 
 use crate::answer::Frame;
-use crate::sse::SseParser;
+use crate::sse::{self, SseParser};
 
 /// The most bytes of one attribute.
 const MOST_BYTES: usize = 8 * 1024;
@@ -134,7 +134,7 @@ impl Recording {
         let no_reason = if self.full { "unknown" } else { "error" };
         let mut choices: Vec<(u64, String, Option<String>)> = Vec::new();
         while let Ok(Some(event)) = parser.next_event() {
-            let Ok(chunk) = serde_json::from_slice::<Value>(&event.data) else { continue };
+            let Ok(chunk) = serde_json::from_str::<Value>(&sse::text(&event.data)) else { continue };
             for choice in chunk["choices"].as_array().into_iter().flatten() {
                 let index = choice["index"].as_u64().unwrap_or(0);
                 let at = choices.iter().position(|(known, ..)| *known == index).unwrap_or_else(|| {

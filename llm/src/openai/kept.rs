@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_utf8_is_not_kept() {
+        let body = |byte: &[u8]| [br#"{"choices":[{"delta":{"content":""#, byte, br#""}}]}"#].concat();
+        let events = |byte: &[u8]| [&sse::event(&body(byte))[..], DONE].concat().into();
+        assert!(is_answer(&body(b"x")) && survey(&events(b"x")).is_some());
+        assert!(!is_answer(&body(b"\xff")) && survey(&events(b"\xff")).is_none());
+    }
+
+    #[test]
     fn a_stream_without_choices_with_an_error_or_cut_off_by_a_filter_is_not_kept() {
         let hi = says("Hi", &Value::Null);
         assert!(survey(&stream(&[hi.clone(), says("", &json!("stop"))])).is_some());

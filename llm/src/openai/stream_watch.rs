@@ -446,6 +446,7 @@ mod tests {
             StreamWatch::new(true).observe(&Event { data, raw: Bytes::new() })
         };
         assert_eq!(broken(r#"{"error":{"message":"?"}}"#), Chunk::Error);
+        assert_eq!(broken(r#"{"id":"?","error":{}}"#), Chunk::Error);
         assert_eq!(broken(r#"{"choices":[{"delta":{"content":"?"}}]}"#), Chunk::Content);
         assert_eq!(broken("?"), Chunk::Other);
     }

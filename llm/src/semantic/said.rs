@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::caching::stored_answer;
-use crate::sse::SseParser;
+use crate::sse::{self, SseParser};
 
 /// A longer answer is not compared.
 const LONGEST: usize = 256 << 10;
@@ -19,7 +19,7 @@ pub(super) fn once_said(answer: &mut Answer, tell: impl FnOnce(Option<String>) +
             tell(short.then(|| of_body(&answer.body)).flatten());
         }
         Answer::Stream(stream) => {
-            stream.record(LONGEST, move |events, _| tell(events.and_then(|events| of_events(&events))))
+            stream.record(LONGEST, move |events, _| tell(events.and_then(|events| of_events(&events))));
         }
     }
 }
@@ -43,7 +43,7 @@ pub(super) fn of_events(events: &[u8]) -> Option<String> {
     parser.push(events);
     let mut said = String::new();
     while let Ok(Some(event)) = parser.next_event() {
-        let Ok(chunk) = serde_json::from_slice::<Value>(&event.data) else { continue };
+        let Ok(chunk) = serde_json::from_str::<Value>(&sse::text(&event.data)) else { continue };
         for choice in chunk.get("choices").and_then(Value::as_array).into_iter().flatten() {
             if choice.get("index").and_then(Value::as_u64).unwrap_or(0) != 0 {
                 return None;

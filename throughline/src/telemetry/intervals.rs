@@ -6,9 +6,13 @@
 use super::clock::{self, Clock, Tick};
 use super::histogram::Histogram;
 
+/// So many brief intervals are counted together, at most.
+const TOGETHER: u32 = 1_024;
+
 /// Measures from one event to the next, into histograms with the same bounds.
 ///
-/// Brief intervals, which fall into the first bucket, are counted when a longer one has come, and when this is dropped.
+/// Brief intervals, which fall into the first bucket, are counted when a longer one or 1,024 of them have come, and when this
+/// is dropped.
 #[derive(Debug)]
 pub struct Intervals {
     /// Beside what is read and written for every event, and not where all share it.
@@ -32,6 +36,10 @@ impl Intervals {
     #[must_use]
     pub fn from(first: Tick, clock: Clock, into: Box<[Histogram]>) -> Self {
         let bound = into.first().and_then(Histogram::first_bound);
+        debug_assert!(
+            into.iter().all(|histogram| histogram.first_bound() == bound),
+            "they have the same bounds"
+        );
         let briefer_than = first.counter().and(bound).map_or(0, clock::counts);
         let before = first.counter().unwrap_or_default();
         Self { counter: clock::counter(), before, briefer_than, sum: 0, brief: 0, clock, last: first, into }
@@ -50,7 +58,7 @@ impl Intervals {
     fn is_brief(&mut self, counter: u64) -> bool {
         // After a step back, between two processors, it is none.
         let counts = counter.wrapping_sub(self.before);
-        let is_brief = counts < self.briefer_than;
+        let is_brief = counts < self.briefer_than && self.brief < TOGETHER;
         if is_brief {
             self.before = counter;
             self.brief += 1;
@@ -127,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn brief_ones_wait_for_a_longer_one_or_for_the_end() {
+    fn brief_ones_wait_for_a_longer_one_for_many_or_for_the_end() {
         let histogram = Histogram::new(BOUNDS);
         let mut now = Clock::Monotonic.now();
         let mut intervals = Intervals::from(now, Clock::Monotonic, [histogram.clone()].into());
@@ -137,8 +145,11 @@ mod tests {
             counted(&histogram)
         };
         assert_eq!([mark(1), mark(1), mark(20), mark(1)], [[0; 3], [0; 3], [2, 1, 0], [2, 1, 0]]);
+        (1..TOGETHER).for_each(|_| assert_eq!(mark(1), [2, 1, 0]));
+        let most = u64::from(TOGETHER) + 3;
+        assert_eq!([mark(1), mark(1)], [[most, 1, 0], [most, 1, 0]]);
         drop(intervals);
-        assert_eq!(counted(&histogram), [3, 1, 0]);
+        assert_eq!(counted(&histogram), [most + 1, 1, 0]);
     }
 
     #[test]
