@@ -63,8 +63,6 @@ struct Head<'a> {
 }
 
 const CHECKSUM_BYTES: usize = 16;
-/// Most heads are no longer.
-const MOST_HEADS: usize = 512;
 
 /// A longer stream is not kept: it would be held in memory until its end.
 const MAX_STREAM_BYTES: usize = 4 << 20;
@@ -239,11 +237,8 @@ impl<'a> Head<'a> {
     }
 
     fn with(&self, content: &[u8]) -> Option<Bytes> {
-        let mut value = Vec::with_capacity(CHECKSUM_BYTES + MOST_HEADS + content.len());
-        value.resize(CHECKSUM_BYTES, 0);
-        serde_json::to_writer(&mut value, self).ok()?;
-        value.push(b'\n');
-        value.extend_from_slice(content);
+        let head = serde_json::to_vec(self).ok()?;
+        let mut value = [&[0; CHECKSUM_BYTES], head.as_slice(), b"\n", content].concat();
         let sum = checksum(&value[CHECKSUM_BYTES..]);
         value[..CHECKSUM_BYTES].copy_from_slice(&sum);
         Some(value.into())

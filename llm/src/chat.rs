@@ -224,7 +224,7 @@ impl Chat {
             }
         }
         let pace = run.signals().filter(|_| request.stream());
-        let pace = pace.map(|signals| signals.client.pace(cx.clock(), cx.clock().now()));
+        let pace = pace.map(|signals| signals.client.pace(cx.clock().now()));
         Watched { records, pace, response: (records && request.stream()).then(Shared::default) }
     }
 

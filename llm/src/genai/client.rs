@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opentelemetry::TraceId;
 use throughline::Kind;
-use throughline::telemetry::{Clock, Counter, Family, Histogram, Intervals, Registry, Tick};
+use throughline::telemetry::{Counter, Family, Histogram, Intervals, Registry, Tick};
 
 use super::{
     CACHE_READ_TOKENS, CACHE_WRITE_TOKENS, CHAT, INFERENCE_DURATION, INFERENCE_FIRST_CHUNK,
@@ -51,7 +51,6 @@ struct Times {
 pub(crate) enum Pace {
     /// None has come since the stream was asked for.
     Asked {
-        clock: Clock,
         at: Tick,
         per_chunk: Box<[Histogram]>,
     },
@@ -83,9 +82,9 @@ impl Client {
     }
 
     /// Follows a stream that has been asked for at `started`.
-    pub(crate) fn pace(&self, clock: Clock, started: Tick) -> Pace {
+    pub(crate) fn pace(&self, started: Tick) -> Pace {
         let per_chunk = self.times().into_iter().flatten().map(|times| times.per_chunk.clone()).collect();
-        Pace::Asked { clock, at: started, per_chunk }
+        Pace::Asked { at: started, per_chunk }
     }
 
     /// Takes down a call that has ended.
@@ -197,17 +196,17 @@ impl Pace {
 
     #[cold]
     fn first(&mut self) -> Option<Duration> {
-        let Self::Asked { clock, at, per_chunk } = self else { return None };
-        let now = clock.now();
+        let Self::Asked { at, per_chunk } = self else { return None };
+        let now = at.clock().now();
         let elapsed = now.since(*at);
-        *self = Self::Coming(Intervals::from(now, *clock, std::mem::take(per_chunk)));
+        *self = Self::Coming(Intervals::from(now, std::mem::take(per_chunk)));
         Some(elapsed)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use throughline::telemetry::Telemetry;
+    use throughline::telemetry::{Clock, Telemetry};
     use throughline::testing::Recorder;
 
     use super::*;
@@ -218,11 +217,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn pauses_of_a_slow_stream_do_not_wait_for_its_end() {
+        let recorder = Recorder::of(Telemetry::builder().clock(Clock::Tokio));
+        let client = Client::declare(recorder.sink().registry().unwrap(), "p", "m");
+        let mut pace = client.pace(Clock::Tokio.now());
+        for expected in [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0] {
+            pace.chunk();
+            assert_eq!(told(&recorder, "count"), Some(expected));
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn every_pause_between_chunks_counts_once_however_many_there_are() {
-        for chunks in [0, 1, 2, 300] {
+        for chunks in [0, 1, 2, 63, 64, 65, 127, 128, 300] {
             let recorder = Recorder::of(Telemetry::builder().clock(Clock::Tokio));
             let client = Client::declare(recorder.sink().registry().unwrap(), "p", "m");
-            let mut pace = client.pace(Clock::Tokio, Clock::Tokio.now());
+            let mut pace = client.pace(Clock::Tokio.now());
             let mut firsts = Vec::new();
             for _ in 0..chunks {
                 tokio::time::advance(Duration::from_millis(20)).await;
@@ -241,7 +252,7 @@ mod tests {
     async fn pauses_of_the_real_clock_count_when_the_stream_is_over() {
         let recorder = Recorder::of(Telemetry::builder());
         let client = Client::declare(recorder.sink().registry().unwrap(), "p", "m");
-        let mut pace = client.pace(Clock::Monotonic, Clock::Monotonic.now());
+        let mut pace = client.pace(Clock::Monotonic.now());
         let firsts = (0..300).filter_map(|_| pace.chunk()).count();
         drop(pace);
         assert_eq!((firsts, told(&recorder, "count")), (1, Some(299.0)));

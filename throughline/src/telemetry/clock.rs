@@ -94,13 +94,18 @@ fn time_of_day() -> u64 {
 // === impl Tick ===
 
 impl Tick {
-    /// How long ago it was, by the clock that it comes from.
-    pub(crate) fn elapsed(self) -> Duration {
-        let clock = match self.0 {
+    /// The clock that it comes from.
+    #[must_use]
+    pub fn clock(self) -> Clock {
+        match self.0 {
             At::Monotonic(_) => Clock::Monotonic,
             At::Tokio(_) => Clock::Tokio,
-        };
-        clock.now().since(self)
+        }
+    }
+
+    /// How long ago it was, by the clock that it comes from.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.clock().now().since(self)
     }
 
     /// How long after `earlier` this is; zero when it is not later or comes from another clock.

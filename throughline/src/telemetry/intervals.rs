@@ -3,7 +3,7 @@
 //! What comes at once is counted at once: a brief interval is one more, and so much longer, in two numbers beside the time
 //! of the last event. A histogram would be fetched anew into the processor's cache for each of them.
 
-use super::clock::{self, Clock, Tick};
+use super::clock::{self, Tick};
 use super::histogram::Histogram;
 
 /// So many brief intervals are counted together, at most.
@@ -23,7 +23,6 @@ pub struct Intervals {
     briefer_than: u64,
     sum: u64,
     brief: u32,
-    clock: Clock,
     /// The end of the last interval that was not brief.
     last: Tick,
     into: Box<[Histogram]>,
@@ -34,7 +33,7 @@ pub struct Intervals {
 impl Intervals {
     /// Begins at `first`, the time of the first event.
     #[must_use]
-    pub fn from(first: Tick, clock: Clock, into: Box<[Histogram]>) -> Self {
+    pub fn from(first: Tick, into: Box<[Histogram]>) -> Self {
         let bound = into.first().and_then(Histogram::first_bound);
         debug_assert!(
             into.iter().all(|histogram| histogram.first_bound() == bound),
@@ -42,14 +41,14 @@ impl Intervals {
         );
         let briefer_than = first.counter().and(bound).map_or(0, clock::counts);
         let before = first.counter().unwrap_or_default();
-        Self { counter: clock::counter(), before, briefer_than, sum: 0, brief: 0, clock, last: first, into }
+        Self { counter: clock::counter(), before, briefer_than, sum: 0, brief: 0, last: first, into }
     }
 
     /// An event has happened now.
     #[inline]
     pub fn mark(&mut self) {
         if !self.is_brief(self.counter.raw()) {
-            self.count(self.clock.now());
+            self.count(self.last.clock().now());
         }
     }
 
@@ -100,6 +99,7 @@ impl Drop for Intervals {
 mod tests {
     use std::time::Duration;
 
+    use super::super::clock::Clock;
     use super::*;
 
     const BOUNDS: &[f64] = &[0.01, 0.1];
@@ -121,7 +121,7 @@ mod tests {
         for clock in [Clock::Monotonic, Clock::Tokio] {
             let both = [Histogram::new(BOUNDS), Histogram::new(BOUNDS)];
             let mut now = clock.now();
-            let mut intervals = Intervals::from(now, clock, both.clone().into());
+            let mut intervals = Intervals::from(now, both.clone().into());
             for milliseconds in [1, 9, 11, 2, 2, 200, 50] {
                 now = now.after(milliseconds * MS);
                 mark_at(&mut intervals, now);
@@ -138,7 +138,7 @@ mod tests {
     fn brief_ones_wait_for_a_longer_one_for_many_or_for_the_end() {
         let histogram = Histogram::new(BOUNDS);
         let mut now = Clock::Monotonic.now();
-        let mut intervals = Intervals::from(now, Clock::Monotonic, [histogram.clone()].into());
+        let mut intervals = Intervals::from(now, [histogram.clone()].into());
         let mut mark = |milliseconds: u32| {
             now = now.after(milliseconds * MS);
             mark_at(&mut intervals, now);
@@ -156,7 +156,7 @@ mod tests {
     fn an_event_that_seems_to_come_before_the_last_one_came_at_once() {
         let histogram = Histogram::new(BOUNDS);
         let now = Clock::Monotonic.now().after(MS);
-        let mut intervals = Intervals::from(now.after(MS), Clock::Monotonic, [histogram.clone()].into());
+        let mut intervals = Intervals::from(now.after(MS), [histogram.clone()].into());
         mark_at(&mut intervals, now);
         assert_eq!((counted(&histogram), histogram.sum()), ([1, 0, 0], 0.0));
     }
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn where_nobody_counts_nothing_happens() {
         let now = Clock::Monotonic.now();
-        let mut intervals = Intervals::from(now, Clock::Monotonic, [].into());
+        let mut intervals = Intervals::from(now, [].into());
         mark_at(&mut intervals, now.after(MS));
     }
 }
