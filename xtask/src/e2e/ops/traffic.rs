@@ -34,7 +34,7 @@ struct Control {
     sent: AtomicU64,
 }
 
-/// What the request of a number is; with `true`, nobody has asked it before.
+/// What the request of a number is, of those of one script; with `true`, nobody has asked it before.
 type Script = fn(u64, bool) -> Ask;
 
 /// One request.
@@ -55,9 +55,12 @@ impl Traffic {
         let mut threads = Vec::new();
         let groups: [(_, Script); 3] = [(ROUTED, routed), (KEPT, kept), (PLAIN, plain)];
         for ((count, pace), ask) in groups {
+            // Its own, so that what is rare in a script comes as often as the script says, whichever thread is faster.
+            let numbers = Arc::<AtomicU64>::default();
             for _ in 0..count {
-                let (control, url) = (Arc::clone(&control), format!("{url}/v1/chat/completions"));
-                threads.push(thread::spawn(move || keep_asking(&control, &url, pace, ask)));
+                let (control, numbers) = (Arc::clone(&control), Arc::clone(&numbers));
+                let url = format!("{url}/v1/chat/completions");
+                threads.push(thread::spawn(move || keep_asking(&control, &numbers, &url, pace, ask)));
             }
         }
         Self { control, threads }
@@ -83,11 +86,12 @@ impl Drop for Traffic {
 }
 
 #[expect(clippy::disallowed_methods, reason = "clients live in real time, each in a thread of its own")]
-fn keep_asking(control: &Control, url: &str, pace: Duration, ask: Script) {
+fn keep_asking(control: &Control, numbers: &AtomicU64, url: &str, pace: Duration, ask: Script) {
     let client = http::client();
     while !control.over.load(Ordering::SeqCst) {
         let begun = Instant::now();
-        let number = control.sent.fetch_add(1, Ordering::SeqCst);
+        control.sent.fetch_add(1, Ordering::SeqCst);
+        let number = numbers.fetch_add(1, Ordering::SeqCst);
         // What the answer is, and whether there is one, shows in the gateway's own figures.
         let _answered = send(&client, url, &ask(number, control.unlike.load(Ordering::SeqCst)));
         thread::sleep(pace.saturating_sub(begun.elapsed()));
